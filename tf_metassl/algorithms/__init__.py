@@ -1,0 +1,26 @@
+"""The registry: method name -> where its class is.
+
+Names are text so that listing the methods imports no TensorFlow. A new method
+is one file here, one line below and, if it has knobs of its own, one dataclass
+in `tf_metassl/hyperparameters.py`.
+"""
+
+import importlib
+
+ALGORITHMS = {
+    "supervised": "tf_metassl.algorithms.supervised:Supervised",
+    "supervised_mixup": "tf_metassl.algorithms.supervised_mixup:SupervisedMixup",
+    "label_smoothing": "tf_metassl.algorithms.label_smoothing:LabelSmoothing",
+    "meta_semi": "tf_metassl.algorithms.meta_semi:MetaSemi",
+    "meta_pseudo_labels": (
+        "tf_metassl.algorithms.meta_pseudo_labels:MetaPseudoLabels"
+    ),
+}
+
+ALIASES = {"mpl": "meta_pseudo_labels"}
+
+
+def algorithm_class(name):
+    """Imports and returns the class of the method called `name`."""
+    module, class_name = ALGORITHMS[name].split(":")
+    return getattr(importlib.import_module(module), class_name)

@@ -1,0 +1,374 @@
+"""What every method shares, so that its own file holds only its algorithm."""
+
+import dataclasses
+import typing
+
+import keras
+import tensorflow as tf
+
+from tf_metassl import averaging
+from tf_metassl.contract import Views
+from tf_metassl.metrics import ConfusionMatrix
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A further training after the main one, such as finetuning.
+
+    Attributes:
+        name: used in logs and for the stage's checkpoint folder.
+        num_steps: how long it lasts.
+        build: makes the compiled algorithm, called when the stage before it
+            has ended.
+    """
+
+    name: str
+    num_steps: int
+    build: typing.Callable[[], "Algorithm"]
+
+
+class Algorithm(keras.Model):
+    """Base of all methods: networks, optimizers, metrics, evaluation.
+
+    A method defines `views`, `roles`, `metric_names` and either
+    `compute_losses(batch)`, if the student is trained on one loss, or
+    `train_step(batch)`. It never asks how many replicas there are: every loss
+    that it hands to `update` is normalised by the global batch, through
+    `mean`, so that gradients are summed over replicas. That sum, weight decay,
+    clipping and the optimizer's step happen in `apply_gradients` alone.
+
+    Not for training loops: those belong to `keras.Model.fit`, which runs
+    `train_step` under whatever strategy the algorithm was built in.
+
+    Args:
+        networks: role -> built Keras network, uint8 or float images in
+            0...255 `[N, H, W, C]` -> float logits `[N, C]`.
+        hyperparameters: the method's dataclass.
+        num_classes: C.
+    """
+
+    roles = ("student",)
+    metric_names = ("loss", "labeled_accuracy")
+
+    def __init__(self, *, networks, hyperparameters, num_classes, name=None):
+        super().__init__(name=name)
+        if set(networks) != set(self.roles):
+            raise ValueError(
+                f"{type(self).__name__} trains the networks "
+                f"{', '.join(self.roles)}; got {', '.join(networks)}."
+            )
+        self.hyperparameters = hyperparameters
+        self.num_classes = num_classes
+        for role in self.roles:
+            setattr(self, role, networks[role])
+        self.ema = None
+        if hyperparameters.ema_decay:
+            self.ema = averaging.copy_of(self.student, name="ema")
+        self._trackers = {
+            metric: keras.metrics.Mean(name=metric)
+            for metric in self.metric_names
+        }
+        self._confusions = {
+            role: ConfusionMatrix(num_classes, name=role)
+            for role in self.evaluated_networks
+        }
+        self._optimizers = {}
+        self.built = True
+
+    # What a method defines.
+
+    @property
+    def views(self):
+        """The views of each image that `train_step` reads, a `Views`."""
+        return Views()
+
+    def compute_losses(self, batch):
+        """The loss of a method with one network and one level.
+
+        Args:
+            batch: see `tf_metassl.contract`.
+
+        Returns:
+            A scalar, normalised by `mean`.
+        """
+        raise NotImplementedError
+
+    def train_step(self, batch):
+        """One optimizer step of the student on `compute_losses`."""
+        with tf.GradientTape() as tape:
+            loss = self.compute_losses(batch)
+        self.update("student", tape, loss)
+        self.update_ema()
+        self.track("loss", loss * self.num_replicas)
+        return {}
+
+    def later_stages(self):
+        """Stages that follow the main training, a list of `Stage`."""
+        return []
+
+    # What a method uses.
+
+    @property
+    def step(self):
+        """The number of finished training steps, an integer tensor."""
+        return self.optimizer.iterations.value
+
+    @property
+    def num_replicas(self):
+        """The number of replicas that share the global batch."""
+        return self.distribute_strategy.num_replicas_in_sync
+
+    @property
+    def deployable_model(self):
+        """The network that is exported: the averaged student if there is one."""
+        return self.student if self.ema is None else self.ema
+
+    @property
+    def evaluated_networks(self):
+        """Name -> network, for evaluation and the final table."""
+        networks = {role: getattr(self, role) for role in self.roles}
+        if self.ema is not None:
+            networks["ema"] = self.ema
+        return networks
+
+    def one_hot(self, label):
+        """`[N]` integer labels -> `[N, C]` one-hot rows."""
+        return tf.one_hot(label, self.num_classes, dtype=keras.config.floatx())
+
+    @staticmethod
+    def forward(network, *image_groups):
+        """Runs several groups of images as one batch-norm batch.
+
+        Args:
+            network: a Keras network.
+            *image_groups: `[N_i, H, W, C]` each, of one dtype.
+
+        Returns:
+            The logits `[N_i, C]` of each group, in training mode; a single
+            tensor for a single group.
+        """
+        logits = network(tf.concat(image_groups, axis=0), training=True)
+        if len(image_groups) == 1:
+            return logits
+        return tf.split(logits, [group.shape[0] for group in image_groups])
+
+    def mean(self, values):
+        """This replica's share of a mean over the global batch.
+
+        Args:
+            values: `[N]`, one value per example of this replica.
+
+        Returns:
+            A scalar; its sum over replicas is the mean over all examples.
+        """
+        return tf.reduce_mean(values) / self.num_replicas
+
+    def replica_sum(self, values):
+        """Sums a tensor, or a list of tensors, over replicas."""
+        if self.num_replicas == 1:
+            return values
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+    def update(self, role, tape, loss):
+        """Differentiates `loss` and takes one optimizer step of `role`."""
+        variables = getattr(self, role).trainable_variables
+        gradients = tape.gradient(loss, [v.value for v in variables])
+        self.apply_gradients(role, gradients)
+
+    def apply_gradients(self, role, gradients):
+        """Weight decay, sum over replicas, clipping, optimizer step.
+
+        Args:
+            role: whose parameters to update.
+            gradients: this replica's share of the gradient, in the order of
+                the network's trainable variables; None counts as zero.
+        """
+        variables = getattr(self, role).trainable_variables
+        gradients = [
+            tf.zeros_like(v.value) if g is None else g
+            for g, v in zip(gradients, variables, strict=True)
+        ]
+        replicas = self.num_replicas
+        if self._weight_decay:
+            gradients = [
+                g + self._weight_decay / replicas * v.value if decays(v) else g
+                for g, v in zip(gradients, variables, strict=True)
+            ]
+        if self._gradient_clip_norm:
+            total = self.replica_sum(gradients)
+            total, _ = tf.clip_by_global_norm(total, self._gradient_clip_norm)
+            gradients = [g / replicas for g in total]
+        # Keras optimizers sum gradients over replicas themselves.
+        self._optimizers[role].apply(gradients, variables)
+
+    def update_ema(self):
+        """Moves the averaged student; call it after the student's update."""
+        if self.ema is None:
+            return
+        # The optimizer has counted this update already.
+        decay = averaging.ramped_decay(
+            self.hyperparameters.ema_decay,
+            self._optimizers["student"].iterations.value - 1,
+        )
+        averaging.update(self.ema, self.student, decay)
+
+    def track(self, name, values, weight=None):
+        """Adds `values` to the running mean called `name`.
+
+        Args:
+            name: one of `metric_names`.
+            values: scalar or `[N]`.
+            weight: None or `[N]`; rows with weight 0 do not count.
+        """
+        self._trackers[name].update_state(values, sample_weight=weight)
+
+    def track_labeled(self, label, logits):
+        """Tracks `labeled_accuracy` of `logits [N, C]` for `label [N]`."""
+        self.track("labeled_accuracy", hits(label, logits))
+
+    def track_pseudo_labels(self, oracle_label, pseudo_label, selected=None):
+        """Tracks `pseudo_label_accuracy` where the true label is known.
+
+        Args:
+            oracle_label: `[N]` integers, -1 where unknown.
+            pseudo_label: `[N, C]`.
+            selected: None or `[N]`; with it, only selected examples count and
+                the name is `selected_pseudo_label_accuracy`.
+        """
+        known = tf.cast(oracle_label >= 0, tf.float32)
+        correct = hits(oracle_label, pseudo_label)
+        self.track("pseudo_label_accuracy", correct, known)
+        if selected is not None:
+            self.track(
+                "selected_pseudo_label_accuracy",
+                correct,
+                known * tf.cast(selected > 0, tf.float32),
+            )
+
+    # What Keras calls.
+
+    def compile(
+        self,
+        *,
+        optimizers,
+        weight_decay=0.0,
+        gradient_clip_norm=0.0,
+        jit_compile=False,
+        steps_per_execution=1,
+    ):
+        """Attaches one optimizer per role and creates all of their slots.
+
+        Args:
+            optimizers: role -> Keras optimizer without weight decay or
+                clipping of its own.
+            weight_decay: w in gradient + w * parameter, on kernels alone.
+            gradient_clip_norm: bound on the global norm of the gradient, after
+                weight decay; 0 switches it off.
+            jit_compile: compile the step with XLA.
+            steps_per_execution: steps per call of the compiled function.
+        """
+        if set(optimizers) != set(self.roles):
+            raise ValueError(
+                f"{type(self).__name__} needs an optimizer for each of "
+                f"{', '.join(self.roles)}; got {', '.join(optimizers)}."
+            )
+        super().compile(
+            optimizer=optimizers["student"],
+            jit_compile=jit_compile,
+            steps_per_execution=steps_per_execution,
+        )
+        self._optimizers = dict(optimizers)
+        self._weight_decay = weight_decay
+        self._gradient_clip_norm = gradient_clip_norm
+        for role, optimizer in optimizers.items():
+            # Slots that appear with the first step are lost on a restore.
+            optimizer.build(getattr(self, role).trainable_variables)
+            setattr(self, f"{role}_optimizer", optimizer)
+
+    def call(self, images, training=False):
+        """Logits of the deployable network."""
+        return self.deployable_model(images, training=training)
+
+    def test_step(self, batch):
+        """Adds an evaluation batch to every network's confusion matrix."""
+        for role, network in self.evaluated_networks.items():
+            logits = network(batch["image"], training=False)
+            self._confusions[role].update_state(
+                batch["label"], logits, batch["mask"]
+            )
+        return {}
+
+    def confusion(self, role):
+        """The `[C, C]` counts of the last evaluation of network `role`."""
+        return self._confusions[role].counts.numpy()
+
+    @property
+    def metrics(self):
+        """All trackers, in the one place where Keras resets them."""
+        return [*self._trackers.values(), *self._confusions.values()]
+
+    def make_train_function(self, force=False):
+        """Builds the function that `fit` calls; see `_step_function`."""
+        if self.train_function is None or force:
+            self.train_function = self._step_function(
+                self.train_step, self._trackers, self.steps_per_execution
+            )
+        return self.train_function
+
+    def make_test_function(self, force=False):
+        """Builds the function that `evaluate` calls; see `_step_function`."""
+        if self.test_function is None or force:
+            self.test_function = self._step_function(
+                self.test_step, self._confusions, 1
+            )
+        return self.test_function
+
+    def _step_function(self, step, metrics, steps_per_execution):
+        """Runs `step` over the strategy, then reads the metrics' results.
+
+        Keras' own function reduces what the step returns over replicas, which
+        breaks under several workers; metric variables know how to be read.
+        """
+        strategy = self.distribute_strategy
+        if self.jit_compile:
+            step = tf.function(step, jit_compile=True)
+
+        @tf.function(reduce_retracing=True)
+        def run_steps(iterator):
+            for _ in tf.range(steps_per_execution):
+                strategy.run(step, args=(next(iterator),))
+
+        def run_and_read(iterator):
+            run_steps(iterator)
+            results = {}
+            for name, metric in metrics.items():
+                result = metric.result()
+                results.update(
+                    result if isinstance(result, dict) else {name: result}
+                )
+            return results
+
+        return run_and_read
+
+    def _symbolic_build(self, *args, **kwargs):
+        """Nothing to build: networks and slots exist since `compile`."""
+
+    def _maybe_symbolic_build(self, *args, **kwargs):
+        """Nothing to build: networks and slots exist since `compile`."""
+
+
+def decays(variable):
+    """Whether weight decay applies: kernels, but no biases or batch norm."""
+    return variable.name.endswith("kernel")
+
+
+def hits(label, scores):
+    """`[N]` float32: 1 where the largest of `scores [N, C]` is at `label`."""
+    predicted = tf.argmax(scores, axis=-1, output_type=tf.int32)
+    return tf.cast(predicted == tf.cast(label, tf.int32), tf.float32)
+
+
+def float_images(images):
+    """uint8 images as floats in 0...255, so that they can be mixed."""
+    return tf.cast(images, keras.config.floatx())

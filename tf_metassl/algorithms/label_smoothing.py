@@ -1,0 +1,19 @@
+"""Supervised training on smoothed labels: Szegedy et al., arXiv 1512.00567."""
+
+from tf_metassl.algorithms.algorithm import Algorithm
+from tf_metassl.losses import cross_entropy, smooth_labels
+
+
+class LabelSmoothing(Algorithm):
+    """Mean cross-entropy with (1 - a) * label + a / classes as target."""
+
+    def compute_losses(self, batch):
+        """See `Algorithm.compute_losses`."""
+        labeled = batch["labeled"]
+        logits = self.forward(self.student, labeled["weak"])  # [B, C]
+        self.track_labeled(labeled["label"], logits)
+        smoothed = smooth_labels(
+            self.one_hot(labeled["label"]),
+            self.hyperparameters.label_smoothing,
+        )
+        return self.mean(cross_entropy(smoothed, logits))

@@ -1,0 +1,186 @@
+"""Meta-Semi: Wang, Guo, Song, Huang, arXiv 2007.02394 (it reweights examples).
+
+Another paper, arXiv 2007.03966, calls itself "MetaSemi" too; that one learns
+the pseudo-labels.
+"""
+
+import tensorflow as tf
+
+from tf_metassl import pseudo_labels
+from tf_metassl.algorithms.algorithm import Algorithm, float_images
+from tf_metassl.contract import Views
+from tf_metassl.losses import cross_entropy
+from tf_metassl.meta import example_weights, functional
+from tf_metassl.mixing import mixup
+
+_META_GRADIENTS = {
+    "nested_tape": example_weights.nested_tape,
+    "forward_mode": example_weights.forward_mode,
+}
+_PSEUDO_LABELS = {"soft": pseudo_labels.soft, "one_hot": pseudo_labels.one_hot}
+
+
+class MetaSemi(Algorithm):
+    """Trains on pseudo-labels whose gradient agrees with the labeled one.
+
+    Comments give the line of Algorithm 1. What the slides leave open is in the
+    hyper-parameters whose help says "reconstruction"; their literal reading is
+    `labeled_loss_weight=0 meta_labeled_batch=mixed
+    weight_normalizer=num_selected pseudo_label_view=weak`.
+    """
+
+    metric_names = (
+        "loss",
+        "labeled_loss",
+        "unlabeled_loss",
+        "labeled_accuracy",
+        "selected_share",
+        "pseudo_label_accuracy",
+        "selected_pseudo_label_accuracy",
+    )
+
+    def compile(self, **kwargs):
+        """See `Algorithm.compile`.
+
+        Raises:
+            ValueError: if forward mode would have to cross a reduction of
+                batch statistics over replicas, which drops the tangent.
+        """
+        if (
+            self.hyperparameters.meta_gradient == "forward_mode"
+            and self.num_replicas > 1
+            and any(
+                getattr(layer, "synchronized", False)
+                for layer in self.student.layers
+            )
+        ):
+            raise ValueError(
+                "--meta_gradient=forward_mode is not exact where batch norm "
+                "is synchronised over replicas: use "
+                "--meta_gradient=nested_tape or --batch_norm=local."
+            )
+        super().compile(**kwargs)
+
+    @property
+    def views(self):
+        """See `Algorithm.views`."""
+        label_view = self.hyperparameters.pseudo_label_view
+        return Views(
+            labeled=("weak",),
+            unlabeled=tuple(dict.fromkeys((label_view, "weak"))),
+            mixup_alpha=self.hyperparameters.mixup_alpha,
+            mix_weight_rule=self.hyperparameters.mix_weight_rule,
+        )
+
+    def train_step(self, batch):
+        """Algorithm 1, lines 3 to 13. See `keras.Model.train_step`."""
+        labeled, unlabeled = batch["labeled"], batch["unlabeled"]  # Line 3.
+        hp = self.hyperparameters
+
+        # Line 4: pseudo-labels by the averaged model, then X~ and U~.
+        labeler = self.deployable_model
+        pseudo_label = _PSEUDO_LABELS[hp.pseudo_label](
+            labeler(unlabeled[hp.pseudo_label_view], training=False)
+        )  # [U, C]
+        label = self.one_hot(labeled["label"])  # [B, C]
+        mixed_labeled, mixed_label = self._mix(labeled, label, "labeled")
+        mixed_unlabeled, mixed_pseudo_label = self._mix(
+            unlabeled, pseudo_label, "unlabeled"
+        )
+        if hp.meta_labeled_batch == "raw":
+            judge = float_images(labeled["weak"]), label
+        else:
+            judge = mixed_labeled, mixed_label
+
+        # Lines 5 to 10: the meta gradient. Nothing here assigns a variable.
+        theta = functional.parameters(self.student)
+        state = functional.state(self.student)
+
+        def losses_at(params):
+            groups = [mixed_unlabeled]
+            if hp.labeled_loss_weight:
+                groups.append(mixed_labeled)
+            logits, new_state = functional.call(
+                self.student, params, state, tf.concat(groups, axis=0)
+            )
+            size = mixed_unlabeled.shape[0]
+            unlabeled_loss = cross_entropy(mixed_pseudo_label, logits[:size])
+            labeled_loss = tf.zeros([], logits.dtype)
+            if hp.labeled_loss_weight:
+                labeled_loss = self.mean(
+                    cross_entropy(mixed_label, logits[size:])
+                )
+            return unlabeled_loss, (labeled_loss, logits[size:], new_state)
+
+        def labeled_loss_at(params):
+            images, target = judge
+            logits, _ = functional.call(self.student, params, state, images)
+            return self.mean(cross_entropy(target, logits))
+
+        meta = _META_GRADIENTS[hp.meta_gradient](
+            losses_at,
+            labeled_loss_at,
+            theta,
+            self.student_optimizer.learning_rate,
+            num_examples=mixed_unlabeled.shape[0],
+            num_lookahead_steps=hp.lookahead_steps,
+            sum_over_replicas=self.replica_sum,
+        )
+        labeled_loss, labeled_logits, new_state = meta.extra
+
+        # Line 11: equation 9.
+        example_weight = example_weights.RULES[hp.example_weights](
+            meta.meta_gradient
+        )  # [U]
+
+        # Lines 12 and 13: one step on the weighted mean loss.
+        weight = example_weights.normalized(
+            example_weight, self._normalizer(example_weight)
+        )
+        gradient = functional.gradient(
+            meta.tape,
+            [meta.unlabeled_loss, labeled_loss],
+            theta,
+            output_gradients=[
+                weight,
+                tf.cast(hp.labeled_loss_weight, labeled_loss.dtype),
+            ],
+        )
+        self.apply_gradients("student", gradient)
+        functional.assign_state(self.student, new_state)
+        self.update_ema()
+
+        unlabeled_loss = tf.reduce_sum(weight * meta.unlabeled_loss)
+        share = self.num_replicas
+        self.track("labeled_loss", labeled_loss * share)
+        self.track("unlabeled_loss", unlabeled_loss * share)
+        self.track(
+            "loss",
+            (hp.labeled_loss_weight * labeled_loss + unlabeled_loss) * share,
+        )
+        if hp.labeled_loss_weight:
+            self.track_labeled(labeled["label"], labeled_logits)
+        self.track("selected_share", tf.cast(example_weight > 0, tf.float32))
+        self.track_pseudo_labels(
+            unlabeled["oracle_label"], pseudo_label, example_weight
+        )
+        return {}
+
+    def _mix(self, group, target, name):
+        """MixUp of a batch's weak view and targets, if `mixup_on` says so."""
+        images = float_images(group["weak"])
+        if self.hyperparameters.mixup_on not in (name, "both"):
+            return images, target
+        draw = group["mix_weight"], group["mix_partner"]
+        return mixup(images, *draw), mixup(target, *draw)
+
+    def _normalizer(self, example_weight):
+        """The divisor of line 12, over the global batch."""
+        hp = self.hyperparameters
+        if (
+            hp.weight_normalizer == "num_unlabeled"
+            and hp.example_weights != "relu_norm"
+        ):
+            size = example_weight.shape[0] * self.num_replicas
+            return tf.constant(size, example_weight.dtype)
+        return self.replica_sum(tf.reduce_sum(tf.abs(example_weight)))

@@ -1,0 +1,45 @@
+"""Exponential moving average of a whole network, batch-norm included."""
+
+import keras
+import tensorflow as tf
+
+
+def ramped_decay(ema_decay, num_updates):
+    """min(ema_decay, (1 + t) / (10 + t)): early averages forget faster.
+
+    Golden values for `ema_decay` = 0.995: 0.1 at t = 0, 0.917 at t = 99,
+    0.991 at t = 1000, and 0.995 from about t = 1790 on.
+
+    Args:
+        ema_decay: the decay that is reached in the end.
+        num_updates: scalar integer tensor, the updates made before this one.
+
+    Returns:
+        A float32 scalar.
+    """
+    step = tf.cast(num_updates, tf.float32)
+    return tf.minimum(ema_decay, (1.0 + step) / (10.0 + step))
+
+
+def copy_of(network, name="ema"):
+    """A second network with the same weights, none of them trainable."""
+    twin = keras.models.clone_model(network)
+    twin.set_weights(network.get_weights())
+    twin.trainable = False
+    twin._name = name
+    return twin
+
+
+def update(ema_network, network, decay):
+    """ema <- decay * ema + (1 - decay) * network, for all float weights.
+
+    Batch-norm moving averages are averaged like parameters, so that the
+    averaged network's statistics belong to its parameters.
+    """
+    for average, variable in zip(
+        ema_network.weights, network.weights, strict=True
+    ):
+        if not tf.as_dtype(average.dtype).is_floating:
+            continue
+        d = tf.cast(decay, average.dtype)
+        average.assign(d * average.value + (1.0 - d) * variable.value)

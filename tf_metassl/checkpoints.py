@@ -1,0 +1,142 @@
+"""Checkpoints that are whole or not there: written aside, checked, renamed.
+
+A checkpoint is a folder `step-00000200` with TensorFlow's files, `state.json`
+and `checksums.json`, the SHA-256 of all others. It gets its name only when it
+is complete on disk.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+
+import tensorflow as tf
+from absl import logging
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that should be there cannot be used."""
+
+
+def save(folder, algorithm, step, state, *, keep=2, name=None):
+    """Writes a checkpoint of `algorithm` and removes old ones.
+
+    Args:
+        folder: parent folder; made if necessary.
+        algorithm: everything that it tracks is saved: networks, optimizer
+            slots, averages, random states.
+        step: finished training steps.
+        state: JSON-ready dict that is saved with it.
+        keep: how many checkpoints named by their step to keep.
+        name: folder name; `step-...` if None. One of the same name is
+            replaced.
+
+    Returns:
+        The checkpoint's path.
+    """
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / (name or f"step-{step:08d}")
+    aside = folder / f".{target.name}.{os.getpid()}"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    tf.train.Checkpoint(algorithm=algorithm).write(str(aside / "variables"))
+    (aside / "state.json").write_text(json.dumps({**state, "step": step}))
+    checksums = {path.name: _sha256(path) for path in sorted(aside.iterdir())}
+    (aside / "checksums.json").write_text(json.dumps(checksums))
+    for path in [*aside.iterdir(), aside]:
+        _flush(path)
+    # A folder cannot be renamed over a full one.
+    replaced = folder / f".old-{target.name}.{os.getpid()}"
+    if target.exists():
+        os.replace(target, replaced)
+    os.replace(aside, target)
+    _flush(folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+    if name is None:
+        for old in _by_step(folder)[:-keep]:
+            shutil.rmtree(old)
+    return target
+
+
+def newest_whole(folder):
+    """The newest checkpoint in `folder` whose checksums match.
+
+    Damaged ones are skipped with a warning.
+
+    Returns:
+        Its path, or None if `folder` holds no checkpoint.
+
+    Raises:
+        CheckpointError: if there are checkpoints and all are damaged. A run
+            never starts afresh over its own remains.
+    """
+    candidates = _by_step(pathlib.Path(folder))
+    for path in reversed(candidates):
+        problem = damage(path)
+        if problem is None:
+            return path
+        logging.warning("Skipping the checkpoint %s: %s.", path, problem)
+    if candidates:
+        raise CheckpointError(
+            f"None of the {len(candidates)} checkpoints in {folder} is whole. "
+            "Remove the folder to start afresh, or restore it from a copy."
+        )
+    return None
+
+
+def damage(path):
+    """What is wrong with the checkpoint at `path`, or None if it is whole."""
+    path = pathlib.Path(path)
+    try:
+        checksums = json.loads((path / "checksums.json").read_text())
+        for name, expected in checksums.items():
+            if _sha256(path / name) != expected:
+                return f"{name} does not match its checksum"
+    except (OSError, ValueError) as error:
+        return f"it cannot be read ({error})"
+    return None
+
+
+def restore(path, algorithm):
+    """Restores `algorithm` from the checkpoint at `path`.
+
+    Returns:
+        The dict that was given to `save` as `state`, with `step`.
+
+    Raises:
+        CheckpointError: if the checkpoint is damaged or of another network.
+    """
+    path = pathlib.Path(path)
+    problem = damage(path)
+    if problem:
+        raise CheckpointError(f"Cannot restore {path}: {problem}.")
+    checkpoint = tf.train.Checkpoint(algorithm=algorithm)
+    try:
+        status = checkpoint.read(str(path / "variables"))
+        status.assert_existing_objects_matched()
+    except (AssertionError, ValueError, tf.errors.OpError) as error:
+        raise CheckpointError(
+            f"Cannot restore {path}: it belongs to another network or method "
+            f"({error})."
+        ) from error
+    return json.loads((path / "state.json").read_text())
+
+
+def _by_step(folder):
+    return sorted(folder.glob("step-*"))
+
+
+def _sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path):
+    """Waits until a file or a folder's entries are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

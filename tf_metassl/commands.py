@@ -1,0 +1,55 @@
+"""What every command line has in common."""
+
+import sys
+
+from absl import app, flags, logging
+
+from tf_metassl.config import ConfigError
+
+
+def run(main):
+    """Parses flags and calls `main`; a user's mistake ends in one message.
+
+    Args:
+        main: function of the arguments that are left after the flags.
+    """
+
+    def checked(argv):
+        if argv[1:]:
+            raise app.UsageError(f"Not a flag: {' '.join(argv[1:])}")
+        try:
+            main(argv)
+        except (ConfigError, *_user_errors()) as error:
+            print(f"\nError: {error}", file=sys.stderr)
+            sys.exit(1)
+        except KeyboardInterrupt:
+            print(
+                "\nStopped. The same command with --run_dir set to this run's "
+                "folder goes on from its last checkpoint.",
+                file=sys.stderr,
+            )
+            sys.exit(130)
+
+    app.run(checked)
+
+
+def quieten():
+    """Hides TensorFlow's notes; call it after importing TensorFlow.
+
+    Importing it raises absl's verbosity. `--verbosity` still decides.
+    """
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+
+
+def _user_errors():
+    """Errors of modules that a wrong flag keeps from being imported."""
+    names = {
+        "tf_metassl.checkpoints": "CheckpointError",
+        "tf_metassl.callbacks": "TrainingDivergedError",
+    }
+    return tuple(
+        getattr(sys.modules[module], name)
+        for module, name in names.items()
+        if module in sys.modules
+    )

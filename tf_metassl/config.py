@@ -1,0 +1,390 @@
+"""Configuration of a run: documented fields, flags made from them, files.
+
+The only module that reads flags. It imports no TensorFlow, so that `--help`
+and a wrong value answer at once.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+from absl import flags
+
+from tf_metassl.algorithms import ALGORITHMS, ALIASES
+from tf_metassl.contract import MIX_BLOCK
+from tf_metassl.hyperparameters import (
+    HYPERPARAMETERS,
+    Hyperparameters,
+    knob,
+)
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message names the flag to change."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A resolved run: every default filled in.
+
+    `hyperparameters` holds the knobs of the method; all other fields are the
+    same for every method. A flag of the same name sets each field.
+    """
+
+    hyperparameters: Hyperparameters
+
+    algo: str = knob(
+        "meta_semi",
+        "The method to train with.",
+        choices=(*ALGORITHMS, *ALIASES),
+    )
+    run_dir: str = knob(
+        "",
+        "Where everything is written; a run that is there already is resumed "
+        "if its configuration is the same. Empty = a fresh folder below runs/.",
+    )
+
+    # Data.
+    dataset: str = knob(
+        "digits", "The images to train on.", choices=("digits",)
+    )
+    num_labeled: int = knob(
+        30, "Labeled training images, class-balanced.", minimum=1
+    )
+    num_validation: int = knob(
+        200, "Labeled images held out to choose settings by.", minimum=1
+    )
+    split_seed: int = knob(
+        0, "Which training images are the labeled ones.", minimum=0
+    )
+    labeled_inside_unlabeled: bool = knob(
+        True, "Whether labeled images are in the unlabeled pool too."
+    )
+    weak_augmentation: str = knob(
+        "auto",
+        "Policy of the weak view; auto: what suits the dataset.",
+        choices=("auto", "none", "crop", "flip_crop", "mpl", "affine"),
+    )
+    strong_augmentation: str = knob(
+        "auto",
+        "Policy of the strong view; auto: what suits the dataset.",
+        choices=("auto", "mpl", "fixmatch", "uda", "affine_digits"),
+    )
+    strong_magnitude: float = knob(
+        0.0,
+        "Magnitude of a RandAugment policy with a fixed one. 0 = its own.",
+        minimum=0.0,
+    )
+
+    # Network.
+    model: str = knob(
+        "auto",
+        "digits_cnn, or wrn_D_K for a wide residual network of depth D and "
+        "width K, such as wrn_28_2; auto: what suits the dataset.",
+    )
+    dropout: float = knob(
+        0.0,
+        "Dropout before the last layer of the student. 0 = off.",
+        minimum=0.0,
+        maximum=0.99,
+    )
+    batch_norm: str = knob(
+        "auto",
+        "Statistics over the global batch (synchronized) or one replica's "
+        "share (local); auto: synchronized if there are several replicas.",
+        choices=("auto", "local", "synchronized"),
+    )
+
+    # Optimisation.
+    seed: int = knob(
+        0, "Seed of initial weights, batches and augmentation.", minimum=0
+    )
+    num_steps: int = knob(1000, "Training steps.", minimum=1)
+    batch_size: int = knob(
+        64, "Labeled images per step, over all replicas.", minimum=1
+    )
+    unlabeled_batch_ratio: int = knob(
+        2, "Unlabeled images per labeled image in a step.", minimum=1
+    )
+    learning_rate: float = knob(
+        0.1, "Peak of the cosine schedule.", minimum=0.0
+    )
+    warmup_steps: int = knob(
+        0, "Steps of linear warm-up before the cosine. 0 = off.", minimum=0
+    )
+    momentum: float = knob(
+        0.9, "Nesterov momentum. 0 = off.", minimum=0.0, maximum=0.999
+    )
+    weight_decay: float = knob(
+        1e-4, "w in gradient + w * kernel. 0 = off.", minimum=0.0
+    )
+    gradient_clip_norm: float = knob(
+        0.0, "Bound on the gradient's global norm. 0 = off.", minimum=0.0
+    )
+
+    # Execution.
+    strategy: str = knob(
+        "auto",
+        "one_device; mirrored: all local GPUs, or --num_replicas logical CPU "
+        "devices; auto: mirrored if there are several GPUs.",
+        choices=("auto", "one_device", "mirrored"),
+    )
+    num_replicas: int = knob(
+        0, "Replicas of --strategy=mirrored. 0 = all GPUs.", minimum=0
+    )
+    precision: str = knob(
+        "float32",
+        "Precision of the networks' layers; logits and losses are float32.",
+        choices=("float32", "mixed_bfloat16"),
+    )
+    jit_compile: bool = knob(False, "Compile the training step with XLA.")
+    steps_per_execution: int = knob(
+        1, "Steps per call of the compiled function.", minimum=1
+    )
+
+    # Watching and choosing.
+    evaluate_every: int = knob(
+        0,
+        "Steps between evaluations and checkpoints. 0 = a tenth of the run.",
+        minimum=0,
+    )
+    eval_batch_size: int = knob(256, "Images per evaluation batch.", minimum=1)
+    selection: str = knob(
+        "last",
+        "The checkpoint that is reported and exported: last, or "
+        "best_validation. Never chosen by the test images.",
+        choices=("last", "best_validation"),
+    )
+    verbose: int = knob(
+        2,
+        "2: progress bar; 1: a line per evaluation; 0: only the plan and the "
+        "final table.",
+        choices=(0, 1, 2),
+    )
+
+    def to_json(self):
+        """The configuration as a JSON-ready dict; `from_json` reads it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, values):
+        """The configuration that `to_json` described."""
+        values = dict(values)
+        knobs = HYPERPARAMETERS[values["algo"]]
+        values["hyperparameters"] = knobs(**values["hyperparameters"])
+        return cls(**values)
+
+    def to_flags(self):
+        """Lines of a flagfile that reproduces the run in a fresh folder."""
+        values = self.to_json()
+        values |= values.pop("hyperparameters")
+        del values["run_dir"]
+        return [f"--{name}={value}" for name, value in values.items()]
+
+
+# What suits a dataset where no flag says otherwise, and on top of it what
+# suits a method there. Chosen by validation accuracy, see results/digits.md.
+DATASET_DEFAULTS = {
+    "digits": {"model": "digits_cnn", "num_steps": 2000},
+}
+METHOD_DEFAULTS = {
+    "digits": {},
+}
+
+
+def define_flags():
+    """Defines one flag per field of `Config` and of all hyper-parameters."""
+    for field in _config_fields():
+        _define(field, field.metadata["help"])
+    for users in _knobs_by_name().values():
+        field = next(iter(users.values()))
+        help_text = field.metadata["help"]
+        # Inherited knobs share one text, others are listed by method.
+        if len({f.metadata["help"] for f in users.values()}) > 1:
+            help_text = " ".join(
+                f"[{algo}] {f.metadata['help']}" for algo, f in users.items()
+            )
+        defaults = ", ".join(f"{a}: {f.default}" for a, f in users.items())
+        _define(
+            field,
+            f"{help_text} (default of {defaults})",
+            show_default=False,
+        )
+
+
+def from_flags(values=None):
+    """Resolves the parsed flags to a `Config`.
+
+    A flag that was given wins over the method's default for the dataset, that
+    over the dataset's default, and that over the field's.
+
+    Args:
+        values: flag values; the global ones if None.
+
+    Raises:
+        ConfigError: if a value is not allowed, or does not go with another.
+    """
+    values = values or flags.FLAGS
+    given = {
+        name: getattr(values, name)
+        for name in [f.name for f in _config_fields()] + list(_knobs_by_name())
+        if getattr(values, name) is not None
+    }
+    return resolve(given)
+
+
+def resolve(given):
+    """A `Config` from the settings in `given`, name -> value.
+
+    Raises:
+        ConfigError: if a value is not allowed, or does not go with another.
+    """
+    given = dict(given)
+    algo = given.get("algo", "meta_semi")
+    algo = given["algo"] = ALIASES.get(algo, algo)
+    dataset = given.get("dataset", "digits")
+    _check_choice("algo", algo, tuple(ALGORITHMS))
+    knobs = {f.name: f for f in dataclasses.fields(HYPERPARAMETERS[algo])}
+    fields = {f.name: f for f in _config_fields()}
+    for name in given:
+        if name not in fields and name not in knobs:
+            known = name in _knobs_by_name()
+            raise ConfigError(
+                f"--{name} is not a setting of --algo={algo}, which has: "
+                f"{', '.join('--' + k for k in knobs)}."
+                if known
+                else f"Unknown setting {name!r}."
+            )
+    settings = {
+        **DATASET_DEFAULTS[dataset],
+        **METHOD_DEFAULTS[dataset].get(algo, {}),
+        **given,
+    }
+    for name, value in settings.items():
+        _check(fields.get(name) or knobs[name], value)
+    config = Config(
+        hyperparameters=HYPERPARAMETERS[algo](
+            **{k: v for k, v in settings.items() if k in knobs}
+        ),
+        **{k: v for k, v in settings.items() if k in fields},
+    )
+    if not config.evaluate_every:
+        every = max(config.num_steps // 10, 1)
+        every = -(-every // config.steps_per_execution)
+        config = dataclasses.replace(
+            config, evaluate_every=every * config.steps_per_execution
+        )
+    _check_together(config)
+    return config
+
+
+def load(run_dir):
+    """The configuration of the run in `run_dir`.
+
+    Raises:
+        ConfigError: if there is no run.
+    """
+    path = pathlib.Path(run_dir) / "config.json"
+    if not path.is_file():
+        raise ConfigError(
+            f"--run_dir={run_dir} is not the folder of a run: it has no "
+            "config.json."
+        )
+    return Config.from_json(json.loads(path.read_text()))
+
+
+def save(config, run_dir):
+    """Writes `config.json` and `run.flags` into `run_dir`."""
+    run_dir = pathlib.Path(run_dir)
+    text = json.dumps(config.to_json(), indent=2) + "\n"
+    (run_dir / "config.json").write_text(text)
+    (run_dir / "run.flags").write_text("\n".join(config.to_flags()) + "\n")
+
+
+def differences(old, new):
+    """Lines `name: old -> new` for every field in which two runs differ."""
+    old, new = old.to_json(), new.to_json()
+    for values in (old, new):
+        values |= values.pop("hyperparameters")
+        # Where the run is and how much it prints is not part of what it is.
+        values.pop("run_dir")
+        values.pop("verbose")
+    return [
+        f"{name}: {old.get(name)!r} -> {new.get(name)!r}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _config_fields():
+    return [f for f in dataclasses.fields(Config) if f.metadata]
+
+
+def _knobs_by_name():
+    """Knob name -> method -> field."""
+    result = {}
+    for algo, cls in HYPERPARAMETERS.items():
+        for field in dataclasses.fields(cls):
+            result.setdefault(field.name, {})[algo] = field
+    return result
+
+
+def _define(field, help_text, show_default=True):
+    if field.metadata["choices"]:
+        help_text += " One of: " + ", ".join(
+            map(str, field.metadata["choices"])
+        )
+    if show_default:
+        help_text += f" (default: {field.default!r})"
+    define = {
+        bool: flags.DEFINE_boolean,
+        int: flags.DEFINE_integer,
+        float: flags.DEFINE_float,
+        str: flags.DEFINE_string,
+    }[type(field.default)]
+    define(field.name, None, help_text)
+
+
+def _check(field, value):
+    """Raises ConfigError unless `value` is allowed for `field`."""
+    allowed = field.metadata
+    if allowed["choices"]:
+        _check_choice(field.name, value, allowed["choices"])
+    low, high = allowed["minimum"], allowed["maximum"]
+    if (low is not None and value < low) or (high is not None and value > high):
+        if high is None:
+            wanted = f"at least {low}"
+        else:
+            wanted = f"between {low} and {high}"
+        raise ConfigError(f"--{field.name}={value}: must be {wanted}.")
+
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        raise ConfigError(
+            f"--{name}={value}: must be one of "
+            f"{', '.join(str(c) for c in choices)}."
+        )
+
+
+def _check_together(config):
+    """Raises ConfigError for values that do not go with one another."""
+    for name in ("num_steps", "evaluate_every"):
+        value = getattr(config, name)
+        if value % config.steps_per_execution:
+            raise ConfigError(
+                f"--{name}={value} must be a multiple of "
+                f"--steps_per_execution={config.steps_per_execution}."
+            )
+    wait = getattr(config.hyperparameters, "student_wait_steps", 0)
+    if config.warmup_steps + wait >= config.num_steps:
+        raise ConfigError(
+            f"--warmup_steps={config.warmup_steps} and the student's wait of "
+            f"{wait} steps leave nothing of --num_steps={config.num_steps}."
+        )
+    mixes = getattr(config.hyperparameters, "mixup_alpha", 0)
+    if mixes and config.batch_size % MIX_BLOCK:
+        raise ConfigError(
+            f"--batch_size={config.batch_size}: must be a multiple of "
+            f"{MIX_BLOCK} with MixUp, whose partners are drawn in blocks."
+        )

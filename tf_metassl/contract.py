@@ -1,0 +1,92 @@
+"""All that data pipelines and algorithms agree on.
+
+A training batch is a dict of two groups, `labeled` and `unlabeled`; each group
+is a dict of tensors with the same leading dimension:
+
+    <view>         [N, H, W, C] uint8   one entry per view asked for
+    index          [N] int64            row in the dataset's training images
+    label          [N] int32            labeled group only
+    oracle_label   [N] int32            unlabeled group only; the true label
+                                        where known, else -1. For metrics only.
+    label_draw     [N] float32          uniform in [0, 1), for sampled labels
+    mix_weight     [N] float32          MixUp weight of the example itself
+    mix_partner    [N] int32            MixUp partner, counted from the start
+                                        of the example's block (`MIX_BLOCK`)
+
+An evaluation batch has `image` [N, H, W, C] uint8, `label` [N] int32 and `mask`
+[N] float32, which is 0 on the rows that only fill up the last batch.
+
+There are no scalars: everything can be split over replicas along its first
+axis, and the global batch is the same however many replicas share it.
+"""
+
+import dataclasses
+
+# MixUp partners are drawn inside blocks of this many neighbours, so that no
+# partner lives on another replica and the same global batch is mixed in the
+# same way on any number of replicas. Batches are random samples, hence a
+# partner from the block is as random as one from the whole batch.
+MIX_BLOCK = 8
+
+# View name -> what the pipeline does to the image. A suffix `_1`, `_2`, ...
+# asks for a further independent draw of the same kind.
+VIEW_KINDS = ("clean", "weak", "strong")
+
+
+def view_kind(view):
+    """Returns the kind of `view`: `weak` for `weak`, `weak_1`, `weak_2`, ...
+
+    Raises:
+        ValueError: if the view's kind is unknown.
+    """
+    kind = view.split("_")[0]
+    if kind not in VIEW_KINDS:
+        raise ValueError(
+            f"Unknown view {view!r}: expected one of {', '.join(VIEW_KINDS)}, "
+            "with an optional suffix such as weak_1."
+        )
+    return kind
+
+
+@dataclasses.dataclass(frozen=True)
+class Views:
+    """The views of each image that an algorithm wants in its batches.
+
+    Attributes:
+        labeled: views of the labeled images.
+        unlabeled: views of the unlabeled images; empty if the algorithm uses
+            no unlabeled images.
+        mixup_alpha: `mix_weight` is drawn from Beta(alpha, alpha); 0 makes it
+            always 1.
+        mix_weight_rule: `plain` for the draw itself, `dominant` for
+            max(draw, 1 - draw).
+    """
+
+    labeled: tuple[str, ...] = ("weak",)
+    unlabeled: tuple[str, ...] = ()
+    mixup_alpha: float = 0.0
+    mix_weight_rule: str = "plain"
+
+    def __post_init__(self):
+        for view in self.labeled + self.unlabeled:
+            view_kind(view)
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """What networks and algorithms need to know of a dataset.
+
+    Attributes:
+        name: the value of `--dataset`.
+        class_names: one name per class, in the order of the labels.
+        image_shape: height, width and channels of every image.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+
+    @property
+    def num_classes(self):
+        """The number of classes."""
+        return len(self.class_names)

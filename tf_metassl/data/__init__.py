@@ -1,0 +1,1 @@
+"""Datasets, splits, views and pipelines. Knows no algorithm."""

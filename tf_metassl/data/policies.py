@@ -1,0 +1,741 @@
+"""Weak and strong augmentation of whole batches, as draw and apply.
+
+`draw_*` makes all random choices for N images from one seed, `apply_*` carries
+them out and is a pure function. A draw is a dict of tensors with leading
+dimension N, so that a row slice of it belongs to the same row slice of the
+images. The policies by name are in `WEAK_POLICIES` and `STRONG_POLICIES`.
+"""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from tf_metassl.data import image_ops
+
+_UDA_OPS = (
+    "autocontrast",
+    "equalize",
+    "invert",
+    "rotate",
+    "posterize",
+    "solarize",
+    "color",
+    "contrast",
+    "brightness",
+    "sharpness",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+    "cutout",
+)
+_FIXMATCH_OPS = ("identity",) + tuple(
+    op for op in _UDA_OPS if op not in ("invert", "cutout")
+)
+
+TONE_RULES = ("kept", "removed")
+
+
+@dataclasses.dataclass(frozen=True)
+class RandAugmentPolicy:
+    """RandAugment: a few operations per image, drawn with replacement.
+
+    Source: Cubuk et al., arXiv 1909.13719.
+
+    Attributes:
+        ops: names of the operations to draw from, see `OPERATIONS`.
+        num_ops: operations per image, N in the paper.
+        magnitude: lowest and highest magnitude M; one whole number is drawn per
+            image and operation, uniformly, both ends included. On a scale of
+            10, but may exceed it.
+        apply_probability: one probability per image is drawn uniformly from
+            this range; each of its operations is carried out with it.
+        tones: `kept` if the magnitude is the strength of what is kept
+            (posterize keeps 0.4 M bits, solarize starts at 25.6 M: weaker for
+            larger M), `removed` if of what is lost (4 - 0.4 M bits,
+            256 - 25.6 M).
+        translate: pixels that `translate_x` and `translate_y` move at M = 10.
+        cutout: pixels of half the side of the operation `cutout` at M = 10.
+        fill_value: grey level of uncovered and cut out pixels.
+        final_cutout: side of a last cutout that every image gets, as a fraction
+            of the image's shorter side; 0 for none.
+    """
+
+    ops: tuple[str, ...]
+    num_ops: int = 2
+    magnitude: tuple[int, int] = (1, 9)
+    apply_probability: tuple[float, float] = (0.5, 0.5)
+    tones: str = "removed"
+    translate: float = 10.0
+    cutout: float = 10.0
+    fill_value: int = 128
+    final_cutout: float = 0.5
+
+    def __post_init__(self):
+        unknown = [op for op in self.ops if op not in OPERATIONS]
+        if unknown or not self.ops or len(set(self.ops)) < len(self.ops):
+            raise ValueError(
+                "ops: expected different names out of "
+                f"{', '.join(OPERATIONS)}; got {self.ops}."
+            )
+        if self.tones not in TONE_RULES:
+            raise ValueError(
+                f"tones: expected one of {', '.join(TONE_RULES)}, got "
+                f"{self.tones!r}."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class CropPolicy:
+    """Random mirroring, and a random crop out of the padded image.
+
+    Attributes:
+        flip: whether to mirror left to right with probability 1/2.
+        padding: pixels added to each side, as a fraction of the image's shorter
+            side, rounded; 0 for no crop.
+        mode: `reflect` or `constant`.
+        fill_value: grey level for the mode `constant`.
+    """
+
+    flip: bool = False
+    padding: float = 0.0
+    mode: str = "reflect"
+    fill_value: int = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class AffinePolicy:
+    """One affine transform, bilinear, then optional tones and cutout.
+
+    Every value is drawn uniformly from its range for each image.
+
+    Attributes:
+        rotation: largest angle in radians, either way.
+        scale: smallest and largest magnification.
+        shear: largest shear, either way, in x and in y.
+        translation: largest shift as a fraction of the side, either way.
+        contrast: smallest and largest factor, 1 for no change.
+        brightness: smallest and largest factor, 1 for no change.
+        cutout: side of the cutout as a fraction of the image's shorter side; 0
+            for none.
+        fill_value: grey level of uncovered and cut out pixels.
+    """
+
+    rotation: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    shear: float = 0.0
+    translation: float = 0.0
+    contrast: tuple[float, float] = (1.0, 1.0)
+    brightness: tuple[float, float] = (1.0, 1.0)
+    cutout: float = 0.0
+    fill_value: int = 0
+
+
+def _rotate_level(magnitude, policy):
+    return magnitude * 30.0 / 10.0 * (np.pi / 180.0)
+
+
+def _shear_level(magnitude, policy):
+    return magnitude * 0.3 / 10.0
+
+
+def _translate_level(magnitude, policy):
+    return magnitude * policy.translate / 10.0
+
+
+def _enhance_level(magnitude, policy):
+    return magnitude * 1.8 / 10.0 + 0.1
+
+
+def _posterize_level(magnitude, policy):
+    bits = tf.cast(tf.floor(magnitude * 4.0 / 10.0), tf.int32)
+    if policy.tones == "removed":
+        bits = 4 - bits
+    return tf.clip_by_value(bits, 1, 8)
+
+
+def _solarize_level(magnitude, policy):
+    level = tf.cast(tf.floor(magnitude * 256.0 / 10.0), tf.int32)
+    return level if policy.tones == "kept" else 256 - level
+
+
+def _cutout_level(magnitude, policy):
+    return tf.cast(tf.floor(magnitude * policy.cutout / 10.0), tf.int32)
+
+
+def _no_level(magnitude, policy):
+    return magnitude
+
+
+# Operation -> what it makes of the magnitude.
+OPERATIONS = {
+    "identity": _no_level,
+    "autocontrast": _no_level,
+    "equalize": _no_level,
+    "invert": _no_level,
+    "rotate": _rotate_level,
+    "posterize": _posterize_level,
+    "solarize": _solarize_level,
+    "color": _enhance_level,
+    "contrast": _enhance_level,
+    "brightness": _enhance_level,
+    "sharpness": _enhance_level,
+    "shear_x": _shear_level,
+    "shear_y": _shear_level,
+    "translate_x": _translate_level,
+    "translate_y": _translate_level,
+    "cutout": _cutout_level,
+}
+
+# Operation -> matrices of signed levels and (height, width).
+_MATRICES = {
+    "rotate": lambda level, size: image_ops.rotation_matrix(level, *size),
+    "shear_x": lambda level, size: image_ops.shear_x_matrix(level),
+    "shear_y": lambda level, size: image_ops.shear_y_matrix(level),
+    "translate_x": lambda level, size: image_ops.translation_matrix(
+        level, tf.zeros_like(level)
+    ),
+    "translate_y": lambda level, size: image_ops.translation_matrix(
+        tf.zeros_like(level), level
+    ),
+}
+
+# Operation -> look-up tables of images and levels.
+_TABLES = {
+    "autocontrast": lambda images, level: image_ops.autocontrast_table(
+        image_ops.histograms(images)
+    ),
+    "equalize": lambda images, level: image_ops.equalize_table(
+        image_ops.histograms(images)
+    ),
+    "invert": lambda images, level: image_ops.invert_table(tf.size(level)),
+    "posterize": lambda images, level: image_ops.posterize_table(level),
+    "solarize": lambda images, level: image_ops.solarize_table(level),
+    "contrast": lambda images, level: image_ops.contrast_table(
+        level, image_ops.grey_mean(images)
+    ),
+    "brightness": lambda images, level: image_ops.brightness_table(level),
+}
+
+# Operation -> images of images and levels.
+_KERNELS = {"color": image_ops.color, "sharpness": image_ops.sharpness}
+
+WEAK_POLICIES = {
+    "none": CropPolicy(),
+    "crop": CropPolicy(padding=1 / 8),
+    "flip_crop": CropPolicy(flip=True, padding=1 / 8),
+    "mpl": CropPolicy(flip=True, padding=1 / 8, mode="constant"),
+    # For grey digits of some 8 x 8 pixels, which a flip would spoil.
+    "affine": AffinePolicy(rotation=0.25, scale=(0.9, 1.1), translation=1 / 8),
+}
+
+_MPL = RandAugmentPolicy(
+    ops=_UDA_OPS,
+    magnitude=(16, 16),
+    apply_probability=(0.2, 0.8),
+    tones="kept",
+    translate=4.0,
+    cutout=4.0,
+)
+
+STRONG_POLICIES = {
+    # Pham et al., arXiv 2003.10580, with the constants of the authors' code for
+    # CIFAR-10. Other than there, a solarize threshold above 255 changes nothing
+    # (it does not wrap around), enhanced pixels are clipped to 0 ... 255, and
+    # contrast blends with the image's grey mean.
+    "mpl": _MPL,
+    "mpl_imagenet": dataclasses.replace(
+        _MPL,
+        magnitude=(17, 17),
+        translate=100.0,
+        cutout=40.0,
+        final_cutout=0.0,
+    ),
+    # Sohn et al., arXiv 2001.07685. The authors' code fills with 127.5 after
+    # the last operation, so that later operations see black there.
+    "fixmatch": RandAugmentPolicy(ops=_FIXMATCH_OPS),
+    # Xie et al., arXiv 1904.12848. The authors' code fills with the dataset's
+    # mean colour, 113 ... 125 for CIFAR-10.
+    "uda": RandAugmentPolicy(ops=_UDA_OPS),
+    # Our own choice for grey digits of 8 x 8 to 28 x 28 pixels; no paper has
+    # it. No flips, no inversion: a mirrored 2 is no digit, and a negative is
+    # another domain.
+    "affine_digits": AffinePolicy(
+        rotation=0.5,
+        scale=(0.75, 1.25),
+        shear=0.3,
+        translation=1 / 6,
+        contrast=(0.6, 1.4),
+        brightness=(0.6, 1.4),
+        cutout=1 / 4,
+    ),
+}
+
+
+def operation_level(op, magnitude, policy):
+    """Converts magnitudes to the unit in which an operation is carried out.
+
+    Radians for `rotate`, pixels for translations, half the side in pixels for
+    `cutout`, the first inverted value for `solarize`, the number of bits kept
+    for `posterize`, the factor for `color`, `contrast`, `brightness` and
+    `sharpness`. No level is negative: the sign is another draw.
+
+    Args:
+        op: a name out of `OPERATIONS`.
+        magnitude: number or float32 tensor of any shape.
+        policy: a `RandAugmentPolicy`.
+
+    Returns:
+        Tensor of the same shape; int32 for `posterize`, `solarize` and
+        `cutout`, else float32.
+
+    Raises:
+        ValueError: if `op` is unknown.
+    """
+    if op not in OPERATIONS:
+        raise ValueError(
+            f"op: expected one of {', '.join(OPERATIONS)}, got {op!r}."
+        )
+    return OPERATIONS[op](tf.cast(magnitude, tf.float32), policy)
+
+
+def _split(seed, num):
+    seed = tf.convert_to_tensor(seed)
+    if seed.shape != [2] or not seed.dtype.is_integer:
+        raise ValueError(
+            f"seed: expected integers [2], got {seed.dtype.name} {seed.shape}."
+        )
+    return tf.unstack(tf.random.split(seed, num))
+
+
+def _uniform(seed, shape, low, high):
+    return tf.random.stateless_uniform(shape, seed, low, high)
+
+
+def _integers(seed, shape, low, high):
+    """Uniform int32, both ends included."""
+    return tf.random.stateless_uniform(shape, seed, low, high + 1, tf.int32)
+
+
+def _check_type(policy, *types):
+    if not isinstance(policy, types):
+        raise ValueError(
+            f"policy: expected {' or '.join(t.__name__ for t in types)}, got "
+            f"{type(policy).__name__}."
+        )
+
+
+def draw_rand_augment(seed, num_images, image_shape, policy, magnitude=None):
+    """Draws the operations of RandAugment for each image.
+
+    Args:
+        seed: `[2]` int32.
+        num_images: int or scalar int tensor N.
+        image_shape: (height, width, channels), ints.
+        policy: a `RandAugmentPolicy` with L operations per image.
+        magnitude: number that replaces the policy's range, or None.
+
+    Returns:
+        Dict of `op` `[N, L]` int32, an index into `policy.ops`; `applied`
+        `[N, L]` bool, whether it is carried out; `magnitude` `[N, L]` float32;
+        `sign` `[N, L]` float32, 1 or -1, for geometric operations; `center_y`
+        and `center_x` `[N, L + 1]` int32, of each layer's cutout and the final
+        one.
+
+    Raises:
+        ValueError: if `seed` or `policy` is of another type.
+    """
+    _check_type(policy, RandAugmentPolicy)
+    seeds = _split(seed, 7)
+    height, width, _ = image_shape
+    shape = [num_images, policy.num_ops]
+    centers = [num_images, policy.num_ops + 1]
+    probability = _uniform(seeds[0], [num_images, 1], *policy.apply_probability)
+    if magnitude is None:
+        drawn = _integers(seeds[3], shape, *policy.magnitude)
+    else:
+        drawn = tf.fill(shape, magnitude)
+    return {
+        "op": _integers(seeds[1], shape, 0, len(policy.ops) - 1),
+        "applied": _uniform(seeds[2], shape, 0.0, 1.0) < probability,
+        "magnitude": tf.cast(drawn, tf.float32),
+        "sign": tf.cast(2 * _integers(seeds[4], shape, 0, 1) - 1, tf.float32),
+        "center_y": _integers(seeds[5], centers, 0, height - 1),
+        "center_x": _integers(seeds[6], centers, 0, width - 1),
+    }
+
+
+def apply_rand_augment(images, draw, policy):
+    """Carries out what `draw_rand_augment` has drawn.
+
+    Only the images that drew an operation go through its kernel.
+
+    Args:
+        images: `[N, H, W, C]` uint8, C = 1 or 3.
+        draw: dict of tensors with leading dimension N.
+        policy: the `RandAugmentPolicy` of the draw.
+
+    Returns:
+        `[N, H, W, C]` uint8.
+
+    Raises:
+        ValueError: on other shapes or types.
+    """
+    _check_type(policy, RandAugmentPolicy)
+    images = tf.convert_to_tensor(images)
+    for layer in range(policy.num_ops):
+        column = {name: values[:, layer] for name, values in draw.items()}
+        images = _apply_layer(images, column, policy)
+    if not policy.final_cutout:
+        return images
+    return _cutout_fraction(
+        images,
+        draw["center_y"][:, -1],
+        draw["center_x"][:, -1],
+        policy.final_cutout,
+        policy.fill_value,
+    )
+
+
+def _apply_layer(images, draw, policy):
+    """Carries out one operation per image; `draw` holds vectors `[N]`."""
+    rows = _rows_of_operations(draw, policy)
+    changed = (
+        _apply_matrices(images, draw, policy, rows)
+        + _apply_tables(images, draw, policy, rows)
+        + _apply_kernels(images, draw, policy, rows)
+    )
+    if not changed:
+        return images
+    positions, parts = zip(*changed, strict=True)
+    return tf.tensor_scatter_nd_update(
+        images, tf.concat(positions, 0)[:, None], tf.concat(parts, 0)
+    )
+
+
+def _rows_of_operations(draw, policy):
+    """Returns operation -> the rows `[n]` int32 that it is carried out on."""
+    num_ops = len(policy.ops)
+    target = tf.where(draw["applied"], draw["op"], num_ops)
+    rows = tf.dynamic_partition(tf.range(tf.size(target)), target, num_ops + 1)
+    return dict(zip(policy.ops, rows[:num_ops], strict=True))
+
+
+def _levels(op, draw, policy, rows):
+    return operation_level(op, tf.gather(draw["magnitude"], rows), policy)
+
+
+def _apply_matrices(images, draw, policy, rows):
+    """One projective transform for all images with a geometric operation."""
+    ops = [op for op in rows if op in _MATRICES]
+    if not ops:
+        return []
+    matrices = []
+    for op in ops:
+        sign = tf.gather(draw["sign"], rows[op])
+        level = sign * _levels(op, draw, policy, rows[op])
+        matrices.append(_MATRICES[op](level, images.shape[1:3]))
+    positions = tf.concat([rows[op] for op in ops], 0)
+    moved = image_ops.projective_transform(
+        tf.gather(images, positions),
+        tf.concat(matrices, 0),
+        policy.fill_value,
+    )
+    return [(positions, moved)]
+
+
+def _apply_tables(images, draw, policy, rows):
+    """One look-up for all images with a tonal operation."""
+    ops = [op for op in rows if op in _TABLES]
+    if not ops:
+        return []
+    parts, tables = [], []
+    for op in ops:
+        part = tf.gather(images, rows[op])
+        table = _TABLES[op](part, _levels(op, draw, policy, rows[op]))
+        # [n, 1, 256] and [n, C, 256] alike, for one look-up.
+        repeats = images.shape[3] // table.shape[1]
+        parts.append(part)
+        tables.append(tf.tile(table, [1, repeats, 1]))
+    positions = tf.concat([rows[op] for op in ops], 0)
+    looked_up = image_ops.apply_lookup_table(
+        tf.concat(parts, 0), tf.concat(tables, 0)
+    )
+    return [(positions, looked_up)]
+
+
+def _apply_kernels(images, draw, policy, rows):
+    """One kernel for each operation that has one of its own."""
+    results = []
+    for op in (op for op in rows if op in _KERNELS):
+        part = tf.gather(images, rows[op])
+        level = _levels(op, draw, policy, rows[op])
+        results.append((rows[op], _KERNELS[op](part, level)))
+    if "cutout" in rows:
+        covered = image_ops.cutout(
+            tf.gather(images, rows["cutout"]),
+            tf.gather(draw["center_y"], rows["cutout"]),
+            tf.gather(draw["center_x"], rows["cutout"]),
+            _levels("cutout", draw, policy, rows["cutout"]),
+            policy.fill_value,
+        )
+        results.append((rows["cutout"], covered))
+    return results
+
+
+def _cutout_fraction(images, center_y, center_x, fraction, fill_value):
+    """Covers a square with a side of `fraction` of the shorter image side."""
+    half_width = round(min(images.shape[1:3]) * fraction / 2.0)
+    return image_ops.cutout(
+        images,
+        center_y,
+        center_x,
+        tf.fill(tf.shape(center_y), half_width),
+        fill_value,
+    )
+
+
+def draw_crop(seed, num_images, image_shape, policy):
+    """Draws a flip and a crop for each image.
+
+    Args:
+        seed: `[2]` int32.
+        num_images: int or scalar int tensor N.
+        image_shape: (height, width, channels), ints.
+        policy: a `CropPolicy`.
+
+    Returns:
+        Dict of `flip` `[N]` bool, `offset_y` and `offset_x` `[N]` int32.
+
+    Raises:
+        ValueError: if `seed` or `policy` is of another type.
+    """
+    _check_type(policy, CropPolicy)
+    seeds = _split(seed, 3)
+    padding = _padding(image_shape, policy)
+    flip = _integers(seeds[0], [num_images], 0, 1) == 1
+    return {
+        "flip": flip & policy.flip,
+        "offset_y": _integers(seeds[1], [num_images], 0, 2 * padding),
+        "offset_x": _integers(seeds[2], [num_images], 0, 2 * padding),
+    }
+
+
+def apply_crop(images, draw, policy):
+    """Carries out what `draw_crop` has drawn.
+
+    Args:
+        images: `[N, H, W, C]` uint8.
+        draw: dict of tensors with leading dimension N.
+        policy: the `CropPolicy` of the draw.
+
+    Returns:
+        `[N, H, W, C]` uint8.
+
+    Raises:
+        ValueError: on other shapes or types.
+    """
+    _check_type(policy, CropPolicy)
+    images = tf.convert_to_tensor(images)
+    if policy.flip:
+        images = image_ops.flip_horizontal(images, draw["flip"])
+    padding = _padding(images.shape[1:], policy)
+    if not padding:
+        return images
+    return image_ops.pad_and_crop(
+        images,
+        draw["offset_y"],
+        draw["offset_x"],
+        padding,
+        policy.mode,
+        policy.fill_value,
+    )
+
+
+def _padding(image_shape, policy):
+    return round(min(image_shape[:2]) * policy.padding)
+
+
+def draw_affine(seed, num_images, image_shape, policy):
+    """Draws an affine transform, tones and a cutout for each image.
+
+    Args:
+        seed: `[2]` int32.
+        num_images: int or scalar int tensor N.
+        image_shape: (height, width, channels), ints.
+        policy: an `AffinePolicy`.
+
+    Returns:
+        Dict of vectors `[N]`: float32 `angle` (radians), `scale`, `shear_x`,
+        `shear_y`, `shift_x`, `shift_y` (pixels), `contrast`, `brightness`
+        (factors), and int32 `center_y`, `center_x` of the cutout.
+
+    Raises:
+        ValueError: if `seed` or `policy` is of another type.
+    """
+    _check_type(policy, AffinePolicy)
+    height, width, _ = image_shape
+    ranges = {
+        "angle": (-policy.rotation, policy.rotation),
+        "scale": policy.scale,
+        "shear_x": (-policy.shear, policy.shear),
+        "shear_y": (-policy.shear, policy.shear),
+        "shift_x": (-policy.translation * width, policy.translation * width),
+        "shift_y": (-policy.translation * height, policy.translation * height),
+        "contrast": policy.contrast,
+        "brightness": policy.brightness,
+    }
+    *seeds, seed_y, seed_x = _split(seed, len(ranges) + 2)
+    draw = {
+        name: _uniform(one_seed, [num_images], low, high)
+        for one_seed, (name, (low, high)) in zip(
+            seeds, ranges.items(), strict=True
+        )
+    }
+    draw["center_y"] = _integers(seed_y, [num_images], 0, height - 1)
+    draw["center_x"] = _integers(seed_x, [num_images], 0, width - 1)
+    return draw
+
+
+def apply_affine(images, draw, policy):
+    """Carries out what `draw_affine` has drawn.
+
+    Scale, shear, rotation and translation are one bilinear transform, so that
+    a small image is blurred only once.
+
+    Args:
+        images: `[N, H, W, C]` uint8, C = 1 or 3.
+        draw: dict of tensors with leading dimension N.
+        policy: the `AffinePolicy` of the draw.
+
+    Returns:
+        `[N, H, W, C]` uint8.
+
+    Raises:
+        ValueError: on other shapes or types.
+    """
+    _check_type(policy, AffinePolicy)
+    images = tf.convert_to_tensor(images)
+    matrices = _affine_matrices(draw, *images.shape[1:3])
+    images = image_ops.projective_transform(
+        images, matrices, policy.fill_value, "bilinear"
+    )
+    if policy.contrast != (1.0, 1.0):
+        mean = image_ops.grey_mean(images)
+        table = image_ops.contrast_table(draw["contrast"], mean)
+        images = image_ops.apply_lookup_table(images, table)
+    if policy.brightness != (1.0, 1.0):
+        table = image_ops.brightness_table(draw["brightness"])
+        images = image_ops.apply_lookup_table(images, table)
+    if not policy.cutout:
+        return images
+    return _cutout_fraction(
+        images,
+        draw["center_y"],
+        draw["center_x"],
+        policy.cutout,
+        policy.fill_value,
+    )
+
+
+def _affine_matrices(draw, height, width):
+    shears = image_ops.compose(
+        image_ops.shear_x_matrix(draw["shear_x"]),
+        image_ops.shear_y_matrix(draw["shear_y"]),
+    )
+    return image_ops.compose(
+        image_ops.scale_matrix(draw["scale"], height, width),
+        image_ops.centered(shears, height, width),
+        image_ops.rotation_matrix(draw["angle"], height, width),
+        image_ops.translation_matrix(draw["shift_x"], draw["shift_y"]),
+    )
+
+
+def draw_weak(seed, num_images, image_shape, policy):
+    """Draws a weak view; see `draw_crop` and `draw_affine`.
+
+    Args:
+        seed: `[2]` int32.
+        num_images: int or scalar int tensor N.
+        image_shape: (height, width, channels), ints.
+        policy: a value of `WEAK_POLICIES`.
+
+    Returns:
+        Dict of tensors with leading dimension N.
+
+    Raises:
+        ValueError: if `seed` or `policy` is of another type.
+    """
+    _check_type(policy, CropPolicy, AffinePolicy)
+    draw = draw_crop if isinstance(policy, CropPolicy) else draw_affine
+    return draw(seed, num_images, image_shape, policy)
+
+
+def apply_weak(images, draw, policy):
+    """Carries out what `draw_weak` has drawn.
+
+    Args:
+        images: `[N, H, W, C]` uint8.
+        draw: dict of tensors with leading dimension N.
+        policy: the policy of the draw.
+
+    Returns:
+        `[N, H, W, C]` uint8.
+
+    Raises:
+        ValueError: on other shapes or types.
+    """
+    _check_type(policy, CropPolicy, AffinePolicy)
+    apply = apply_crop if isinstance(policy, CropPolicy) else apply_affine
+    return apply(images, draw, policy)
+
+
+def draw_strong(seed, num_images, image_shape, policy, magnitude=None):
+    """Draws a strong view; see `draw_rand_augment` and `draw_affine`.
+
+    Args:
+        seed: `[2]` int32.
+        num_images: int or scalar int tensor N.
+        image_shape: (height, width, channels), ints.
+        policy: a value of `STRONG_POLICIES`.
+        magnitude: number that replaces a RandAugment policy's range, or None.
+
+    Returns:
+        Dict of tensors with leading dimension N.
+
+    Raises:
+        ValueError: if `seed` or `policy` is of another type, or a magnitude is
+            given for a policy without one.
+    """
+    _check_type(policy, RandAugmentPolicy, AffinePolicy)
+    if isinstance(policy, RandAugmentPolicy):
+        return draw_rand_augment(
+            seed, num_images, image_shape, policy, magnitude
+        )
+    if magnitude is not None:
+        raise ValueError(
+            f"magnitude: AffinePolicy has none, got {magnitude}; only "
+            "RandAugment policies take one."
+        )
+    return draw_affine(seed, num_images, image_shape, policy)
+
+
+def apply_strong(images, draw, policy):
+    """Carries out what `draw_strong` has drawn.
+
+    Args:
+        images: `[N, H, W, C]` uint8, C = 1 or 3.
+        draw: dict of tensors with leading dimension N.
+        policy: the policy of the draw.
+
+    Returns:
+        `[N, H, W, C]` uint8.
+
+    Raises:
+        ValueError: on other shapes or types.
+    """
+    _check_type(policy, RandAugmentPolicy, AffinePolicy)
+    is_affine = isinstance(policy, AffinePolicy)
+    apply = apply_affine if is_affine else apply_rand_augment
+    return apply(images, draw, policy)

@@ -1,0 +1,418 @@
+"""A run from its configuration to its report. Reads straight down."""
+
+import dataclasses
+import pathlib
+import time
+
+import keras
+import tensorflow as tf
+
+from tf_metassl import (
+    callbacks,
+    checkpoints,
+    distribution,
+    models,
+    report,
+    schedules,
+)
+from tf_metassl import (
+    config as config_lib,
+)
+from tf_metassl.algorithms import algorithm_class
+from tf_metassl.algorithms.algorithm import Algorithm, Stage
+from tf_metassl.config import Config, ConfigError
+from tf_metassl.data import pipeline, sources, splits
+from tf_metassl.export import export_saved_model
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything that a configuration stands for, built and ready.
+
+    Attributes:
+        config: the resolved configuration.
+        strategy: the `tf.distribute` strategy of all variables.
+        source: the dataset.
+        splits: its labeled, unlabeled and validation rows.
+        algorithm: the compiled method of the main stage.
+    """
+
+    config: Config
+    strategy: tf.distribute.Strategy
+    source: sources.Source
+    splits: splits.Splits
+    algorithm: Algorithm
+
+    @property
+    def augmentation(self):
+        """The augmentation policies, with `auto` resolved."""
+        weak, strong = (
+            self.config.weak_augmentation,
+            self.config.strong_augmentation,
+        )
+        return pipeline.Augmentation(
+            weak=self.source.weak_policy if weak == "auto" else weak,
+            strong=self.source.strong_policy if strong == "auto" else strong,
+            magnitude=self.config.strong_magnitude or None,
+        )
+
+    def pools(self, algorithm):
+        """What the batches of `algorithm` are drawn from, `Pool`s."""
+        size = self.config.batch_size
+        pools = [
+            pipeline.Pool(
+                "labeled", self.splits.labeled, size, algorithm.views.labeled
+            )
+        ]
+        if algorithm.views.unlabeled:
+            pools.append(
+                pipeline.Pool(
+                    "unlabeled",
+                    self.splits.unlabeled,
+                    size * self.config.unlabeled_batch_ratio,
+                    algorithm.views.unlabeled,
+                )
+            )
+        return pools
+
+    def training_data(self, algorithm, first_step, stage="train"):
+        """Batches for `algorithm` from `first_step` on."""
+        salt = 0 if stage == "train" else sum(stage.encode())
+
+        def make_dataset(**shards):
+            return pipeline.training_dataset(
+                self.source,
+                self.pools(algorithm),
+                views=algorithm.views,
+                augmentation=self.augmentation,
+                seed=self.config.seed + salt,
+                first_step=first_step,
+                **shards,
+            )
+
+        return distribution.distribute(self.strategy, make_dataset)
+
+    def images(self, split):
+        """The images of the split `validation` or `test`."""
+        if split == "test":
+            return self.source.test
+        rows = self.splits.validation
+        return sources.Images(
+            self.source.train.images[rows], self.source.train.labels[rows]
+        )
+
+    def evaluate(self, algorithm, split):
+        """Accuracy and macro-F1 of every network of `algorithm`.
+
+        Args:
+            algorithm: an `Algorithm`.
+            split: `validation` or `test`.
+
+        Returns:
+            `<network>_accuracy` and `<network>_macro_f1` -> float.
+        """
+        images = self.images(split)
+        size = self.config.eval_batch_size
+
+        def make_dataset(**shards):
+            return pipeline.evaluation_dataset(
+                images, batch_size=size, **shards
+            )
+
+        results = algorithm.evaluate(
+            distribution.distribute(self.strategy, make_dataset),
+            steps=pipeline.evaluation_steps(len(images), size),
+            verbose=0,
+            return_dict=True,
+        )
+        return {name: float(value) for name, value in results.items()}
+
+
+def build(config):
+    """Builds the experiment that `config` describes.
+
+    Raises:
+        ConfigError: if the data cannot be split as asked, or the network or
+            devices do not exist.
+    """
+    keras.utils.set_random_seed(config.seed)
+    keras.config.set_dtype_policy(config.precision)
+    try:
+        strategy = distribution.make_strategy(
+            config.strategy, config.num_replicas
+        )
+        source = sources.load(config.dataset)
+        rows = splits.split(
+            source.train.labels,
+            num_labeled=config.num_labeled,
+            num_validation=config.num_validation,
+            split_seed=config.split_seed,
+            labeled_inside=config.labeled_inside_unlabeled,
+        )
+        with strategy.scope():
+            algorithm = build_algorithm(
+                config, source.info, strategy.num_replicas_in_sync
+            )
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return Experiment(config, strategy, source, rows, algorithm)
+
+
+def build_algorithm(config, info, num_replicas=1):
+    """Networks, optimizers and the compiled method, in the current scope.
+
+    Args:
+        config: a `Config`.
+        info: the `DatasetInfo`.
+        num_replicas: decides whether batch norm is synchronised.
+
+    Returns:
+        A compiled `Algorithm`.
+    """
+    cls = algorithm_class(config.algo)
+    knobs = config.hyperparameters
+    synchronized = {
+        "auto": num_replicas > 1,
+        "local": False,
+        "synchronized": True,
+    }[config.batch_norm]
+
+    def network(role):
+        dropout = getattr(knobs, f"{role}_dropout", config.dropout)
+        return models.build(
+            config.model,
+            info.image_shape,
+            info.num_classes,
+            dropout=dropout,
+            synchronized=synchronized,
+            network_name=role,
+        )
+
+    def optimizer(role):
+        peak = getattr(knobs, f"{role}_learning_rate", 0)
+        schedule = schedules.WarmupCosine(
+            peak or config.learning_rate,
+            config.num_steps,
+            warmup_steps=config.warmup_steps,
+            wait_steps=getattr(knobs, f"{role}_wait_steps", 0),
+        )
+        return keras.optimizers.SGD(
+            schedule,
+            momentum=config.momentum,
+            nesterov=config.momentum > 0,
+            name=f"{role}_sgd",
+        )
+
+    algorithm = cls(
+        networks={role: network(role) for role in cls.roles},
+        hyperparameters=knobs,
+        num_classes=info.num_classes,
+    )
+    algorithm.compile(
+        optimizers={role: optimizer(role) for role in cls.roles},
+        weight_decay=config.weight_decay,
+        gradient_clip_norm=config.gradient_clip_norm,
+        jit_compile=config.jit_compile,
+        steps_per_execution=config.steps_per_execution,
+    )
+    return algorithm
+
+
+def train(config):
+    """Trains, evaluates, reports and exports.
+
+    Args:
+        config: a `Config`; an existing run in its `run_dir` is resumed.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        ConfigError: if the run directory holds a different run, or a setting
+            cannot be used; nothing has been written then.
+        TrainingDivergedError: if the loss is not finite.
+        CheckpointError: if the run's checkpoints are damaged.
+    """
+    run_dir = pathlib.Path(config.run_dir or fresh_run_dir(config))
+    check_same_run(config, run_dir)
+    experiment = build(config)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    config_lib.save(config, run_dir)
+    plan = report.plan(experiment)
+    print(plan, flush=True)
+
+    # Train: the main stage, then whatever the method adds to it.
+    algorithm = experiment.algorithm
+    stage = Stage("train", config.num_steps, lambda: experiment.algorithm)
+    first_step = 0
+    metrics_file = None
+    tables = []
+    stages = [stage, *algorithm.later_stages()]
+    for stage in stages:
+        with experiment.strategy.scope():
+            algorithm = stage.build()
+        metrics_file = run_stage(
+            experiment, algorithm, stage, run_dir, first_step, metrics_file
+        )
+        first_step += stage.num_steps
+        # The only place that looks at the test images.
+        tables.extend(final_metrics(experiment, algorithm, stage.name))
+
+    # Report and export.
+    names = experiment.source.info.class_names
+    confusion = algorithm.confusion(deployable_role(algorithm))
+    export_saved_model(algorithm.deployable_model, names, run_dir / "export/1")
+    table = report.table(tables)
+    written = report.write(
+        run_dir,
+        plan=plan,
+        table=table,
+        rows=metrics_file.rows(),
+        confusion=confusion,
+        class_names=names,
+    )
+    print(f"\n{table}\n\n{written}", flush=True)
+    return run_dir
+
+
+def run_stage(
+    experiment, algorithm, stage, run_dir, first_step=0, metrics_file=None
+):
+    """Runs one stage to its end, from its newest checkpoint if there is one.
+
+    Afterwards `algorithm` holds what `--selection` asks for.
+
+    Args:
+        experiment: the `Experiment`.
+        algorithm: the stage's compiled algorithm.
+        stage: the `Stage`.
+        run_dir: folder of the run.
+        first_step: steps of the stages before.
+        metrics_file: of the stages before; None for the first.
+
+    Returns:
+        The run's `MetricsFile`.
+    """
+    config = experiment.config
+    folder = callbacks.checkpoint_folder(run_dir, stage.name)
+    newest = checkpoints.newest_whole(folder)
+    state = checkpoints.restore(newest, algorithm) if newest else {"step": 0}
+    if newest:
+        print(f"Resuming {stage.name} at step {state['step']} from {newest}")
+    if metrics_file is None:
+        metrics_file = callbacks.MetricsFile(
+            run_dir / "metrics.jsonl", first_step + state["step"]
+        )
+    recorder = callbacks.Recorder(
+        evaluate=lambda: experiment.evaluate(algorithm, "validation"),
+        run_dir=run_dir,
+        stage=stage.name,
+        metrics_file=metrics_file,
+        best_metric=f"{deployable_role(algorithm)}_accuracy",
+        state=state,
+        first_step=first_step,
+    )
+    pools = experiment.pools(algorithm)
+    shown = callbacks.Progress(
+        num_steps=stage.num_steps,
+        images_per_step=sum(pool.batch_size for pool in pools),
+        verbose=config.verbose,
+    )
+    if not newest and experiment.strategy.num_replicas_in_sync == 1:
+        data = experiment.training_data(algorithm, 0, stage.name)
+        callbacks.write_view_images(run_dir, next(iter(data)))
+    for step, length, count in segments(
+        state["step"], stage.num_steps, config.evaluate_every
+    ):
+        algorithm.fit(
+            experiment.training_data(algorithm, step, stage.name),
+            epochs=count,
+            steps_per_epoch=length,
+            callbacks=[callbacks.DivergenceGuard(), recorder, shown],
+            verbose=0,
+        )
+    if config.selection == "best_validation":
+        checkpoints.restore(folder / "best", algorithm)
+    return metrics_file
+
+
+def segments(step, num_steps, every):
+    """Calls of `fit` that lead from `step` to `num_steps`.
+
+    Evaluations fall on multiples of `every` and on the last step, wherever
+    a run was interrupted.
+
+    Returns:
+        A list of `(first step, steps per epoch, epochs)`.
+    """
+    result = []
+    if step % every and step < num_steps:
+        length = min(every - step % every, num_steps - step)
+        result.append((step, length, 1))
+        step += length
+    if count := (num_steps - step) // every:
+        result.append((step, every, count))
+        step += every * count
+    if step < num_steps:
+        result.append((step, num_steps - step, 1))
+    return result
+
+
+def final_metrics(experiment, algorithm, stage):
+    """Rows of the final table for the networks of `algorithm`.
+
+    Returns:
+        A list of dicts with `stage`, `network`, `deployed` and, for each of
+        the splits, `<split>_accuracy` and `<split>_macro_f1`.
+    """
+    results = {
+        split: experiment.evaluate(algorithm, split)
+        for split in ("validation", "test")
+    }
+    deployed = deployable_role(algorithm)
+    return [
+        {
+            "stage": stage,
+            "network": role,
+            "deployed": role == deployed,
+            **{
+                f"{split}_{name}": values[f"{role}_{name}"]
+                for split, values in results.items()
+                for name in ("accuracy", "macro_f1")
+            },
+        }
+        for role in algorithm.evaluated_networks
+    ]
+
+
+def deployable_role(algorithm):
+    """The name under which the deployable network is evaluated."""
+    return next(
+        role
+        for role, network in algorithm.evaluated_networks.items()
+        if network is algorithm.deployable_model
+    )
+
+
+def fresh_run_dir(config):
+    """A folder below `runs/` that does not exist yet."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    base = pathlib.Path("runs") / f"{config.algo}-{config.dataset}-{stamp}"
+    path, number = base, 1
+    while path.exists():
+        number += 1
+        path = base.with_name(f"{base.name}-{number}")
+    return path
+
+
+def check_same_run(config, run_dir):
+    """Raises ConfigError if `run_dir` holds anything but the same run."""
+    if not run_dir.exists() or not any(run_dir.iterdir()):
+        return
+    changes = config_lib.differences(config_lib.load(run_dir), config)
+    if changes:
+        raise ConfigError(
+            f"--run_dir={run_dir} holds a run with another configuration:\n  "
+            + "\n  ".join(changes)
+            + "\nUse the same flags to resume it, or another --run_dir."
+        )

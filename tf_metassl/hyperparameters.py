@@ -1,0 +1,234 @@
+"""The hyper-parameters of every method, one frozen dataclass each.
+
+They are kept apart from the methods because flags are made from them before
+TensorFlow is imported: `--help` and a wrong value answer at once. A field of
+one name means the same in every method that has it.
+"""
+
+import dataclasses
+
+
+def knob(default, help, *, choices=None, minimum=None, maximum=None):
+    """A dataclass field with its documentation and its allowed values."""
+    metadata = {
+        "help": help,
+        "choices": choices,
+        "minimum": minimum,
+        "maximum": maximum,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Hyperparameters:
+    """What every method has."""
+
+    ema_decay: float = knob(
+        0.99,
+        "Decay of the averaged copy of the student, which is evaluated and "
+        "exported; ramped as min(decay, (1 + t) / (10 + t)). 0 = no copy.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Supervised(Hyperparameters):
+    """Cross-entropy on the labeled images alone."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SupervisedMixup(Hyperparameters):
+    """Supervised training on MixUp of labeled pairs (arXiv 1710.09412)."""
+
+    mixup_alpha: float = knob(
+        1.0,
+        "The parameter of MixUp's Beta(alpha, alpha); Meta-Semi's beta. "
+        "0 = no MixUp.",
+        minimum=0.0,
+    )
+    mix_weight_rule: str = knob(
+        "dominant",
+        "plain: the Beta draw; dominant: max(draw, 1 - draw), so that an image "
+        "stays the larger part of its own mixture.",
+        choices=("plain", "dominant"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelSmoothing(Hyperparameters):
+    """Supervised training on smoothed labels (arXiv 1512.00567)."""
+
+    label_smoothing: float = knob(
+        0.1,
+        "a in (1 - a) * label + a / classes. 0 = off.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaSemi(SupervisedMixup):
+    """Meta-Semi, arXiv 2007.02394. Only `mixup_alpha` is the paper's to tune.
+
+    Fields whose help says "reconstruction" answer a question that the slides
+    leave open.
+    """
+
+    meta_gradient: str = knob(
+        "nested_tape",
+        "nested_tape: Algorithm 1 as printed; forward_mode: the same numbers "
+        "from one forward-mode derivative (one replica, or batch norm that is "
+        "not synchronised).",
+        choices=("nested_tape", "forward_mode"),
+    )
+    lookahead_steps: int = knob(
+        1,
+        "M, SGD steps of the lookahead; at weight 0 only a factor M.",
+        minimum=1,
+    )
+    example_weights: str = knob(
+        "indicator",
+        "Rule from meta gradient to example weight. indicator: equation 9; "
+        "constant: all 1; plus_minus_one: -1 instead of 0; relu_norm: "
+        "learning-to-reweight's. The last three are ablations.",
+        choices=("indicator", "constant", "plus_minus_one", "relu_norm"),
+    )
+    pseudo_label: str = knob(
+        "soft",
+        "soft: the predicted distribution; one_hot: its argmax (an ablation).",
+        choices=("soft", "one_hot"),
+    )
+    mixup_on: str = knob(
+        "both",
+        "Which batches MixUp mixes; all but both are ablations.",
+        choices=("both", "labeled", "unlabeled", "none"),
+    )
+    pseudo_label_view: str = knob(
+        "clean",
+        "The view of an unlabeled image that is pseudo-labeled: clean, the "
+        "image itself, or weak, the augmented image that is trained on "
+        "(reconstruction).",
+        choices=("clean", "weak"),
+    )
+    meta_labeled_batch: str = knob(
+        "raw",
+        "The labeled images whose loss the lookahead is judged by: raw, "
+        "without MixUp, or mixed, as Algorithm 1 prints (reconstruction).",
+        choices=("raw", "mixed"),
+    )
+    labeled_loss_weight: float = knob(
+        1.0,
+        "Weight of the labeled MixUp loss in the update. The slides' "
+        "Algorithm 1 prints none, which is 0 (reconstruction).",
+        minimum=0.0,
+    )
+    weight_normalizer: str = knob(
+        "num_unlabeled",
+        "The weighted loss is divided by num_selected, the sum of the weights "
+        "as Algorithm 1 prints, or by num_unlabeled, the batch size "
+        "(reconstruction).",
+        choices=("num_selected", "num_unlabeled"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaPseudoLabels(Hyperparameters):
+    """Meta Pseudo Labels, arXiv 2003.10580, teacher trained with UDA."""
+
+    feedback: str = knob(
+        "taylor",
+        "The student's feedback h. taylor: labeled loss before - after; dot: "
+        "inner product of the two gradients; per_example: one product per "
+        "image; exact_soft: differentiate the lookahead student through soft "
+        "labels; off: 0.",
+        choices=("taylor", "dot", "per_example", "exact_soft", "off"),
+    )
+    feedback_sign: int = knob(
+        1,
+        "Factor on the feedback; -1 gives the inverted sign of public code.",
+        choices=(1, -1),
+    )
+    feedback_scale: str = knob(
+        "sum",
+        "sum: h times the summed cross-entropy, the unbiased estimator; mean: "
+        "1/N of it, as papers and public code write.",
+        choices=("sum", "mean"),
+    )
+    feedback_baseline: float = knob(
+        0.99,
+        "Momentum of the moving average that is subtracted from h; used by "
+        "taylor and dot. 0 = no baseline.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    pseudo_label: str = knob(
+        "auto",
+        "What the student learns: a class sampled from the teacher or the "
+        "teacher's soft distribution; auto: soft for --feedback=exact_soft, "
+        "else sampled.",
+        choices=("auto", "sampled", "soft"),
+    )
+    pseudo_label_view: str = knob(
+        "strong",
+        "The view on which the teacher labels and is scored. The student "
+        "always sees the strong view.",
+        choices=("strong", "weak"),
+    )
+    label_smoothing: float = knob(
+        0.1,
+        "Smoothing of the targets of the teacher's labeled loss and of the "
+        "student's loss. 0 = off.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    uda_weight: float = knob(
+        1.0, "Weight of the teacher's UDA loss. 0 = off.", minimum=0.0
+    )
+    uda_ramp_steps: int = knob(
+        200, "Steps over which the UDA weight rises. 0 = at once.", minimum=0
+    )
+    uda_temperature: float = knob(
+        0.7, "Divides the logits of UDA's targets. 1 = off.", minimum=0.01
+    )
+    confidence_threshold: float = knob(
+        0.6,
+        "UDA drops targets whose sharpened confidence is lower. 0 = keep all.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    teacher_learning_rate: float = knob(
+        0.0, "The teacher's peak rate. 0 = --learning_rate.", minimum=0.0
+    )
+    student_wait_steps: int = knob(
+        0,
+        "Steps before the student starts to learn; feedback is 0 meanwhile.",
+        minimum=0,
+    )
+    teacher_dropout: float = knob(
+        0.0, "Dropout before the teacher's last layer. 0 = off.", minimum=0.0
+    )
+    finetune_steps: int = knob(
+        100,
+        "Steps of the second stage, in which the averaged student is trained "
+        "on the labeled images alone. 0 = no second stage.",
+        minimum=0,
+    )
+    finetune_learning_rate: float = knob(
+        1e-3, "Constant rate of the second stage.", minimum=0.0
+    )
+    mpl_unlabeled: str = knob(
+        "unlabeled",
+        "labeled: pseudo-label the labeled images and drop UDA, the method as "
+        "a regulariser of supervised training.",
+        choices=("unlabeled", "labeled"),
+    )
+
+
+HYPERPARAMETERS = {
+    "supervised": Supervised,
+    "supervised_mixup": SupervisedMixup,
+    "label_smoothing": LabelSmoothing,
+    "meta_semi": MetaSemi,
+    "meta_pseudo_labels": MetaPseudoLabels,
+}

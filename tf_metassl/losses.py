@@ -1,0 +1,71 @@
+"""Losses of a batch: one value per example, `[N]`, never reduced here."""
+
+import tensorflow as tf
+
+from tf_metassl.checks import check_rank, check_same_shape
+
+
+def smooth_labels(labels, label_smoothing):
+    """Mixes a distribution over classes with the uniform one.
+
+    Args:
+        labels: `[N, C]` distributions over classes.
+        label_smoothing: a in (1 - a) * label + a / C; 0 changes nothing.
+
+    Returns:
+        `[N, C]`, same dtype.
+
+    Source: Szegedy et al., arXiv 1512.00567, section 7.
+    """
+    check_rank("labels", labels, 2)
+    if not label_smoothing:
+        return labels
+    num_classes = labels.shape[-1]
+    return (1.0 - label_smoothing) * labels + label_smoothing / num_classes
+
+
+def cross_entropy(labels, logits):
+    """Cross-entropy between target distributions and predicted logits.
+
+    Args:
+        labels: `[N, C]` distributions over classes, soft or one-hot.
+        logits: `[N, C]` of the same dtype.
+
+    Returns:
+        `[N]`: -sum_c labels_c log softmax(logits)_c. Gradients reach both
+        arguments; stop the gradient of a pseudo-label where it is made.
+
+    Raises:
+        ValueError: if the arguments are not two matrices of one shape.
+    """
+    check_rank("logits", logits, 2)
+    check_same_shape(labels=labels, logits=logits)
+    # Written out because the fused op's gradient has no forward-mode rule of
+    # its own and stops second derivatives with respect to `labels`, which
+    # the differentiable soft labels of Meta Pseudo Labels need.
+    return -tf.reduce_sum(labels * tf.nn.log_softmax(logits), axis=-1)
+
+
+def consistency_cross_entropy(target_logits, logits, *, temperature, threshold):
+    """The unlabeled loss of UDA: sharpened, thresholded cross-entropy.
+
+    Args:
+        target_logits: `[N, C]` logits of the weak view; no gradient reaches
+            them.
+        logits: `[N, C]` logits of the strong view.
+        temperature: divides the target logits; 1 leaves them alone.
+        threshold: examples whose sharpened confidence is below it get loss 0;
+            0 keeps all.
+
+    Returns:
+        A pair `(loss, confidence_mask)` of two `[N]` tensors. The loss of a
+        rejected example is 0 and it still counts in a mean over `[N]`.
+
+    Source: Xie et al., arXiv 1904.12848; the mask on the sharpened
+    probabilities follows the released code of Meta Pseudo Labels.
+    """
+    check_rank("target_logits", target_logits, 2)
+    target = tf.stop_gradient(tf.nn.softmax(target_logits / temperature))
+    confidence = tf.reduce_max(target, axis=-1)
+    confidence_mask = tf.cast(confidence >= threshold, logits.dtype)
+    return confidence_mask * cross_entropy(target, logits), confidence_mask

@@ -1,0 +1,185 @@
+"""Meta gradients of example weights, and the weights they give.
+
+Meta-Semi: Wang, Guo, Song, Huang, arXiv 2007.02394. Line numbers are those of
+its Algorithm 1.
+"""
+
+import typing
+
+import tensorflow as tf
+
+from tf_metassl.checks import check_rank
+from tf_metassl.meta import functional
+from tf_metassl.meta.lookahead import lookahead_step
+
+
+class MetaPass(typing.NamedTuple):
+    """What a pass over the unlabeled batch leaves behind for the update.
+
+    Attributes:
+        meta_gradient: `[N]`, d labeled loss / d example weight at weight 0.
+        unlabeled_loss: `[N]` at the present parameters.
+        extra: whatever else `losses_at` returned at the present parameters.
+        tape: a persistent tape that holds that forward pass, so that the
+            update needs no second one.
+    """
+
+    meta_gradient: tf.Tensor
+    unlabeled_loss: tf.Tensor
+    extra: typing.Any
+    tape: tf.GradientTape
+
+
+def nested_tape(
+    losses_at,
+    labeled_loss_at,
+    params,
+    learning_rate,
+    *,
+    num_examples,
+    num_lookahead_steps=1,
+    sum_over_replicas=list,
+):
+    """Algorithm 1 as printed: differentiate through the lookahead step.
+
+    Args:
+        losses_at: `params -> (unlabeled_loss [N], extra)`, differentiable.
+        labeled_loss_at: `params -> scalar`, this replica's share of the
+            labeled loss.
+        params: list of tensors, the present parameters theta.
+        learning_rate: scalar alpha.
+        num_examples: N.
+        num_lookahead_steps: M. At weight 0 every lookahead step stays where
+            it is, so the result is M times that of one step.
+        sum_over_replicas: sums a list of tensors over replicas. Without it
+            the lookahead would follow one replica's gradient, which is
+            another algorithm.
+
+    Returns:
+        A `MetaPass`.
+    """
+    # Line 6: w <- 0, theta_0 <- theta.
+    example_weight = tf.zeros([num_examples], params[0].dtype)
+    with tf.GradientTape() as outer:
+        outer.watch(example_weight)
+        with tf.GradientTape(persistent=True) as shared:
+            shared.watch(params)
+            # Line 5: p(u | theta), used again by the update in line 13.
+            unlabeled_loss, extra = losses_at(params)
+            weighted_loss = tf.reduce_sum(example_weight * unlabeled_loss)
+        # Lines 7 and 8.
+        gradient = functional.gradient(shared, weighted_loss, params)
+        lookahead_params = lookahead_step(
+            params, sum_over_replicas(gradient), learning_rate
+        )
+        for _ in range(num_lookahead_steps - 1):
+            with tf.GradientTape() as inner:
+                inner.watch(lookahead_params)
+                loss, _ = losses_at(lookahead_params)
+                weighted_loss = tf.reduce_sum(example_weight * loss)
+            gradient = functional.gradient(
+                inner, weighted_loss, lookahead_params
+            )
+            lookahead_params = lookahead_step(
+                lookahead_params, sum_over_replicas(gradient), learning_rate
+            )
+        # Line 9.
+        labeled_loss = labeled_loss_at(lookahead_params)
+    # Line 10.
+    meta_gradient = outer.gradient(labeled_loss, example_weight)
+    return MetaPass(meta_gradient, unlabeled_loss, extra, shared)
+
+
+def forward_mode(
+    losses_at,
+    labeled_loss_at,
+    params,
+    learning_rate,
+    *,
+    num_examples,
+    num_lookahead_steps=1,
+    sum_over_replicas=list,
+):
+    """The same meta gradient as one derivative along the labeled gradient.
+
+    The slides derive it: at weight 0 the meta gradient of example j is
+    -M * alpha * <grad of the labeled loss, grad of example j's loss>. One
+    forward-mode pass gives all N inner products, and the pass is the very one
+    that the update differentiates.
+
+    Arguments and result are those of `nested_tape`.
+    """
+    del num_examples  # Known from the losses; part of the common signature.
+    with tf.GradientTape() as labeled_tape:
+        labeled_tape.watch(params)
+        labeled_loss = labeled_loss_at(params)
+    labeled_gradient = sum_over_replicas(
+        functional.gradient(labeled_tape, labeled_loss, params)
+    )
+    with tf.GradientTape(persistent=True) as shared:
+        shared.watch(params)
+        with tf.autodiff.ForwardAccumulator(params, labeled_gradient) as along:
+            unlabeled_loss, extra = losses_at(params)
+        slope = along.jvp(unlabeled_loss, tf.UnconnectedGradients.ZERO)
+    meta_gradient = -num_lookahead_steps * learning_rate * slope
+    return MetaPass(
+        tf.stop_gradient(meta_gradient), unlabeled_loss, extra, shared
+    )
+
+
+def indicator(meta_gradient):
+    """Equation 9: 1 where the meta gradient is <= 0, else 0.
+
+    Line 11 prints sign(max(-gradient, 0)), which differs at exactly 0; the
+    derivation's case distinction decides.
+
+    Args:
+        meta_gradient: `[N]`.
+
+    Returns:
+        `[N]`, same dtype, without gradient.
+    """
+    check_rank("meta_gradient", meta_gradient, 1)
+    return tf.cast(meta_gradient <= 0, meta_gradient.dtype)
+
+
+def constant(meta_gradient):
+    """1 for every example: the ablation without reweighting, `[N]`."""
+    check_rank("meta_gradient", meta_gradient, 1)
+    return tf.ones_like(meta_gradient)
+
+
+def plus_minus_one(meta_gradient):
+    """1 where the meta gradient is <= 0, else -1: an ablation, `[N]`."""
+    return 2.0 * indicator(meta_gradient) - 1.0
+
+
+def relu(meta_gradient):
+    """max(-gradient, 0): learning-to-reweight's rule before normalisation.
+
+    Source: Ren et al., arXiv 1803.09050, equation 8.
+    """
+    check_rank("meta_gradient", meta_gradient, 1)
+    return tf.stop_gradient(tf.nn.relu(-meta_gradient))
+
+
+RULES = {
+    "indicator": indicator,
+    "constant": constant,
+    "plus_minus_one": plus_minus_one,
+    "relu_norm": relu,
+}
+
+
+def normalized(example_weight, total):
+    """Divides weights by their global total; all 0 where nothing is selected.
+
+    Args:
+        example_weight: `[N]`.
+        total: scalar, the sum of |weight| over the global batch.
+
+    Returns:
+        `[N]`, never NaN.
+    """
+    check_rank("example_weight", example_weight, 1)
+    return tf.math.divide_no_nan(example_weight, total)

@@ -1,0 +1,23 @@
+"""One differentiable SGD step. Not Zhang et al.'s Lookahead optimizer."""
+
+
+def lookahead_step(params, gradients, learning_rate):
+    """The parameters after one plain SGD step, as tensors.
+
+    Keras optimizers assign to variables, which cuts the graph; this is the
+    arithmetic of SGD alone, so that an outer tape sees through it.
+
+    Source: Meta-Semi, Algorithm 1, line 8; Meta Pseudo Labels, equation 3.
+
+    Args:
+        params: list of tensors.
+        gradients: list of tensors of the same shapes; None counts as zero.
+        learning_rate: scalar.
+
+    Returns:
+        List of tensors; gradients flow to all three arguments.
+    """
+    return [
+        p if g is None else p - learning_rate * g
+        for p, g in zip(params, gradients, strict=True)
+    ]

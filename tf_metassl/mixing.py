@@ -1,0 +1,62 @@
+"""MixUp with weights and partners that were drawn by the data pipeline."""
+
+import tensorflow as tf
+
+from tf_metassl.checks import check_rank
+from tf_metassl.contract import MIX_BLOCK
+
+
+def partners(values, mix_partner, block=MIX_BLOCK):
+    """Gathers the MixUp partner of every row.
+
+    Args:
+        values: `[N, ...]`; N must be a multiple of `block`.
+        mix_partner: `[N]` int32 in [0, block), counted inside the block of
+            the row.
+        block: rows per block.
+
+    Returns:
+        `[N, ...]`, same dtype; gradients flow to the gathered rows.
+    """
+    check_rank("mix_partner", mix_partner, 1)
+    size = values.shape[0]
+    if size is None or size % block:
+        raise ValueError(
+            f"MixUp needs a static batch size that is a multiple of {block}, "
+            f"got {size}. Change --batch_size or the number of replicas."
+        )
+    start = tf.repeat(tf.range(0, size, block, dtype=mix_partner.dtype), block)
+    return tf.gather(values, start + mix_partner)
+
+
+def mixup(values, mix_weight, mix_partner, block=MIX_BLOCK):
+    """Convex combination of every row with its partner.
+
+    Images (in 0...255, float) and label distributions are mixed by two calls
+    with the same draw.
+
+    Source: Zhang et al., arXiv 1710.09412, equation 1.
+
+    Args:
+        values: `[N, ...]` of a float dtype.
+        mix_weight: `[N]`, the weight of the row itself; 1 is the identity.
+        mix_partner: `[N]` int32, see `partners`.
+        block: rows per block.
+
+    Returns:
+        `[N, ...]`: weight * row + (1 - weight) * partner, same dtype.
+
+    Raises:
+        ValueError: on integer values, which would be truncated.
+    """
+    check_rank("mix_weight", mix_weight, 1)
+    if not values.dtype.is_floating:
+        raise ValueError(
+            f"mixup: expected float values, got {values.dtype.name}; cast "
+            "uint8 images before mixing them."
+        )
+    shape = [-1] + [1] * (values.shape.rank - 1)
+    weight = tf.reshape(tf.cast(mix_weight, values.dtype), shape)
+    return weight * values + (1.0 - weight) * partners(
+        values, mix_partner, block
+    )

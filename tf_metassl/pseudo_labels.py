@@ -1,0 +1,60 @@
+"""Pseudo-labels: targets made from predictions. No gradient leaves them."""
+
+import tensorflow as tf
+
+from tf_metassl.checks import check_rank
+
+
+def soft(logits):
+    """The predicted distribution itself.
+
+    Args:
+        logits: `[N, C]`.
+
+    Returns:
+        `[N, C]` probabilities without gradient.
+    """
+    check_rank("logits", logits, 2)
+    return tf.stop_gradient(tf.nn.softmax(logits))
+
+
+def one_hot(logits):
+    """The most likely class as a one-hot distribution.
+
+    Source: Lee, "Pseudo-Label", ICML workshop 2013, equation 14.
+
+    Args:
+        logits: `[N, C]`.
+
+    Returns:
+        `[N, C]`, same dtype, without gradient.
+    """
+    check_rank("logits", logits, 2)
+    label = tf.argmax(logits, axis=-1)
+    return tf.one_hot(label, logits.shape[-1], dtype=logits.dtype)
+
+
+def sampled(logits, label_draw):
+    """A class sampled from the predicted distribution, one-hot.
+
+    The draw comes with the batch, so the sample depends on the step and the
+    example alone: not on the number of replicas, nor on what ran before.
+
+    Source: Pham et al., arXiv 2003.10580, Algorithm 1 (y_u ~ P(.|x_u)).
+
+    Args:
+        logits: `[N, C]`.
+        label_draw: `[N]` uniform in [0, 1); inverted through the cumulative
+            distribution.
+
+    Returns:
+        `[N, C]` one-hot, dtype of the logits, without gradient.
+    """
+    check_rank("logits", logits, 2)
+    check_rank("label_draw", label_draw, 1)
+    cumulative = tf.cumsum(tf.nn.softmax(logits), axis=-1)
+    draw = tf.cast(label_draw, cumulative.dtype)[:, tf.newaxis]
+    below = tf.cast(cumulative <= draw, tf.int32)
+    # Rounding may leave the last cumulative value just under 1.
+    label = tf.minimum(tf.reduce_sum(below, axis=-1), logits.shape[-1] - 1)
+    return tf.one_hot(label, logits.shape[-1], dtype=logits.dtype)

@@ -1,0 +1,209 @@
+"""What a run tells people: the plan, the final table, report.md, pictures."""
+
+import pathlib
+
+import matplotlib.figure
+import numpy as np
+
+
+def plan(experiment):
+    """What is about to happen, as lines of text.
+
+    Args:
+        experiment: an `Experiment`.
+    """
+    config, rows = experiment.config, experiment.splits
+    algorithm, info = experiment.algorithm, experiment.source.info
+    pools = experiment.pools(algorithm)
+    inside = "inside" if config.labeled_inside_unlabeled else "outside"
+    networks = ", ".join(
+        f"{role} {network.count_params():,} parameters"
+        for role, network in algorithm.evaluated_networks.items()
+    )
+    height, width, channels = info.image_shape
+    policy = experiment.augmentation
+    lines = [
+        ("method", config.algo),
+        (
+            "images",
+            f"{info.name} {height}x{width}x{channels}, {info.num_classes} "
+            f"classes: {len(rows.labeled)} labeled ({inside} the unlabeled "
+            f"pool), {len(rows.unlabeled)} unlabeled, {len(rows.validation)} "
+            f"validation, {len(experiment.source.test)} test",
+        ),
+        ("splits", f"split seed {config.split_seed}, {rows.fingerprint}"),
+        ("views", f"weak: {policy.weak}, strong: {policy.strong}"),
+        *(
+            (
+                pool.name,
+                f"{pool.batch_size} images a step, "
+                f"{config.num_steps * pool.batch_size / len(pool.rows):,.1f} "
+                "passes",
+            )
+            for pool in pools
+        ),
+        (
+            "steps",
+            f"{config.num_steps}, evaluated every {config.evaluate_every}; "
+            f"reported: {config.selection}",
+        ),
+        ("network", f"{config.model}: {networks}"),
+        (
+            "devices",
+            f"{type(experiment.strategy).__name__}, "
+            f"{experiment.strategy.num_replicas_in_sync} x "
+            f"{device_kind()}, {config.precision}"
+            + (", XLA" if config.jit_compile else ""),
+        ),
+    ]
+    return "\n".join(f"{name + ':':<11}{text}" for name, text in lines)
+
+
+def device_kind():
+    """`GPU` if TensorFlow sees one, else `CPU`."""
+    import tensorflow as tf
+
+    return "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+
+
+def table(rows):
+    """The final table in Markdown.
+
+    Args:
+        rows: dicts as `experiment.final_metrics` makes them.
+    """
+    lines = [
+        "| network | validation accuracy | validation macro-F1 "
+        "| test accuracy | test macro-F1 |",
+        "| --- | --: | --: | --: | --: |",
+    ]
+    last_stage = rows[-1]["stage"]
+    for row in rows:
+        name = row["network"]
+        if row["stage"] != "train":
+            name = f"{name}, after {row['stage']}"
+        if row["deployed"] and row["stage"] == last_stage:
+            name += " (exported)"
+        numbers = " | ".join(
+            f"{row[f'{split}_{metric}']:.4f}"
+            for split in ("validation", "test")
+            for metric in ("accuracy", "macro_f1")
+        )
+        lines.append(f"| {name} | {numbers} |")
+    return "\n".join(lines)
+
+
+def write(run_dir, *, plan, table, rows, confusion, class_names):
+    """Writes report.md, learning_curve.png and confusion_matrix.png.
+
+    Args:
+        run_dir: folder of the run.
+        plan: text of the plan.
+        table: the final table in Markdown.
+        rows: all rows of metrics.jsonl.
+        confusion: `[C, C]` test counts of the exported network.
+        class_names: one per class.
+
+    Returns:
+        Lines that say what is where.
+    """
+    run_dir = pathlib.Path(run_dir)
+    learning_curve(rows).savefig(run_dir / "learning_curve.png", dpi=120)
+    confusion_matrix(confusion, class_names).savefig(
+        run_dir / "confusion_matrix.png", dpi=120
+    )
+    method = next(line for line in plan.splitlines() if "method" in line)
+    text = (
+        f"# {method.split()[-1]}\n\n```\n{plan}\n```\n\n{table}\n\n"
+        "Test images were evaluated once, after training; nothing was chosen "
+        "by them.\n\n"
+        "![Learning curves](learning_curve.png)\n\n"
+        "![Confusion matrix of the exported network on the test images]"
+        "(confusion_matrix.png)\n"
+    )
+    (run_dir / "report.md").write_text(text)
+    places = [
+        ("report", "report.md"),
+        ("model", "export/1"),
+        ("metrics", "metrics.jsonl"),
+        ("TensorBoard", "tensorboard"),
+        ("checkpoints", "checkpoints"),
+    ]
+    return "\n".join(f"{n + ':':<13}{run_dir / p}" for n, p in places)
+
+
+def learning_curve(rows):
+    """Loss and accuracies against the step.
+
+    Args:
+        rows: rows of metrics.jsonl.
+
+    Returns:
+        A matplotlib figure.
+    """
+    figure = matplotlib.figure.Figure((9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    train = [row for row in rows if row["split"] == "train"]
+    held_out = [row for row in rows if row["split"] == "validation"]
+    _plot(left, train, [k for k in _names(train) if k.endswith("loss")])
+    left.set(title="training", xlabel="step", ylabel="loss")
+    shares = [
+        k for k in _names(train) if k.endswith(("label_accuracy", "share"))
+    ]
+    _plot(right, train, shares, linestyle=":")
+    _plot(right, held_out, [k for k in _names(held_out) if "accuracy" in k])
+    right.set(
+        title="validation accuracy (solid), pseudo-labels (dotted)",
+        xlabel="step",
+        ylim=(0, 1),
+    )
+    for axes in (left, right):
+        axes.legend(fontsize=7)
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def confusion_matrix(confusion, class_names):
+    """True against predicted classes, in shares of the true class.
+
+    Args:
+        confusion: `[C, C]` counts, rows are true classes.
+        class_names: one per class.
+
+    Returns:
+        A matplotlib figure.
+    """
+    size = max(4.0, 0.45 * len(class_names) + 1.5)
+    figure = matplotlib.figure.Figure((size, size), layout="constrained")
+    axes = figure.subplots()
+    support = np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    axes.imshow(confusion / support, cmap="Blues", vmin=0, vmax=1)
+    ticks = range(len(class_names))
+    axes.set_xticks(ticks, class_names, rotation=90)
+    axes.set_yticks(ticks, class_names)
+    axes.set(xlabel="predicted", ylabel="true", title="test images")
+    if len(class_names) <= 30:
+        for (i, j), count in np.ndenumerate(confusion):
+            if count:
+                dark = count > 0.5 * support[i, 0]
+                axes.text(
+                    j,
+                    i,
+                    int(count),
+                    ha="center",
+                    va="center",
+                    fontsize=8,
+                    color="white" if dark else "black",
+                )
+    return figure
+
+
+def _names(rows):
+    """All metric names in `rows`, in order of appearance."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _plot(axes, rows, names, **style):
+    for name in names:
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        axes.plot(*zip(*points, strict=True), label=name, **style)

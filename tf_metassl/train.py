@@ -1,0 +1,21 @@
+"""python -m tf_metassl.train --algo=...: trains, evaluates, exports."""
+
+from absl import flags
+
+from tf_metassl import commands, config
+
+
+def main(_):
+    """Trains what the flags describe."""
+    settings = config.from_flags()
+    # TensorFlow is imported here, after every flag has been looked at.
+    from tf_metassl import experiment
+
+    commands.quieten()
+    experiment.train(settings)
+
+
+if __name__ == "__main__":
+    config.define_flags()
+    flags.adopt_module_key_flags(config)
+    commands.run(main)
