@@ -246,7 +246,7 @@ def train(config):
     stage = Stage("train", config.num_steps, lambda: experiment.algorithm)
     first_step = 0
     metrics_file = None
-    tables = []
+    results = []
     stages = [stage, *algorithm.later_stages()]
     for stage in stages:
         with experiment.strategy.scope():
@@ -256,22 +256,21 @@ def train(config):
         )
         first_step += stage.num_steps
         # The only place that looks at the test images.
-        tables.extend(final_metrics(experiment, algorithm, stage.name))
+        results.extend(final_metrics(experiment, algorithm, stage.name))
 
     # Report and export.
     names = experiment.source.info.class_names
     confusion = algorithm.confusion(deployable_role(algorithm))
     export_saved_model(algorithm.deployable_model, names, run_dir / "export/1")
-    table = report.table(tables)
     written = report.write(
         run_dir,
         plan=plan,
-        table=table,
+        results=results,
         rows=metrics_file.rows(),
         confusion=confusion,
         class_names=names,
     )
-    print(f"\n{table}\n\n{written}", flush=True)
+    print(f"\n{report.table(results)}\n\n{written}", flush=True)
     return run_dir
 
 

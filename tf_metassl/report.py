@@ -1,5 +1,6 @@
 """What a run tells people: the plan, the final table, report.md, pictures."""
 
+import json
 import pathlib
 
 import matplotlib.figure
@@ -93,13 +94,13 @@ def table(rows):
     return "\n".join(lines)
 
 
-def write(run_dir, *, plan, table, rows, confusion, class_names):
-    """Writes report.md, learning_curve.png and confusion_matrix.png.
+def write(run_dir, *, plan, results, rows, confusion, class_names):
+    """Writes report.md, results.json and the pictures.
 
     Args:
         run_dir: folder of the run.
         plan: text of the plan.
-        table: the final table in Markdown.
+        results: rows of the final table, see `table`.
         rows: all rows of metrics.jsonl.
         confusion: `[C, C]` test counts of the exported network.
         class_names: one per class.
@@ -114,7 +115,7 @@ def write(run_dir, *, plan, table, rows, confusion, class_names):
     )
     method = next(line for line in plan.splitlines() if "method" in line)
     text = (
-        f"# {method.split()[-1]}\n\n```\n{plan}\n```\n\n{table}\n\n"
+        f"# {method.split()[-1]}\n\n```\n{plan}\n```\n\n{table(results)}\n\n"
         "Test images were evaluated once, after training; nothing was chosen "
         "by them.\n\n"
         "![Learning curves](learning_curve.png)\n\n"
@@ -122,6 +123,7 @@ def write(run_dir, *, plan, table, rows, confusion, class_names):
         "(confusion_matrix.png)\n"
     )
     (run_dir / "report.md").write_text(text)
+    (run_dir / "results.json").write_text(json.dumps(results, indent=2))
     places = [
         ("report", "report.md"),
         ("model", "export/1"),

@@ -139,25 +139,29 @@ def view_of(images, view, seed, total, rows, augmentation):
         `[n, H, W, C]` uint8.
     """
     kind = view_kind(view)
-    if kind == "clean":
-        return images
-    shape = tuple(images.shape[1:])
     weak = policies.WEAK_POLICIES[augmentation.weak]
-    draw = policies.draw_weak(fold(seed, view, "weak"), total, shape, weak)
-    draw = tf.nest.map_structure(lambda t: t[rows], draw)
-    images = policies.apply_weak(images, draw, weak)
-    if kind == "weak":
-        return images
     strong = policies.STRONG_POLICIES[augmentation.strong]
-    draw = policies.draw_rand_augment(
-        fold(seed, view, "strong"),
-        total,
-        shape,
-        strong,
-        magnitude=augmentation.magnitude,
-    )
-    draw = tf.nest.map_structure(lambda t: t[rows], draw)
-    return policies.apply_rand_augment(images, draw, strong)
+    shape = tuple(images.shape[1:])
+
+    def mine(draw):
+        return tf.nest.map_structure(lambda t: t[rows], draw)
+
+    # RandAugment works on a weakly augmented image; an affine policy moves the
+    # image itself, and a second resampling would only blur it.
+    on_weak = isinstance(strong, policies.RandAugmentPolicy)
+    if kind == "weak" or (kind == "strong" and on_weak):
+        draw = policies.draw_weak(fold(seed, view, "weak"), total, shape, weak)
+        images = policies.apply_weak(images, mine(draw), weak)
+    if kind == "strong":
+        draw = policies.draw_strong(
+            fold(seed, view, "strong"),
+            total,
+            shape,
+            strong,
+            augmentation.magnitude,
+        )
+        images = policies.apply_strong(images, mine(draw), strong)
+    return images
 
 
 def training_dataset(
