@@ -24,8 +24,7 @@ def save(folder, algorithm, step, state, *, keep=2, name=None):
 
     Args:
         folder: parent folder; made if necessary.
-        algorithm: everything that it tracks is saved: networks, optimizer
-            slots, averages, random states.
+        algorithm: its `state_variables` are saved.
         step: finished training steps.
         state: JSON-ready dict that is saved with it.
         keep: how many checkpoints named by their step to keep.
@@ -41,7 +40,7 @@ def save(folder, algorithm, step, state, *, keep=2, name=None):
     aside = folder / f".{target.name}.{os.getpid()}"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
-    tf.train.Checkpoint(algorithm=algorithm).write(str(aside / "variables"))
+    _checkpoint(algorithm).write(str(aside / "variables"))
     (aside / "state.json").write_text(json.dumps({**state, "step": step}))
     checksums = {path.name: _sha256(path) for path in sorted(aside.iterdir())}
     (aside / "checksums.json").write_text(json.dumps(checksums))
@@ -112,9 +111,8 @@ def restore(path, algorithm):
     problem = damage(path)
     if problem:
         raise CheckpointError(f"Cannot restore {path}: {problem}.")
-    checkpoint = tf.train.Checkpoint(algorithm=algorithm)
     try:
-        status = checkpoint.read(str(path / "variables"))
+        status = _checkpoint(algorithm).read(str(path / "variables"))
         status.assert_existing_objects_matched()
     except (AssertionError, ValueError, tf.errors.OpError) as error:
         raise CheckpointError(
@@ -122,6 +120,11 @@ def restore(path, algorithm):
             f"({error})."
         ) from error
     return json.loads((path / "state.json").read_text())
+
+
+def _checkpoint(algorithm):
+    variables = [v.value for v in algorithm.state_variables]
+    return tf.train.Checkpoint(variables=variables)
 
 
 def _by_step(folder):

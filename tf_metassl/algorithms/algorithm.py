@@ -131,6 +131,18 @@ class Algorithm(keras.Model):
             networks["ema"] = self.ema
         return networks
 
+    @property
+    def state_variables(self):
+        """Everything that training changes, in a fixed order.
+
+        A list rather than the object itself, because TensorFlow does not
+        follow Keras objects to the random states of dropout layers.
+        """
+        variables = list(self.variables)
+        for optimizer in self._optimizers.values():
+            variables.extend(optimizer.variables)
+        return variables
+
     def one_hot(self, label):
         """`[N]` integer labels -> `[N, C]` one-hot rows."""
         return tf.one_hot(label, self.num_classes, dtype=keras.config.floatx())

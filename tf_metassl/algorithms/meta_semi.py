@@ -137,27 +137,17 @@ class MetaSemi(Algorithm):
         weight = example_weights.normalized(
             example_weight, self._normalizer(example_weight)
         )
-        gradient = functional.gradient(
-            meta.tape,
-            [meta.unlabeled_loss, labeled_loss],
-            theta,
-            output_gradients=[
-                weight,
-                tf.cast(hp.labeled_loss_weight, labeled_loss.dtype),
-            ],
-        )
+        with meta.tape:
+            unlabeled_loss = tf.reduce_sum(weight * meta.unlabeled_loss)
+            loss = unlabeled_loss + hp.labeled_loss_weight * labeled_loss
+        gradient = functional.gradient(meta.tape, loss, theta)
         self.apply_gradients("student", gradient)
         functional.assign_state(self.student, new_state)
         self.update_ema()
 
-        unlabeled_loss = tf.reduce_sum(weight * meta.unlabeled_loss)
-        share = self.num_replicas
-        self.track("labeled_loss", labeled_loss * share)
-        self.track("unlabeled_loss", unlabeled_loss * share)
-        self.track(
-            "loss",
-            (hp.labeled_loss_weight * labeled_loss + unlabeled_loss) * share,
-        )
+        self.track("loss", loss * self.num_replicas)
+        self.track("labeled_loss", labeled_loss * self.num_replicas)
+        self.track("unlabeled_loss", unlabeled_loss * self.num_replicas)
         if hp.labeled_loss_weight:
             self.track_labeled(labeled["label"], labeled_logits)
         self.track("selected_share", tf.cast(example_weight > 0, tf.float32))

@@ -36,6 +36,10 @@ _FIXMATCH_OPS = ("identity",) + tuple(
 
 TONE_RULES = ("kept", "removed")
 
+# There is no control flow for autograph to convert here, and its attempt would
+# take seconds the first time that a dataset is mapped.
+_as_it_is = tf.autograph.experimental.do_not_convert
+
 
 @dataclasses.dataclass(frozen=True)
 class RandAugmentPolicy:
@@ -54,7 +58,7 @@ class RandAugmentPolicy:
         tones: `kept` if the magnitude is the strength of what is kept
             (posterize keeps 0.4 M bits, solarize starts at 25.6 M: weaker for
             larger M), `removed` if of what is lost (4 - 0.4 M bits,
-            256 - 25.6 M).
+            256 - 25.6 M). At least 1 bit is kept: 0 would be a black image.
         translate: pixels that `translate_x` and `translate_y` move at M = 10.
         cutout: pixels of half the side of the operation `cutout` at M = 10.
         fill_value: grey level of uncovered and cut out pixels.
@@ -132,12 +136,14 @@ class AffinePolicy:
     fill_value: int = 0
 
 
+# The published slopes are per 10; multiplying whole numbers before the only
+# division makes the levels of whole magnitudes exact to the last bit.
 def _rotate_level(magnitude, policy):
-    return magnitude * 30.0 / 10.0 * (np.pi / 180.0)
+    return magnitude * 3.0 * (np.pi / 180.0)
 
 
 def _shear_level(magnitude, policy):
-    return magnitude * 0.3 / 10.0
+    return magnitude * 3.0 / 100.0
 
 
 def _translate_level(magnitude, policy):
@@ -145,7 +151,7 @@ def _translate_level(magnitude, policy):
 
 
 def _enhance_level(magnitude, policy):
-    return magnitude * 1.8 / 10.0 + 0.1
+    return (magnitude * 18.0 + 10.0) / 100.0
 
 
 def _posterize_level(magnitude, policy):
@@ -326,6 +332,7 @@ def _check_type(policy, *types):
         )
 
 
+@_as_it_is
 def draw_rand_augment(seed, num_images, image_shape, policy, magnitude=None):
     """Draws the operations of RandAugment for each image.
 
@@ -366,6 +373,7 @@ def draw_rand_augment(seed, num_images, image_shape, policy, magnitude=None):
     }
 
 
+@_as_it_is
 def apply_rand_augment(images, draw, policy):
     """Carries out what `draw_rand_augment` has drawn.
 
@@ -496,6 +504,7 @@ def _cutout_fraction(images, center_y, center_x, fraction, fill_value):
     )
 
 
+@_as_it_is
 def draw_crop(seed, num_images, image_shape, policy):
     """Draws a flip and a crop for each image.
 
@@ -522,6 +531,7 @@ def draw_crop(seed, num_images, image_shape, policy):
     }
 
 
+@_as_it_is
 def apply_crop(images, draw, policy):
     """Carries out what `draw_crop` has drawn.
 
@@ -557,6 +567,7 @@ def _padding(image_shape, policy):
     return round(min(image_shape[:2]) * policy.padding)
 
 
+@_as_it_is
 def draw_affine(seed, num_images, image_shape, policy):
     """Draws an affine transform, tones and a cutout for each image.
 
@@ -598,6 +609,7 @@ def draw_affine(seed, num_images, image_shape, policy):
     return draw
 
 
+@_as_it_is
 def apply_affine(images, draw, policy):
     """Carries out what `draw_affine` has drawn.
 
@@ -652,6 +664,7 @@ def _affine_matrices(draw, height, width):
     )
 
 
+@_as_it_is
 def draw_weak(seed, num_images, image_shape, policy):
     """Draws a weak view; see `draw_crop` and `draw_affine`.
 
@@ -672,6 +685,7 @@ def draw_weak(seed, num_images, image_shape, policy):
     return draw(seed, num_images, image_shape, policy)
 
 
+@_as_it_is
 def apply_weak(images, draw, policy):
     """Carries out what `draw_weak` has drawn.
 
@@ -691,6 +705,7 @@ def apply_weak(images, draw, policy):
     return apply(images, draw, policy)
 
 
+@_as_it_is
 def draw_strong(seed, num_images, image_shape, policy, magnitude=None):
     """Draws a strong view; see `draw_rand_augment` and `draw_affine`.
 
@@ -721,6 +736,7 @@ def draw_strong(seed, num_images, image_shape, policy, magnitude=None):
     return draw_affine(seed, num_images, image_shape, policy)
 
 
+@_as_it_is
 def apply_strong(images, draw, policy):
     """Carries out what `draw_strong` has drawn.
 

@@ -20,8 +20,8 @@ class MetaPass(typing.NamedTuple):
         meta_gradient: `[N]`, d labeled loss / d example weight at weight 0.
         unlabeled_loss: `[N]` at the present parameters.
         extra: whatever else `losses_at` returned at the present parameters.
-        tape: a persistent tape that holds that forward pass, so that the
-            update needs no second one.
+        tape: a persistent tape that holds that forward pass. Entering it again
+            to weight the losses lets the update do without a second one.
     """
 
     meta_gradient: tf.Tensor

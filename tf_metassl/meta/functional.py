@@ -47,21 +47,21 @@ def assign_state(network, new_state):
         variable.assign(value)
 
 
-def gradient(tape, target, params, output_gradients=None):
-    """The gradient of `target`, with zeros where a parameter has no part.
+def gradient(tape, target, params):
+    """The gradient of a scalar, with zeros where a parameter has no part.
+
+    One target, not a list: from several targets, TensorFlow walks back in an
+    order of its own on every replica, and reductions over replicas inside the
+    network (synchronised batch norm) would meet out of step.
 
     Args:
         tape: a gradient tape that watched `params`.
-        target: a tensor, or a list of tensors.
+        target: a scalar.
         params: list of tensors.
-        output_gradients: weights of the targets, of their shapes.
 
     Returns:
         List of tensors of the parameters' shapes.
     """
     return tape.gradient(
-        target,
-        params,
-        output_gradients=output_gradients,
-        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        target, params, unconnected_gradients=tf.UnconnectedGradients.ZERO
     )

@@ -1,0 +1,224 @@
+"""What every registered algorithm must do. A new one gets these for free."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.helpers import (
+    IMAGE_SHAPE,
+    NUM_CLASSES,
+    tiny_algorithm,
+    tiny_batch,
+    tiny_network,
+    values,
+)
+from tf_metassl import checkpoints
+from tf_metassl.algorithms import ALGORITHMS
+from tf_metassl.config import resolve
+from tf_metassl.hyperparameters import HYPERPARAMETERS
+
+every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
+
+
+def run(algorithm, *batches):
+    """Runs one training step per batch, as `fit` does; returns the metrics."""
+    algorithm.reset_metrics()
+    step = algorithm.make_train_function()
+    for batch in batches:
+        dataset = tf.data.Dataset.from_tensors(batch)
+        metrics = step(iter(dataset))
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def all_values(algorithm):
+    """Values of all networks and optimizers, by owner."""
+    owners = dict(algorithm.evaluated_networks)
+    owners |= {
+        f"{role} optimizer": getattr(algorithm, f"{role}_optimizer")
+        for role in algorithm.roles
+    }
+    return {name: values(owner) for name, owner in owners.items()}
+
+
+def assert_same(first, second, **tolerance):
+    """Compares two results of `all_values`; bit for bit without tolerance."""
+    for owner in first:
+        for a, b in zip(first[owner], second[owner], strict=True):
+            if tolerance:
+                np.testing.assert_allclose(
+                    a, b, err_msg=owner, **tolerance
+                )
+            else:
+                np.testing.assert_array_equal(a, b, err_msg=owner)
+
+
+@every_algorithm
+def test_a_step_changes_its_networks_and_gives_finite_metrics(name):
+    algorithm = tiny_algorithm(name)
+    before = all_values(algorithm)
+    metrics = run(algorithm, tiny_batch())
+    assert set(metrics) == set(algorithm.metric_names)
+    assert np.isfinite(list(metrics.values())).all(), metrics
+    after = all_values(algorithm)
+    for role in algorithm.evaluated_networks:
+        changed = [
+            not np.array_equal(a, b)
+            for a, b in zip(before[role], after[role], strict=True)
+        ]
+        assert all(changed), f"{role}: {changed}"
+    assert int(algorithm.step) == 1
+
+
+@every_algorithm
+def test_the_averaged_network_is_the_average(name):
+    algorithm = tiny_algorithm(name, ema_decay=0.5)
+    old = values(algorithm.ema)
+    run(algorithm, tiny_batch())
+    # The first decay is min(0.5, 1 / 10).
+    for average, start, now in zip(
+        values(algorithm.ema), old, values(algorithm.student), strict=True
+    ):
+        np.testing.assert_allclose(
+            average, 0.1 * start + 0.9 * now, rtol=1e-5, atol=1e-6
+        )
+
+
+@every_algorithm
+def test_without_average_the_student_is_deployed(name):
+    algorithm = tiny_algorithm(name, ema_decay=0.0)
+    assert algorithm.ema is None
+    assert algorithm.deployable_model is algorithm.student
+    run(algorithm, tiny_batch())
+
+
+@every_algorithm
+def test_the_step_is_traced_once(name):
+    algorithm = tiny_algorithm(name)
+    traces = []
+    step = algorithm.train_step
+
+    def counted(batch):
+        traces.append(1)
+        return step(batch)
+
+    algorithm.train_step = counted
+    run(algorithm, *(tiny_batch(seed=seed) for seed in range(3)))
+    assert len(traces) == 1
+
+
+@every_algorithm
+def test_xla_equals_graph(name, float64):
+    batches = [tiny_batch(seed=seed) for seed in range(3)]
+    results = []
+    for jit_compile in (False, True):
+        keras.utils.set_random_seed(1)
+        algorithm = tiny_algorithm(name, jit_compile=jit_compile)
+        run(algorithm, *batches)
+        results.append(all_values(algorithm))
+    assert_same(*results, rtol=1e-7, atol=1e-9)
+
+
+@every_algorithm
+def test_two_replicas_equal_one_over_twenty_steps(name, two_replicas, float64):
+    batches = [tiny_batch(16, 32, seed=seed) for seed in range(20)]
+
+    def trained(strategy):
+        keras.utils.set_random_seed(1)
+        with strategy.scope():
+            algorithm = tiny_algorithm(
+                name,
+                gradient_clip_norm=1.0,
+                network=lambda role: tiny_network(role, sync=True),
+            )
+        dataset = tf.data.Dataset.from_generator(
+            lambda: iter(batches),
+            output_signature=tf.nest.map_structure(
+                tf.TensorSpec.from_tensor, batches[0]
+            ),
+        )
+        step = algorithm.make_train_function()
+        iterator = iter(strategy.experimental_distribute_dataset(dataset))
+        for _ in batches:
+            metrics = step(iterator)
+        return all_values(algorithm), metrics
+
+    one, metrics_of_one = trained(tf.distribute.get_strategy())
+    two, metrics_of_two = trained(two_replicas)
+    assert_same(one, two, rtol=1e-5, atol=1e-7)
+    for metric, value in metrics_of_one.items():
+        np.testing.assert_allclose(
+            value, metrics_of_two[metric], rtol=1e-4, atol=1e-6, err_msg=metric
+        )
+
+
+@every_algorithm
+def test_save_restore_next_step_is_bit_equal(name, tmp_path):
+    def build(role):
+        return tiny_network(role, dropout=0.3)
+
+    first = tiny_algorithm(name, network=build)
+    batches = [tiny_batch(seed=seed) for seed in range(4)]
+    run(first, *batches[:2])
+    path = checkpoints.save(tmp_path, first, 2, {})
+    run(first, *batches[2:])
+
+    keras.utils.set_random_seed(99)
+    second = tiny_algorithm(name, network=build)
+    assert checkpoints.restore(path, second)["step"] == 2
+    run(second, *batches[2:])
+    assert_same(all_values(first), all_values(second))
+
+
+@every_algorithm
+def test_call_is_the_deployable_network(name):
+    algorithm = tiny_algorithm(name)
+    images = tiny_batch()["labeled"]["weak"]
+    np.testing.assert_array_equal(
+        algorithm(images), algorithm.deployable_model(images, training=False)
+    )
+    assert algorithm(images).shape == (8, NUM_CLASSES)
+
+
+@every_algorithm
+def test_hyperparameters_and_configuration_make_the_round_trip(name):
+    config = resolve({"algo": name})
+    assert type(config).from_json(config.to_json()) == config
+    assert isinstance(config.hyperparameters, HYPERPARAMETERS[name])
+    assert type(tiny_algorithm(name).hyperparameters) is HYPERPARAMETERS[name]
+
+
+@every_algorithm
+def test_it_memorises_32_images(name):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (32, *IMAGE_SHAPE), np.uint8)
+    label = rng.integers(0, NUM_CLASSES, 32).astype(np.int32)
+    batch = tiny_batch(32, 32)
+    for group, key in (("labeled", "label"), ("unlabeled", "oracle_label")):
+        for view in ("clean", "weak", "strong"):
+            batch[group][view] = tf.constant(images)
+        batch[group][key] = tf.constant(label)
+        # Mixed images are no longer the 32 to be learned.
+        batch[group]["mix_weight"] = tf.ones([32])
+    algorithm = tiny_algorithm(
+        name,
+        network=lambda role: tiny_network(role, filters=64),
+        ema_decay=0.9,
+    )
+    for _ in range(15):
+        run(algorithm, *[batch] * 20)
+    predicted = np.argmax(algorithm(images), axis=-1)
+    assert np.mean(predicted == label) == 1.0
+
+
+@every_algorithm
+def test_wrong_networks_and_optimizers_are_refused(name):
+    cls = type(tiny_algorithm(name))
+    with pytest.raises(ValueError, match="trains the networks student"):
+        cls(
+            networks={"pupil": tiny_network()},
+            hyperparameters=HYPERPARAMETERS[name](),
+            num_classes=NUM_CLASSES,
+        )
+    with pytest.raises(ValueError, match="needs an optimizer for each"):
+        tiny_algorithm(name).compile(optimizers={})

@@ -1,0 +1,38 @@
+"""Shared by all tests: two logical CPU devices, fixed seeds, float64."""
+
+import os
+
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras  # noqa: E402
+import pytest  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+# Two replicas for tests of strategies. Must come before TensorFlow is used.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * 2,
+)
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    """The same initial weights in every run and order of the tests."""
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def float64():
+    """Networks and losses in double precision, for finite differences."""
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    yield
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(scope="session")
+def two_replicas():
+    """One strategy for all tests: its collectives are numbered per process."""
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
