@@ -14,6 +14,7 @@ from tf_metassl import (
     models,
     report,
     schedules,
+    serving,
 )
 from tf_metassl import (
     config as config_lib,
@@ -22,7 +23,6 @@ from tf_metassl.algorithms import algorithm_class
 from tf_metassl.algorithms.algorithm import Algorithm, Stage
 from tf_metassl.config import Config, ConfigError
 from tf_metassl.data import pipeline, sources, splits
-from tf_metassl.export import export_saved_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,13 +242,8 @@ def train(config):
     print(plan, flush=True)
 
     # Train: the main stage, then whatever the method adds to it.
-    algorithm = experiment.algorithm
-    stage = Stage("train", config.num_steps, lambda: experiment.algorithm)
-    first_step = 0
-    metrics_file = None
-    results = []
-    stages = [stage, *algorithm.later_stages()]
-    for stage in stages:
+    first_step, metrics_file, results = 0, None, []
+    for stage in stages(experiment):
         with experiment.strategy.scope():
             algorithm = stage.build()
         metrics_file = run_stage(
@@ -261,7 +256,12 @@ def train(config):
     # Report and export.
     names = experiment.source.info.class_names
     confusion = algorithm.confusion(deployable_role(algorithm))
-    export_saved_model(algorithm.deployable_model, names, run_dir / "export/1")
+    serving.export_saved_model(
+        algorithm.deployable_model,
+        names,
+        run_dir / "export" / "1",
+        examples=experiment.images("validation").images[:16],
+    )
     written = report.write(
         run_dir,
         plan=plan,
@@ -272,6 +272,43 @@ def train(config):
     )
     print(f"\n{report.table(results)}\n\n{written}", flush=True)
     return run_dir
+
+
+def stages(experiment):
+    """All stages of the run; a later one is built after the one before."""
+    algorithm = experiment.algorithm
+    main = Stage("train", experiment.config.num_steps, lambda: algorithm)
+    return [main, *algorithm.later_stages()]
+
+
+def restored_stages(experiment, run_dir):
+    """Yields every stage of a finished run with its restored algorithm.
+
+    Args:
+        experiment: the built `Experiment` of the run.
+        run_dir: folder of the run.
+
+    Yields:
+        `(Stage, Algorithm)`; the algorithm holds what `--selection` asks for.
+
+    Raises:
+        CheckpointError: if a stage has not been finished.
+    """
+    for stage in stages(experiment):
+        with experiment.strategy.scope():
+            algorithm = stage.build()
+        folder = callbacks.checkpoint_folder(run_dir, stage.name)
+        newest = checkpoints.newest_whole(folder)
+        step = checkpoints.restore(newest, algorithm)["step"] if newest else 0
+        if step < stage.num_steps:
+            raise checkpoints.CheckpointError(
+                f"The run in {run_dir} has finished {step} of "
+                f"{stage.num_steps} steps of {stage.name}: run the training "
+                "command again to finish it."
+            )
+        if experiment.config.selection == "best_validation":
+            checkpoints.restore(folder / "best", algorithm)
+        yield stage, algorithm
 
 
 def run_stage(

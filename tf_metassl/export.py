@@ -1,44 +1,39 @@
 """python -m tf_metassl.export --run_dir=...: a SavedModel that serves."""
 
-import os
 import pathlib
-import shutil
+
+from absl import flags
+
+from tf_metassl import commands, config
 
 
-def export_saved_model(network, class_names, folder):
-    """Writes `network` as a SavedModel with named inputs and outputs.
+def main(_):
+    """Exports what the run's last stage deploys."""
+    run_dir = pathlib.Path(flags.FLAGS.run_dir)
+    settings = config.load(run_dir)
+    # TensorFlow is imported here, after every flag has been looked at.
+    from tf_metassl import experiment, serving
 
-    Signature `serving_default` (and `serve`): `image` uint8 `[N, H, W, C]` ->
-    `probabilities` float32 `[N, classes]`, `class_id` int32 `[N]`,
-    `class_name` string `[N]`. It needs TensorFlow alone to be loaded.
+    commands.quieten()
+    built = experiment.build(settings)
+    *_, (_, algorithm) = experiment.restored_stages(built, run_dir)
+    folder = pathlib.Path(flags.FLAGS.output or run_dir / "export" / "1")
+    serving.export_saved_model(
+        algorithm.deployable_model,
+        built.source.info.class_names,
+        folder,
+        examples=built.images("validation").images[:16],
+    )
+    print(folder)
 
-    Args:
-        network: images in 0...255 -> logits.
-        class_names: one per class.
-        folder: where to write; it appears when it is complete, and replaces
-            what was there.
-    """
-    import keras
-    import tensorflow as tf
 
-    names = tf.constant(list(class_names))
-
-    @tf.function
-    def serve(image):
-        logits = network(image, training=False)
-        class_id = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        return {
-            "probabilities": tf.nn.softmax(tf.cast(logits, tf.float32)),
-            "class_id": class_id,
-            "class_name": tf.gather(names, class_id),
-        }
-
-    image = tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8, "image")
-    folder = pathlib.Path(folder)
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
-    archive = keras.export.ExportArchive()
-    archive.track(network)
-    archive.add_endpoint("serving_default", serve, [image])
-    archive.write_out(str(aside), verbose=False)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(aside, folder)
+if __name__ == "__main__":
+    flags.DEFINE_string("run_dir", None, "Folder of a finished run.")
+    flags.DEFINE_string(
+        "output",
+        None,
+        "Folder to write; servers expect a number as its last part. Empty = "
+        "export/1 in the run's folder.",
+    )
+    flags.mark_flag_as_required("run_dir")
+    commands.run(main)

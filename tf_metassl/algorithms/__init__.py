@@ -9,7 +9,9 @@ import importlib
 
 ALGORITHMS = {
     "supervised": "tf_metassl.algorithms.supervised:Supervised",
-    "supervised_mixup": "tf_metassl.algorithms.supervised_mixup:SupervisedMixup",
+    "supervised_mixup": (
+        "tf_metassl.algorithms.supervised_mixup:SupervisedMixup"
+    ),
     "label_smoothing": "tf_metassl.algorithms.label_smoothing:LabelSmoothing",
     "meta_semi": "tf_metassl.algorithms.meta_semi:MetaSemi",
     "meta_pseudo_labels": (

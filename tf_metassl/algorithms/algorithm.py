@@ -120,7 +120,7 @@ class Algorithm(keras.Model):
 
     @property
     def deployable_model(self):
-        """The network that is exported: the averaged student if there is one."""
+        """The network that is exported: the average if there is one."""
         return self.student if self.ema is None else self.ema
 
     @property

@@ -251,6 +251,7 @@ STRONG_POLICIES = {
     # (it does not wrap around), enhanced pixels are clipped to 0 ... 255, and
     # contrast blends with the image's grey mean.
     "mpl": _MPL,
+    # The same with the constants for ImageNet's 224 x 224 pixels.
     "mpl_imagenet": dataclasses.replace(
         _MPL,
         magnitude=(17, 17),

@@ -1,0 +1,76 @@
+"""SavedModels that need TensorFlow alone and say what the network says."""
+
+import os
+import pathlib
+import shutil
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+class ExportError(RuntimeError):
+    """The written SavedModel does not give the network's probabilities."""
+
+
+def export_saved_model(network, class_names, folder, *, examples):
+    """Writes `network` as a SavedModel with named inputs and outputs.
+
+    Signature `serving_default`: `image` uint8 `[N, H, W, C]` ->
+    `probabilities` float32 `[N, classes]`, `class_id` int32 `[N]`,
+    `class_name` string `[N]`. Scaling of pixels is part of the network.
+
+    Args:
+        network: images in 0...255 -> logits.
+        class_names: one per class.
+        folder: where to write; it appears when it is complete and checked,
+            and replaces what was there.
+        examples: `[N, H, W, C]` uint8, to compare the two on.
+
+    Raises:
+        ExportError: if the probabilities differ by more than 1e-5.
+    """
+    names = tf.constant(list(class_names))
+
+    @tf.function
+    def serve(image):
+        logits = network(image, training=False)
+        class_id = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        return {
+            "probabilities": tf.nn.softmax(tf.cast(logits, tf.float32)),
+            "class_id": class_id,
+            "class_name": tf.gather(names, class_id),
+        }
+
+    image = tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8, "image")
+    folder = pathlib.Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    archive = keras.export.ExportArchive()
+    archive.track(network)
+    archive.add_endpoint("serving_default", serve, [image])
+    archive.write_out(str(aside), verbose=False)
+    check_saved_model(aside, network, examples)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(aside, folder)
+
+
+def check_saved_model(folder, network, examples, tolerance=1e-5):
+    """Raises ExportError unless the SavedModel equals `network`.
+
+    Args:
+        folder: a SavedModel written by `export_saved_model`.
+        network: images in 0...255 -> logits.
+        examples: `[N, H, W, C]` uint8.
+        tolerance: largest difference of a probability.
+    """
+    served = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    actual = served(image=tf.constant(examples))["probabilities"]
+    logits = network(examples, training=False)
+    expected = tf.nn.softmax(tf.cast(logits, tf.float32))
+    difference = float(np.max(np.abs(actual - expected)))
+    if not difference <= tolerance:
+        raise ExportError(
+            f"The SavedModel in {folder} differs from the network by "
+            f"{difference:.2g} in a probability; {tolerance:.0e} is allowed."
+        )
