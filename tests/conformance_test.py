@@ -46,9 +46,7 @@ def assert_same(first, second, **tolerance):
     for owner in first:
         for a, b in zip(first[owner], second[owner], strict=True):
             if tolerance:
-                np.testing.assert_allclose(
-                    a, b, err_msg=owner, **tolerance
-                )
+                np.testing.assert_allclose(a, b, err_msg=owner, **tolerance)
             else:
                 np.testing.assert_array_equal(a, b, err_msg=owner)
 

@@ -86,9 +86,11 @@ def test_both_forms_agree_to_1e_5_in_float32_on_a_wide_resnet():
     )
     nested, forward = (
         tf.function(
-            lambda form=form: form(
-                losses_at, labeled_loss_at, params, 0.1, num_examples=16
-            ).meta_gradient
+            lambda form=form: (
+                form(
+                    losses_at, labeled_loss_at, params, 0.1, num_examples=16
+                ).meta_gradient
+            )
         )().numpy()
         for form in FORMS.values()
     )

@@ -26,7 +26,7 @@ def copy_of(network, name="ema"):
     twin = keras.models.clone_model(network)
     twin.set_weights(network.get_weights())
     twin.trainable = False
-    twin._name = name
+    twin.name = name
     return twin
 
 

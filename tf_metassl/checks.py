@@ -3,7 +3,7 @@
 
 def check_rank(name, tensor, rank):
     """Raises ValueError unless `tensor` has `rank` dimensions."""
-    if tensor.shape.rank != rank:
+    if len(tensor.shape) != rank:
         raise ValueError(
             f"{name}: expected a tensor of rank {rank}, got shape "
             f"{tuple(tensor.shape)}."

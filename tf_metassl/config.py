@@ -7,6 +7,7 @@ and a wrong value answer at once.
 import dataclasses
 import json
 import pathlib
+import re
 
 from absl import flags
 
@@ -244,6 +245,7 @@ def resolve(given):
     algo = given["algo"] = ALIASES.get(algo, algo)
     dataset = given.get("dataset", "digits")
     _check_choice("algo", algo, tuple(ALGORITHMS))
+    _check_choice("dataset", dataset, tuple(DATASET_DEFAULTS))
     knobs = {f.name: f for f in dataclasses.fields(HYPERPARAMETERS[algo])}
     fields = {f.name: f for f in _config_fields()}
     for name in given:
@@ -369,6 +371,11 @@ def _check_choice(name, value, choices):
 
 def _check_together(config):
     """Raises ConfigError for values that do not go with one another."""
+    if not re.fullmatch(r"digits_cnn|wrn_\d+_\d+", config.model):
+        raise ConfigError(
+            f"--model={config.model}: must be digits_cnn or wrn_D_K, such as "
+            "wrn_28_2."
+        )
     for name in ("num_steps", "evaluate_every"):
         value = getattr(config, name)
         if value % config.steps_per_execution:

@@ -1,0 +1,91 @@
+"""Checkpoints are whole or skipped, and never silently replaced."""
+
+import json
+
+import pytest
+
+from tests.helpers import tiny_algorithm, tiny_network
+from tf_metassl import checkpoints
+
+
+@pytest.fixture
+def algorithm():
+    return tiny_algorithm("supervised")
+
+
+def flip_byte(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def data_file(checkpoint):
+    return next(checkpoint.glob("variables.data-*"))
+
+
+def test_old_ones_are_removed_and_the_state_comes_back(algorithm, tmp_path):
+    for step in (1, 2, 3):
+        checkpoints.save(tmp_path, algorithm, step, {"best": step / 10}, keep=2)
+    checkpoints.save(tmp_path, algorithm, 2, {}, name="best")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["best", "step-00000002", "step-00000003"]
+    newest = checkpoints.newest_whole(tmp_path)
+    assert checkpoints.restore(newest, algorithm) == {"best": 0.3, "step": 3}
+
+
+def test_a_checkpoint_of_the_same_name_is_replaced(algorithm, tmp_path):
+    for step in (5, 7):
+        path = checkpoints.save(tmp_path, algorithm, step, {}, name="best")
+    assert checkpoints.restore(path, algorithm)["step"] == 7
+    assert [p.name for p in tmp_path.iterdir()] == ["best"]
+
+
+@pytest.mark.parametrize("harm", ("flip", "truncate", "remove", "no checksums"))
+def test_a_damaged_one_is_skipped(algorithm, tmp_path, harm):
+    whole = checkpoints.save(tmp_path, algorithm, 1, {})
+    newest = checkpoints.save(tmp_path, algorithm, 2, {})
+    file = data_file(newest)
+    if harm == "flip":
+        flip_byte(file)
+    elif harm == "truncate":
+        file.write_bytes(file.read_bytes()[:100])
+    elif harm == "remove":
+        file.unlink()
+    else:
+        (newest / "checksums.json").write_text(json.dumps({})[:1])
+    assert checkpoints.damage(newest)
+    assert checkpoints.newest_whole(tmp_path) == whole
+    with pytest.raises(checkpoints.CheckpointError, match="Cannot restore"):
+        checkpoints.restore(newest, algorithm)
+
+
+def test_none_whole_is_an_error_and_none_at_all_is_a_start(algorithm, tmp_path):
+    assert checkpoints.newest_whole(tmp_path) is None
+    flip_byte(data_file(checkpoints.save(tmp_path, algorithm, 1, {})))
+    with pytest.raises(checkpoints.CheckpointError, match="None of the 1"):
+        checkpoints.newest_whole(tmp_path)
+
+
+def test_a_save_that_fails_leaves_the_last_one_intact(
+    algorithm, tmp_path, monkeypatch
+):
+    good = checkpoints.save(tmp_path, algorithm, 1, {})
+
+    def full_disk(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "_flush", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoints.save(tmp_path, algorithm, 2, {})
+    monkeypatch.undo()
+    assert checkpoints.newest_whole(tmp_path) == good
+    checkpoints.save(tmp_path, algorithm, 3, {})
+
+
+def test_another_network_is_refused(algorithm, tmp_path):
+    path = checkpoints.save(tmp_path, algorithm, 1, {})
+    other = tiny_algorithm(
+        "supervised", network=lambda role: tiny_network(role, filters=5)
+    )
+    with pytest.raises(checkpoints.CheckpointError, match="another network"):
+        checkpoints.restore(path, other)

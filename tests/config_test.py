@@ -1,0 +1,139 @@
+"""Settings: defaults, errors that name the flag, files."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tf_metassl import config
+from tf_metassl.algorithms import ALGORITHMS
+from tf_metassl.hyperparameters import HYPERPARAMETERS
+
+
+def test_every_method_has_hyperparameters_and_every_field_its_help():
+    assert list(HYPERPARAMETERS) == list(ALGORITHMS)
+    for cls in (config.Config, *HYPERPARAMETERS.values()):
+        for field in dataclasses.fields(cls):
+            if field.name != "hyperparameters":
+                assert field.metadata["help"].endswith((".", "on."))
+
+
+def test_given_values_win_over_the_datasets_defaults():
+    assert config.resolve({}).model == "digits_cnn"
+    assert config.resolve({}).num_steps != 77
+    assert config.resolve({"num_steps": 77}).num_steps == 77
+    assert config.resolve({"algo": "mpl"}).algo == "meta_pseudo_labels"
+    assert (
+        config.resolve({"mixup_alpha": 0.5}).hyperparameters.mixup_alpha == 0.5
+    )
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"algo": "fixmatsch"}, "--algo=fixmatsch: must be one of supervised"),
+        ({"num_labeled": 0}, "--num_labeled=0: must be at least 1"),
+        ({"momentum": 1.5}, "--momentum=1.5: must be between 0.0 and 0.999"),
+        (
+            {"example_weights": "none"},
+            "--example_weights=none: must be one of indicator, constant",
+        ),
+        (
+            {"algo": "supervised", "feedback": "dot"},
+            "--feedback is not a setting of --algo=supervised",
+        ),
+        (
+            {"batch_size": 12},
+            "--batch_size=12: must be a multiple of 8 with MixUp",
+        ),
+        (
+            {"num_steps": 30, "steps_per_execution": 20},
+            "--num_steps=30 must be a multiple of --steps_per_execution=20",
+        ),
+        ({"num_steps": 5, "warmup_steps": 5}, "leave nothing of --num_steps=5"),
+        ({"algorithm": "mpl"}, "Unknown setting 'algorithm'"),
+        ({"model": "wrn"}, "--model=wrn: must be digits_cnn or wrn_D_K"),
+        ({"dataset": "imagenot"}, "--dataset=imagenot: must be one of digits"),
+    ],
+)
+def test_wrong_values_name_the_flag_and_what_is_allowed(given, message):
+    with pytest.raises(config.ConfigError, match=message):
+        config.resolve(given)
+
+
+def test_differences_are_listed_field_by_field():
+    old = config.resolve({"run_dir": "a"})
+    new = config.resolve({"run_dir": "b", "seed": 3, "mixup_alpha": 0.25})
+    assert config.differences(old, old) == []
+    assert config.differences(old, new) == [
+        f"mixup_alpha: {old.hyperparameters.mixup_alpha} -> 0.25",
+        "seed: 0 -> 3",
+    ]
+
+
+def test_saved_configuration_and_flagfile(tmp_path):
+    settings = config.resolve({"algo": "mpl", "run_dir": str(tmp_path)})
+    config.save(settings, tmp_path)
+    assert config.load(tmp_path) == settings
+    lines = (tmp_path / "run.flags").read_text().splitlines()
+    assert "--algo=meta_pseudo_labels" in lines
+    assert not any(line.startswith("--run_dir") for line in lines)
+    with pytest.raises(config.ConfigError, match="has no config.json"):
+        config.load(tmp_path / "nowhere")
+
+
+def test_a_flagfile_reproduces_the_configuration(tmp_path):
+    settings = config.resolve(
+        {"algo": "meta_semi", "seed": 5, "jit_compile": True}
+    )
+    config.save(settings, tmp_path)
+    code = (
+        "from absl import flags; from tf_metassl import config; "
+        "config.define_flags(); "
+        f"flags.FLAGS(['train', '--flagfile={tmp_path / 'run.flags'}']); "
+        "import json; print(json.dumps(config.from_flags().to_json()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    again = config.Config.from_json(json.loads(done.stdout))
+    assert config.differences(settings, again) == []
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "tf_metassl.train", *arguments],
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_help_lists_the_methods_and_imports_no_tensorflow():
+    done = command("--help")
+    for name in ALGORITHMS:
+        assert name in done.stdout
+    code = (
+        "import sys, tf_metassl.config, tf_metassl.commands, tf_metassl.train;"
+        "sys.exit(any(m in sys.modules for m in ('tensorflow', 'keras')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "argument, words",
+    [
+        ("--algo=fixmatsch", ["--algo=fixmatsch", "meta_semi"]),
+        ("--num_labeled=ten", ["num_labeled", "ten"]),
+        ("--momentum=2", ["--momentum=2", "between 0.0 and 0.999"]),
+        ("--nonsense=1", ["nonsense"]),
+    ],
+)
+def test_wrong_flags_end_at_once_with_a_message(argument, words, tmp_path):
+    done = command(argument, f"--run_dir={tmp_path / 'run'}")
+    assert done.returncode != 0
+    for word in words:
+        assert word in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()

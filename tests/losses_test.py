@@ -1,0 +1,59 @@
+"""Losses by hand-computed numbers."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_metassl.losses import cross_entropy, smooth_labels
+
+
+def test_cross_entropy_by_hand():
+    labels = tf.constant([[1.0, 0.0, 0.0], [0.5, 0.25, 0.25]])
+    logits = tf.math.log([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]])
+    expected = [
+        np.log(2),
+        -(0.5 * np.log(0.1) + 0.25 * np.log(0.2) + 0.25 * np.log(0.7)),
+    ]
+    loss = cross_entropy(labels, logits)
+    assert loss.dtype == tf.float32
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    for jit_compile in (False, True):
+        compiled = tf.function(cross_entropy, jit_compile=jit_compile)
+        np.testing.assert_allclose(compiled(labels, logits), loss, rtol=1e-6)
+
+
+def test_cross_entropy_follows_a_permutation_and_survives_large_logits():
+    labels = tf.one_hot([0, 2, 1, 1], 3)
+    logits = tf.constant(
+        [[1e4, 0, -1e4], [1.0, 2, 3], [-1, 5, 0.5], [3, -2, 1]]
+    )
+    loss = cross_entropy(labels, logits)
+    assert np.isfinite(loss).all()
+    order = [3, 1, 0, 2]
+    permuted = cross_entropy(tf.gather(labels, order), tf.gather(logits, order))
+    np.testing.assert_array_equal(permuted, tf.gather(loss, order))
+
+
+@pytest.mark.parametrize(
+    "labels, logits, message",
+    [
+        ((4,), (4, 3), r"the same shape, got \(4,\) and \(4, 3\)"),
+        (
+            (4, 3),
+            (4,),
+            r"logits: expected a tensor of rank 2, got shape \(4,\)",
+        ),
+        ((4, 2), (4, 3), r"\(4, 2\) and \(4, 3\)"),
+        ((1, 3), (4, 3), r"\(1, 3\) and \(4, 3\)"),
+    ],
+)
+def test_shapes_that_would_broadcast_are_refused(labels, logits, message):
+    with pytest.raises(ValueError, match=message):
+        cross_entropy(tf.zeros(labels), tf.zeros(logits))
+
+
+def test_label_smoothing_by_hand():
+    labels = tf.one_hot([1], 4)
+    smoothed = smooth_labels(labels, 0.2)
+    np.testing.assert_allclose(smoothed, [[0.05, 0.85, 0.05, 0.05]], rtol=1e-6)
+    assert smooth_labels(labels, 0.0) is labels

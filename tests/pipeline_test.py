@@ -1,0 +1,196 @@
+"""Batches as a function of the step: exact, paired, the same on replicas."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_metassl.contract import MIX_BLOCK, DatasetInfo, Views, view_kind
+from tf_metassl.data import pipeline, sources
+
+NUM_IMAGES = 50
+
+
+def numbered_source():
+    """Images whose every pixel is their own number."""
+    number = np.arange(NUM_IMAGES, dtype=np.uint8)
+    images = np.broadcast_to(number[:, None, None, None], (NUM_IMAGES, 8, 8, 1))
+    data = sources.Images(images.copy(), (number % 5).astype(np.int32))
+    return sources.Source(
+        info=DatasetInfo("numbered", tuple("abcde"), (8, 8, 1)),
+        train=data,
+        test=data,
+        weak_policy="crop",
+        strong_policy="affine_digits",
+    )
+
+
+VIEWS = Views(
+    labeled=("weak",),
+    unlabeled=("clean", "weak", "weak_1", "strong"),
+    mixup_alpha=0.75,
+)
+
+
+def dataset(source=None, *, size=8, weak="crop", **options):
+    source = source or numbered_source()
+    pools = [
+        pipeline.Pool("labeled", np.arange(10), size, VIEWS.labeled),
+        pipeline.Pool(
+            "unlabeled", np.arange(NUM_IMAGES), 2 * size, VIEWS.unlabeled
+        ),
+    ]
+    augmentation = pipeline.Augmentation(weak=weak, strong="affine_digits")
+    return pipeline.training_dataset(
+        source,
+        pools,
+        views=VIEWS,
+        augmentation=augmentation,
+        seed=3,
+        **options,
+    )
+
+
+def take(data, count):
+    return [
+        tf.nest.map_structure(lambda t: t.numpy(), batch)
+        for batch in data.take(count)
+    ]
+
+
+def assert_equal(a, b):
+    tf.nest.map_structure(np.testing.assert_array_equal, a, b)
+
+
+@pytest.fixture(scope="module")
+def batches():
+    return take(dataset(), 8)
+
+
+def test_the_contract(batches):
+    batch = batches[0]
+    assert set(batch) == {"labeled", "unlabeled"}
+    common = {"index", "label_draw", "mix_weight", "mix_partner"}
+    assert set(batch["labeled"]) == common | {"weak", "label"}
+    assert set(batch["unlabeled"]) == common | {
+        "oracle_label",
+        *VIEWS.unlabeled,
+    }
+    spec = dataset().element_spec
+    for group, size in (("labeled", 8), ("unlabeled", 16)):
+        for name, tensor in spec[group].items():
+            assert tensor.shape.is_fully_defined(), (group, name)
+            assert tensor.shape[0] == size
+    assert batch["unlabeled"]["strong"].dtype == np.uint8
+
+
+def test_all_views_of_a_row_are_of_the_same_image(batches):
+    for batch in batches:
+        for group in batch.values():
+            number = group["index"].astype(np.uint8)[:, None, None, None]
+            for view in ("clean", "weak", "weak_1"):
+                if view in group:
+                    # A reflected crop of a constant image is the image.
+                    np.testing.assert_array_equal(
+                        group[view], np.broadcast_to(number, group[view].shape)
+                    )
+        np.testing.assert_array_equal(
+            batch["unlabeled"]["oracle_label"], batch["unlabeled"]["index"] % 5
+        )
+
+
+def test_every_image_once_an_epoch_across_batch_borders(batches):
+    index = np.concatenate([b["unlabeled"]["index"] for b in batches])
+    epochs = [index[:50], index[50:100]]
+    for epoch in epochs:
+        np.testing.assert_array_equal(np.sort(epoch), np.arange(50))
+    assert not np.array_equal(*epochs)
+
+
+def test_starting_at_step_five_gives_the_batches_from_five_on(batches):
+    assert_equal(take(dataset(first_step=5), 3), batches[5:])
+
+
+def test_other_steps_and_seeds_have_other_draws(batches):
+    weights = np.stack([b["unlabeled"]["mix_weight"] for b in batches])
+    assert len(np.unique(weights)) == weights.size
+    draws = np.stack([b["labeled"]["label_draw"] for b in batches])
+    assert len(np.unique(draws)) == draws.size
+
+
+@pytest.mark.parametrize("replicas", (2, 4))
+def test_replicas_share_the_global_batch(batches, replicas):
+    shares = [
+        take(dataset(shard=r, num_shards=replicas), 2) for r in range(replicas)
+    ]
+    for step in range(2):
+        joined = tf.nest.map_structure(
+            lambda *parts: np.concatenate(parts), *(s[step] for s in shares)
+        )
+        assert_equal(joined, batches[step])
+
+
+def test_replicas_fed_by_one_dataset_take_its_elements_in_turns():
+    shares = [take(dataset(shard=r, num_shards=2), 2) for r in (0, 1)]
+    together = take(dataset(num_shards=2, local_shards=2), 4)
+    for step in (0, 1):
+        for r in (0, 1):
+            assert_equal(together[step * 2 + r], shares[r][step])
+
+
+def test_partners_form_one_cycle_in_every_block(batches):
+    for batch in batches:
+        for group in batch.values():
+            blocks = group["mix_partner"].reshape(-1, MIX_BLOCK)
+            for block in blocks:
+                seen, at = [], 0
+                for _ in range(MIX_BLOCK):
+                    seen.append(at)
+                    at = block[at]
+                assert sorted(seen) == list(range(MIX_BLOCK)) and at == 0
+
+
+@pytest.mark.parametrize("alpha", (0.1, 0.75, 1.0, 4.0))
+def test_mix_weights_have_the_moments_of_a_beta_distribution(alpha):
+    seed = tf.constant([1, 2])
+    weight, _ = pipeline.mix_draws(seed, 40_000, alpha, "plain")
+    assert 0 <= weight.numpy().min() and weight.numpy().max() <= 1
+    np.testing.assert_allclose(np.mean(weight), 0.5, atol=0.01)
+    variance = 1 / (4 * (2 * alpha + 1))
+    np.testing.assert_allclose(np.var(weight), variance, rtol=0.03)
+    dominant, _ = pipeline.mix_draws(seed, 40_000, alpha, "dominant")
+    np.testing.assert_array_equal(dominant, np.maximum(weight, 1 - weight))
+
+
+def test_without_mixup_the_weight_is_one():
+    weight, _ = pipeline.mix_draws(tf.constant([1, 2]), 8, 0.0, "plain")
+    np.testing.assert_array_equal(weight, np.ones(8))
+
+
+@pytest.mark.parametrize("replicas", (1, 2))
+def test_evaluation_sees_every_image_once(replicas):
+    images = numbered_source().train
+    seen = []
+    for shard in range(replicas):
+        data = pipeline.evaluation_dataset(
+            images, batch_size=16, shard=shard, num_shards=replicas
+        )
+        for batch in data.as_numpy_iterator():
+            kept = batch["mask"] == 1
+            seen.extend(batch["image"][kept, 0, 0, 0])
+            assert batch["image"].shape[0] == 16 // replicas
+    np.testing.assert_array_equal(np.sort(seen), np.arange(NUM_IMAGES))
+
+
+def test_batches_that_cannot_be_split_are_refused():
+    with pytest.raises(ValueError, match="labeled batch of 8 .* 3 replicas"):
+        dataset(num_shards=3)
+    with pytest.raises(ValueError, match="--eval_batch_size"):
+        pipeline.evaluation_dataset(
+            numbered_source().train, batch_size=7, num_shards=2
+        )
+
+
+def test_unknown_views_are_refused():
+    with pytest.raises(ValueError, match="Unknown view 'soft'"):
+        Views(unlabeled=("soft",))
+    assert view_kind("weak_12") == "weak"
