@@ -1,0 +1,139 @@
+"""Meta-Semi's training step: the update by hand, and every ablation."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.helpers import tiny_algorithm, tiny_batch, tiny_network
+from tf_metassl.losses import cross_entropy
+from tf_metassl.meta import example_weights, functional
+from tf_metassl.mixing import mixup
+
+
+def captured_gradient(batch, **knobs):
+    """The gradient and the example weights' share of one step."""
+    algorithm = tiny_algorithm("meta_semi", weight_decay=0.0, **knobs)
+    captured = []
+    algorithm.apply_gradients = lambda role, gradient: captured.extend(gradient)
+    algorithm.train_step(batch)
+    share = float(algorithm._trackers["selected_share"].result())
+    return algorithm, captured, share
+
+
+@pytest.mark.parametrize("form", ("nested_tape", "forward_mode"))
+@pytest.mark.parametrize("normalizer", ("num_selected", "num_unlabeled"))
+def test_the_update_is_the_weighted_mean_loss(form, normalizer, float64):
+    """Recomputed the slow way: one gradient per example, inner products."""
+    batch = tiny_batch()
+    algorithm, actual, share = captured_gradient(
+        batch,
+        meta_gradient=form,
+        weight_normalizer=normalizer,
+        labeled_loss_weight=0.0,
+        pseudo_label_view="clean",
+        meta_labeled_batch="raw",
+    )
+    student = algorithm.student
+    labeled, unlabeled = batch["labeled"], batch["unlabeled"]
+    draw = unlabeled["mix_weight"], unlabeled["mix_partner"]
+    images = mixup(tf.cast(unlabeled["weak"], tf.float64), *draw)
+    probabilities = tf.nn.softmax(algorithm.ema(unlabeled["clean"]))
+    target = mixup(probabilities, *draw)
+    params, state = functional.parameters(student), functional.state(student)
+    # The captured step has assigned batch-norm state; batch statistics, which
+    # training mode uses, do not depend on it.
+    with tf.GradientTape() as tape:
+        tape.watch(params)
+        logits, _ = functional.call(student, params, state, labeled["weak"])
+        label = algorithm.one_hot(labeled["label"])
+        loss = tf.reduce_mean(cross_entropy(label, logits))
+    labeled_gradient = functional.gradient(tape, loss, params)
+
+    def gradient_of(weights):
+        with tf.GradientTape() as tape:
+            tape.watch(params)
+            logits, _ = functional.call(student, params, state, images)
+            loss = tf.reduce_sum(weights * cross_entropy(target, logits))
+        return functional.gradient(tape, loss, params)
+
+    each = [gradient_of(row) for row in np.eye(16)]
+    agreement = [
+        sum(np.sum(a * b) for a, b in zip(labeled_gradient, g, strict=True))
+        for g in each
+    ]
+    selected = np.array(agreement) >= 0
+    assert 0 < selected.sum() < 16
+    np.testing.assert_allclose(share, selected.mean())
+    divisor = selected.sum() if normalizer == "num_selected" else 16
+    expected = gradient_of(selected / divisor)
+    for a, b in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-12)
+
+
+def test_if_nothing_is_selected_the_unlabeled_term_is_zero(monkeypatch):
+    monkeypatch.setitem(
+        example_weights.RULES, "indicator", lambda g: tf.zeros_like(g)
+    )
+    _, gradient, share = captured_gradient(
+        tiny_batch(), weight_normalizer="num_selected", labeled_loss_weight=0.0
+    )
+    assert share == 0
+    for g in gradient:
+        np.testing.assert_array_equal(g, np.zeros(g.shape))
+
+
+ABLATIONS = {
+    "without parameter EMA": {"ema_decay": 0.0},
+    "one-hot pseudo labels": {"pseudo_label": "one_hot"},
+    "MixUp on unlabeled data only": {"mixup_on": "unlabeled"},
+    "MixUp on labeled data only": {"mixup_on": "labeled"},
+    "without MixUp": {"mixup_on": "none"},
+    "constant 1": {"example_weights": "constant"},
+    "-1 and 1": {"example_weights": "plus_minus_one"},
+    "learning to reweight": {"example_weights": "relu_norm"},
+    "two lookahead steps": {"lookahead_steps": 2},
+    "literal Algorithm 1": {
+        "labeled_loss_weight": 0.0,
+        "meta_labeled_batch": "mixed",
+        "weight_normalizer": "num_selected",
+        "pseudo_label_view": "weak",
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def ablated():
+    """The student's gradient after one step, for every ablation."""
+    gradients = {}
+    for name, knobs in {"default": {}, **ABLATIONS}.items():
+        keras.utils.set_random_seed(7)
+        _, gradient, _ = captured_gradient(tiny_batch(), **knobs)
+        gradients[name] = np.concatenate([np.ravel(g) for g in gradient])
+    return gradients
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_every_ablation_takes_a_finite_step_of_its_own(ablated, name):
+    assert np.isfinite(ablated[name]).all()
+    same = np.allclose(ablated[name], ablated["default"], rtol=1e-6)
+    # At weight 0 more lookahead steps only scale the meta gradient, and at the
+    # first step the average is the network itself.
+    assert same == (name in ("two lookahead steps", "without parameter EMA"))
+
+
+def test_forward_mode_is_refused_where_it_is_not_exact(two_replicas):
+    with two_replicas.scope():
+        with pytest.raises(ValueError, match="use --meta_gradient=nested_tape"):
+            tiny_algorithm(
+                "meta_semi",
+                meta_gradient="forward_mode",
+                network=lambda role: tiny_network(role, sync=True),
+            )
+
+
+def test_views_follow_the_hyperparameters():
+    assert tiny_algorithm("meta_semi").views.unlabeled == ("clean", "weak")
+    views = tiny_algorithm("meta_semi", pseudo_label_view="weak").views
+    assert views.unlabeled == ("weak",)
+    assert views.mixup_alpha == 1.0

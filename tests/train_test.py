@@ -1,0 +1,260 @@
+"""The commands as a user runs them, for a few steps."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.helpers import tiny_algorithm
+from tf_metassl import callbacks, config, experiment
+
+SHORT = ["--num_steps=12", "--evaluate_every=6", "--batch_size=16"]
+
+
+def run(command, *arguments, check=True):
+    done = subprocess.run(
+        [sys.executable, "-m", f"tf_metassl.{command}", *arguments],
+        capture_output=True,
+        text=True,
+    )
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A short default run."""
+    run_dir = tmp_path_factory.mktemp("runs") / "run"
+    done = run("train", *SHORT, f"--run_dir={run_dir}")
+    return run_dir, done.stdout
+
+
+def table_of(text):
+    return [line for line in text.splitlines() if line.startswith("|")]
+
+
+def rows_of(run_dir):
+    text = (run_dir / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_the_plan_comes_first_and_the_table_last(finished):
+    run_dir, output = finished
+    plan = output[: output.index("step 6/12")]
+    for word in (
+        "meta_semi",
+        "30 labeled (inside the unlabeled pool)",
+        "200 validation, 397 test",
+        "16 images a step",
+        "passes",
+        "digits_cnn: student 141,098 parameters",
+        "CPU, float32",
+    ):
+        assert word in plan
+    table = table_of(output)
+    assert [row.split("|")[1].strip() for row in table] == [
+        "network",
+        "---",
+        "student",
+        "ema (exported)",
+    ]
+    assert str(run_dir / "export" / "1") in output
+    for word in ("images/s", "left", "selected_share", "pseudo_label_accuracy"):
+        assert word in output
+
+
+def test_the_run_directory_is_complete(finished):
+    run_dir, output = finished
+    for name in (
+        "config.json",
+        "run.flags",
+        "metrics.jsonl",
+        "results.json",
+        "report.md",
+        "learning_curve.png",
+        "confusion_matrix.png",
+        "checkpoints/train/step-00000012/checksums.json",
+        "checkpoints/train/best/state.json",
+        "export/1/saved_model.pb",
+    ):
+        assert (run_dir / name).stat().st_size > 0, name
+    for split in ("train", "validation"):
+        assert list((run_dir / "tensorboard" / split).glob("events.*"))
+    report = (run_dir / "report.md").read_text()
+    for row in table_of(output):
+        assert row in report
+
+
+def test_metrics_have_a_row_per_step_and_split(finished):
+    rows = rows_of(finished[0])
+    assert [(row["step"], row["split"]) for row in rows] == [
+        (6, "train"),
+        (6, "validation"),
+        (12, "train"),
+        (12, "validation"),
+    ]
+    train = {
+        "step",
+        "split",
+        "wall_clock_seconds",
+        "learning_rate",
+        *tiny_algorithm("meta_semi").metric_names,
+    }
+    assert set(rows[0]) == train
+    assert set(rows[1]) == {
+        "step",
+        "split",
+        "wall_clock_seconds",
+        "student_accuracy",
+        "student_macro_f1",
+        "ema_accuracy",
+        "ema_macro_f1",
+    }
+
+
+def test_evaluate_prints_the_same_numbers_again(finished):
+    run_dir, output = finished
+    again = run("evaluate", f"--run_dir={run_dir}").stdout
+    assert table_of(again) == table_of(output)
+
+
+SERVE = """
+import sys, numpy as np, tensorflow as tf
+served = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
+assert not any(m.split(".")[0] in ("keras", "tf_metassl") for m in sys.modules)
+result = served(image=tf.constant(np.load(sys.argv[2])))
+np.savez(sys.argv[3], **{k: v.numpy() for k, v in result.items()})
+"""
+
+
+def test_the_saved_model_serves_without_keras(finished, tmp_path):
+    run_dir, _ = finished
+    images = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 1), np.uint8)
+    np.save(tmp_path / "images.npy", images)
+    script = tmp_path / "serve.py"
+    script.write_text(SERVE)
+    served = []
+    run(
+        "export",
+        f"--run_dir={run_dir}",
+        f"--output={tmp_path / 'again' / '2'}",
+    )
+    for folder in (run_dir / "export" / "1", tmp_path / "again" / "2"):
+        out = tmp_path / "out.npz"
+        subprocess.run(
+            [sys.executable, script, folder, tmp_path / "images.npy", out],
+            check=True,
+            cwd=tmp_path,
+        )
+        served.append(dict(np.load(out)))
+    built = experiment.build(config.load(run_dir))
+    ((_, algorithm),) = experiment.restored_stages(built, run_dir)
+    logits = algorithm(images).numpy().astype(np.float64)
+    expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    for result in served:
+        assert set(result) == {"probabilities", "class_id", "class_name"}
+        np.testing.assert_allclose(result["probabilities"], expected, atol=1e-5)
+        np.testing.assert_array_equal(result["class_id"], expected.argmax(1))
+        assert [n.decode() for n in result["class_name"]] == [
+            str(i) for i in expected.argmax(1)
+        ]
+
+
+def test_another_configuration_is_refused_field_by_field(finished):
+    run_dir, _ = finished
+    before = (run_dir / "config.json").read_bytes()
+    done = run(
+        "train",
+        *SHORT,
+        "--seed=4",
+        "--mixup_alpha=0.5",
+        f"--run_dir={run_dir}",
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "seed: 0 -> 4" in done.stderr
+    assert "mixup_alpha: 1.0 -> 0.5" in done.stderr
+    assert (run_dir / "config.json").read_bytes() == before
+
+
+def test_an_interrupted_run_goes_on_and_ends_like_the_other(finished, tmp_path):
+    whole, output = finished
+    settings = config.load(whole)
+    # The first half, as if the second had never happened.
+    half = tmp_path / "half"
+    built = experiment.build(settings)
+    half.mkdir()
+    config.save(settings, half)
+    metrics_file = callbacks.MetricsFile(half / "metrics.jsonl")
+    stage = experiment.Stage("train", 6, lambda: built.algorithm)
+    experiment.run_stage(built, built.algorithm, stage, half)
+    metrics_file.write(9, "train", {"loss": 0.0})
+    again = run("train", *SHORT, f"--run_dir={half}").stdout
+    assert "Resuming train at step 6" in again
+    assert table_of(again) == table_of(output)
+    for a, b in zip(rows_of(whole), rows_of(half), strict=True):
+        a.pop("wall_clock_seconds"), b.pop("wall_clock_seconds")
+        assert a == b
+
+
+def test_evaluating_an_unfinished_run_says_what_to_do(tmp_path):
+    config.save(config.resolve({"algo": "supervised"}), tmp_path)
+    done = run("evaluate", f"--run_dir={tmp_path}", check=False)
+    assert done.returncode == 1
+    assert "finished 0 of 1000 steps" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_meta_pseudo_labels_runs_both_stages_on_two_replicas(tmp_path):
+    run_dir = tmp_path / "run"
+    done = run(
+        "train",
+        "--algo=mpl",
+        *SHORT,
+        "--finetune_steps=6",
+        "--strategy=mirrored",
+        "--num_replicas=2",
+        f"--run_dir={run_dir}",
+    )
+    names = [row.split("|")[1].strip() for row in table_of(done.stdout)]
+    assert names[2:] == [
+        "student",
+        "teacher",
+        "ema",
+        "student, after finetune (exported)",
+    ]
+    assert "MirroredStrategy, 2 x CPU" in done.stdout
+    assert rows_of(run_dir)[-1]["step"] == 18
+    again = run("evaluate", f"--run_dir={run_dir}").stdout
+    assert table_of(again) == table_of(done.stdout)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    done = run(
+        "train",
+        "--algo=supervised",
+        *SHORT,
+        "--learning_rate=1e30",
+        f"--run_dir={tmp_path / 'run'}",
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "The loss became" in done.stderr
+    assert "--learning_rate" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "step, expected",
+    [
+        (0, [(0, 10, 3), (30, 5, 1)]),
+        (13, [(13, 7, 1), (20, 10, 1), (30, 5, 1)]),
+        (20, [(20, 10, 1), (30, 5, 1)]),
+        (33, [(33, 2, 1)]),
+        (35, []),
+    ],
+)
+def test_segments_end_at_evaluations(step, expected):
+    assert experiment.segments(step, 35, 10) == expected

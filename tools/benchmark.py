@@ -1,0 +1,257 @@
+"""Measures the speed of parts of the product, in ratios from one run.
+
+    python tools/benchmark.py data
+
+prints images/s of RandAugment with two operations and a cutout on 32 x 32
+images: ours in tf.data, the same policy written with Pillow in one process per
+core, and `keras.layers.RandAugment` mapped per image (which draws from fewer
+operations and has no cutout).
+"""
+
+import argparse
+import dataclasses
+import functools
+import multiprocessing
+import os
+import pathlib
+import random
+import sys
+import time
+
+import numpy as np
+
+SIDE = 32
+NUM_IMAGES = 10_000
+
+
+def make_images(num_images, seed=0):
+    """Returns blurred noise, `[num_images, 32, 32, 3]` uint8."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (num_images, SIDE // 4, SIDE // 4, 3))
+    large = small.repeat(4, axis=1).repeat(4, axis=2)
+    noise = rng.integers(-20, 21, large.shape)
+    return np.clip(large + noise, 0, 255).astype(np.uint8)
+
+
+def images_per_second(dataset, seconds):
+    """Reads batches for `seconds` after a warm-up of a third of it."""
+    count, start = 0, None
+    begin = time.perf_counter()
+    for batch in dataset:
+        now = time.perf_counter()
+        if start is not None:
+            count += batch.shape[0]
+            if now - start > seconds:
+                return count / (now - start)
+        elif now - begin > seconds / 3:
+            start = now
+    raise ValueError("The dataset ended before the time did.")
+
+
+def ours(policy, batch_size, seconds):
+    """Images/s of `tf_metassl.data.policies` in tf.data."""
+    import tensorflow as tf
+
+    from tf_metassl.data import policies
+
+    images = tf.constant(make_images(NUM_IMAGES))
+
+    def batch(step):
+        seed = tf.stack([0, tf.cast(step, tf.int32)])
+        rows = tf.random.stateless_uniform(
+            [batch_size], seed, 0, NUM_IMAGES, tf.int32
+        )
+        draw = policies.draw_rand_augment(
+            seed, batch_size, images.shape[1:], policy
+        )
+        return policies.apply_rand_augment(
+            tf.gather(images, rows), draw, policy
+        )
+
+    dataset = tf.data.Dataset.counter().map(batch, tf.data.AUTOTUNE)
+    return images_per_second(dataset.prefetch(2), seconds)
+
+
+def keras_layer(policy, batch_size, seconds):
+    """Images/s of `keras.layers.RandAugment` mapped per image."""
+    import keras
+    import tensorflow as tf
+
+    layer = keras.layers.RandAugment((0, 255), num_ops=policy.num_ops)
+    images = tf.data.Dataset.from_tensor_slices(make_images(1000)).repeat()
+    dataset = images.map(layer, tf.data.AUTOTUNE).batch(batch_size)
+    return images_per_second(dataset.prefetch(2), seconds)
+
+
+def _pillow_operations(policy):
+    """Returns name -> function of a Pillow image and a magnitude."""
+    from PIL import Image, ImageEnhance, ImageOps
+
+    fill = (policy["fill_value"],) * 3
+    kept = policy["tones"] == "kept"
+
+    def sign():
+        return random.choice((-1, 1))
+
+    def affine(image, coefficients):
+        mode = Image.Transform.AFFINE
+        return image.transform(image.size, mode, coefficients, fillcolor=fill)
+
+    def shear_x(image, m):
+        return affine(image, (1, sign() * 0.03 * m, 0, 0, 1, 0))
+
+    def shear_y(image, m):
+        return affine(image, (1, 0, 0, sign() * 0.03 * m, 1, 0))
+
+    def translate_x(image, m):
+        return affine(
+            image, (1, 0, sign() * m * policy["translate"] / 10, 0, 1, 0)
+        )
+
+    def translate_y(image, m):
+        return affine(
+            image, (1, 0, 0, 0, 1, sign() * m * policy["translate"] / 10)
+        )
+
+    def posterize(image, m):
+        bits = int(0.4 * m) if kept else 4 - int(0.4 * m)
+        return ImageOps.posterize(image, min(8, max(1, bits)))
+
+    def solarize(image, m):
+        level = int(25.6 * m)
+        return ImageOps.solarize(image, level if kept else 256 - level)
+
+    def enhance(kind):
+        return lambda image, m: kind(image).enhance(0.18 * m + 0.1)
+
+    return {
+        "identity": lambda image, m: image,
+        "autocontrast": lambda image, m: ImageOps.autocontrast(image),
+        "equalize": lambda image, m: ImageOps.equalize(image),
+        "invert": lambda image, m: ImageOps.invert(image),
+        "rotate": lambda image, m: image.rotate(sign() * 3 * m, fillcolor=fill),
+        "posterize": posterize,
+        "solarize": solarize,
+        "color": enhance(ImageEnhance.Color),
+        "contrast": enhance(ImageEnhance.Contrast),
+        "brightness": enhance(ImageEnhance.Brightness),
+        "sharpness": enhance(ImageEnhance.Sharpness),
+        "shear_x": shear_x,
+        "shear_y": shear_y,
+        "translate_x": translate_x,
+        "translate_y": translate_y,
+        "cutout": lambda image, m: _pillow_cutout(
+            image.copy(), int(m * policy["cutout"] / 10), fill
+        ),
+    }
+
+
+def _pillow_cutout(image, half, fill):
+    y, x = random.randrange(SIDE), random.randrange(SIDE)
+    box = (max(x - half, 0), max(y - half, 0), x + half, y + half)
+    image.paste(fill, tuple(min(edge, SIDE) for edge in box))
+    return image
+
+
+def _pillow_worker(policy, seconds, seed, barrier, counts):
+    """Puts the number of images augmented in `seconds` on the queue."""
+    from PIL import Image
+
+    random.seed(seed)
+    images = make_images(1000, seed)
+    result = np.empty_like(images)
+    operations = _pillow_operations(policy)
+    half = int(SIDE * policy["final_cutout"] / 2)
+    fill = (policy["fill_value"],) * 3
+    barrier.wait()
+    count, stop = 0, time.perf_counter() + seconds
+    while time.perf_counter() < stop:
+        for row in range(100):
+            image = Image.fromarray(images[(count + row) % len(images)])
+            probability = random.uniform(*policy["apply_probability"])
+            for _ in range(policy["num_ops"]):
+                operation = operations[random.choice(policy["ops"])]
+                if random.random() < probability:
+                    magnitude = random.randint(*policy["magnitude"])
+                    image = operation(image, magnitude)
+            if half:
+                image = _pillow_cutout(image.copy(), half, fill)
+            result[row] = np.asarray(image)
+        count += 100
+    counts.put(count)
+
+
+def pillow(policy, cores, seconds):
+    """Images/s of the same policy in Pillow, one process per core."""
+    # A fresh interpreter, since TensorFlow's threads do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    barrier, counts = context.Barrier(cores), context.Queue()
+    arguments = (dataclasses.asdict(policy), seconds)
+    workers = [
+        context.Process(
+            target=_pillow_worker, args=(*arguments, seed, barrier, counts)
+        )
+        for seed in range(cores)
+    ]
+    for worker in workers:
+        worker.start()
+    total = sum(counts.get() for _ in workers)
+    for worker in workers:
+        worker.join()
+    return total / seconds
+
+
+def run_data(args):
+    """Prints the speed of RandAugment, ours against Pillow and Keras."""
+    available = sorted(os.sched_getaffinity(0))
+    cores = args.cores or len(available)
+    os.sched_setaffinity(0, available[:cores])
+    from tf_metassl.data import policies
+
+    policy = policies.STRONG_POLICIES[args.policy]
+    contestants = {
+        "ours": functools.partial(ours, batch_size=args.batch_size),
+        "pillow": functools.partial(pillow, cores=cores),
+        "keras.layers.RandAugment": functools.partial(
+            keras_layer, batch_size=args.batch_size
+        ),
+    }
+    print(
+        f"RandAugment({policy.num_ops}) {args.policy!r}, {SIDE} x {SIDE} x 3, "
+        f"batches of {args.batch_size}, {cores} cores, {args.rounds} rounds",
+        flush=True,
+    )
+    rates = {name: [] for name in contestants}
+    for _ in range(args.rounds):
+        for name, measure in contestants.items():
+            rates[name].append(measure(policy, seconds=args.seconds))
+    for name, values in rates.items():
+        ratios = np.array(rates["ours"]) / values
+        print(
+            f"{name:26} {np.median(values):9,.0f} images/s   "
+            f"ours is {np.median(ratios):5.2f} times as fast "
+            f"({ratios.min():.2f} ... {ratios.max():.2f})"
+        )
+
+
+def main():
+    """Parses the command line and runs one benchmark."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    commands = parser.add_subparsers(required=True)
+    data = commands.add_parser("data", help="RandAugment in images/s")
+    data.add_argument("--policy", default="uda", help="a RandAugment policy")
+    data.add_argument("--batch_size", type=int, default=512)
+    data.add_argument("--cores", type=int, help="default: all available")
+    data.add_argument("--seconds", type=float, default=3.0)
+    data.add_argument("--rounds", type=int, default=3)
+    data.set_defaults(run=run_data)
+    args = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()
