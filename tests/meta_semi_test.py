@@ -12,8 +12,9 @@ from tf_metassl.mixing import mixup
 
 
 def captured_gradient(batch, **knobs):
-    """The gradient and the example weights' share of one step."""
+    """The gradient and the selected share of one step that updates nothing."""
     algorithm = tiny_algorithm("meta_semi", weight_decay=0.0, **knobs)
+    algorithm.update_ema = lambda: None
     captured = []
     algorithm.apply_gradients = lambda role, gradient: captured.extend(gradient)
     algorithm.train_step(batch)
@@ -108,7 +109,8 @@ def ablated():
     gradients = {}
     for name, knobs in {"default": {}, **ABLATIONS}.items():
         keras.utils.set_random_seed(7)
-        _, gradient, _ = captured_gradient(tiny_batch(), **knobs)
+        _, gradient, share = captured_gradient(tiny_batch(8, 64), **knobs)
+        assert 0 < share < 1 or knobs.get("example_weights") == "constant"
         gradients[name] = np.concatenate([np.ravel(g) for g in gradient])
     return gradients
 

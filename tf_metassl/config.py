@@ -186,7 +186,7 @@ class Config:
 # What suits a dataset where no flag says otherwise, and on top of it what
 # suits a method there. Chosen by validation accuracy, see results/digits.md.
 DATASET_DEFAULTS = {
-    "digits": {"model": "digits_cnn", "num_steps": 1000, "batch_size": 32},
+    "digits": {"model": "digits_cnn", "num_steps": 600},
 }
 METHOD_DEFAULTS = {
     "digits": {},

@@ -124,7 +124,7 @@ class MetaSemi(SupervisedMixup):
         minimum=0.0,
     )
     weight_normalizer: str = knob(
-        "num_unlabeled",
+        "num_selected",
         "The weighted loss is divided by num_selected, the sum of the weights "
         "as Algorithm 1 prints, or by num_unlabeled, the batch size "
         "(reconstruction).",
@@ -137,7 +137,7 @@ class MetaPseudoLabels(Hyperparameters):
     """Meta Pseudo Labels, arXiv 2003.10580, teacher trained with UDA."""
 
     feedback: str = knob(
-        "taylor",
+        "per_example",
         "The student's feedback h. taylor: labeled loss before - after; dot: "
         "inner product of the two gradients; per_example: one product per "
         "image; exact_soft: differentiate the lookahead student through soft "

@@ -31,45 +31,38 @@ TABLES = {
         "Meta-Semi": ["--algo=meta_semi"],
         "Meta Pseudo Labels": ["--algo=meta_pseudo_labels"],
     },
-    # How the choices were made that the slides leave open. forward_mode gives
-    # the same numbers sooner.
+    # The choices that the slides leave open. forward_mode gives the same
+    # numbers sooner.
     "digits_meta_semi_choices": {
-        "default": ["--meta_gradient=forward_mode"],
-        "literal Algorithm 1": [
-            "--meta_gradient=forward_mode",
-            "--labeled_loss_weight=0",
-            "--meta_labeled_batch=mixed",
-            "--weight_normalizer=num_selected",
-            "--pseudo_label_view=weak",
-        ],
-        "judged by mixed labeled images": [
-            "--meta_gradient=forward_mode",
-            "--meta_labeled_batch=mixed",
-        ],
-        "divided by the number selected": [
-            "--meta_gradient=forward_mode",
-            "--weight_normalizer=num_selected",
-        ],
-        "weak view pseudo-labeled": [
-            "--meta_gradient=forward_mode",
-            "--pseudo_label_view=weak",
-        ],
-        "plain MixUp weight": [
-            "--meta_gradient=forward_mode",
-            "--mix_weight_rule=plain",
-        ],
+        name: ["--meta_gradient=forward_mode", *arguments]
+        for name, arguments in {
+            "default": [],
+            "divided by the number of unlabeled": [
+                "--weight_normalizer=num_unlabeled"
+            ],
+            "judged by mixed labeled images": ["--meta_labeled_batch=mixed"],
+            "weak view pseudo-labeled": ["--pseudo_label_view=weak"],
+            "no labeled loss in the update": ["--labeled_loss_weight=0"],
+            "literal Algorithm 1": [
+                "--labeled_loss_weight=0",
+                "--meta_labeled_batch=mixed",
+                "--pseudo_label_view=weak",
+            ],
+        }.items()
     },
     "digits_feedback": {
-        "off": ["--algo=mpl", "--feedback=off"],
-        "taylor": ["--algo=mpl", "--feedback=taylor"],
-        "dot": ["--algo=mpl", "--feedback=dot"],
-        "per_example": ["--algo=mpl", "--feedback=per_example"],
-        "per_example, sign flipped": [
-            "--algo=mpl",
-            "--feedback=per_example",
-            "--feedback_sign=-1",
-        ],
-        "exact_soft": ["--algo=mpl", "--feedback=exact_soft"],
+        name: ["--algo=meta_pseudo_labels", *arguments]
+        for name, arguments in {
+            "off": ["--feedback=off"],
+            "taylor": ["--feedback=taylor"],
+            "dot": ["--feedback=dot"],
+            "per_example": ["--feedback=per_example"],
+            "per_example, sign flipped": [
+                "--feedback=per_example",
+                "--feedback_sign=-1",
+            ],
+            "exact_soft": ["--feedback=exact_soft"],
+        }.items()
     },
 }
 

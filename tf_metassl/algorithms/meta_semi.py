@@ -25,8 +25,7 @@ class MetaSemi(Algorithm):
 
     Comments give the line of Algorithm 1. What the slides leave open is in the
     hyper-parameters whose help says "reconstruction"; their literal reading is
-    `labeled_loss_weight=0 meta_labeled_batch=mixed
-    weight_normalizer=num_selected pseudo_label_view=weak`.
+    `labeled_loss_weight=0 meta_labeled_batch=mixed pseudo_label_view=weak`.
     """
 
     metric_names = (

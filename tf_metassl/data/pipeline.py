@@ -179,7 +179,7 @@ def training_dataset(
     """The batches from `first_step` on, without end.
 
     Args:
-        source: a `tf_metassl.data.sources.Source`.
+        source: a `tf_metassl.data.store.Source`.
         pools: a sequence of `Pool`; groups of the batch.
         views: a `tf_metassl.contract.Views`, for the MixUp draws.
         augmentation: an `Augmentation`.
@@ -203,7 +203,6 @@ def training_dataset(
                 f"The {pool.name} batch of {pool.batch_size} images cannot be "
                 f"split over {num_shards} replicas: change --batch_size."
             )
-    images = tf.constant(source.train.images)
     labels = tf.constant(source.train.labels)
     run_seed = tf.constant([seed & 0x7FFFFFFF, 0x5E11], tf.int32)
 
@@ -237,7 +236,7 @@ def training_dataset(
         )
         label_key = "label" if pool.name == "labeled" else "oracle_label"
         plain = tf.ensure_shape(
-            tf.gather(images, index), [per_replica, *images.shape[1:]]
+            source.train.gather(index), [per_replica, *source.train.shape]
         )
         return {
             **{
@@ -268,7 +267,7 @@ def evaluation_dataset(
     """All images once, in order; the last batch is filled up and masked.
 
     Args:
-        images: a `tf_metassl.data.sources.Images`.
+        images: a `tf_metassl.data.store.Images`.
         batch_size: rows per global batch.
         shard: as in `training_dataset`.
         num_shards: as in `training_dataset`.
@@ -284,7 +283,6 @@ def evaluation_dataset(
             f"over {num_shards} replicas: change --eval_batch_size."
         )
     per_replica = batch_size // num_shards
-    pixels = tf.constant(images.images)
     labels = tf.constant(images.labels)
     size = len(images)
 
@@ -295,7 +293,7 @@ def evaluation_dataset(
         index = first + tf.range(per_replica, dtype=tf.int64)
         inside = tf.minimum(index, size - 1)
         return {
-            "image": tf.gather(pixels, inside),
+            "image": images.gather(inside),
             "label": tf.gather(labels, inside),
             "mask": tf.cast(index < size, tf.float32),
         }

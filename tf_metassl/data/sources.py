@@ -1,66 +1,32 @@
-"""Where images come from: dataset name -> arrays in memory."""
+"""Where images come from: dataset name -> `Source`."""
 
-import dataclasses
+import functools
 
 import numpy as np
 
 from tf_metassl.contract import DatasetInfo
+from tf_metassl.data import folder, tfds_sources
+from tf_metassl.data.options import DataOptions
+from tf_metassl.data.splits import balanced_subset
+from tf_metassl.data.store import Images, Source
+
+__all__ = ["SOURCES", "Images", "Source", "digits", "load"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Images:
-    """Images with random access.
-
-    Attributes:
-        images: `[N, H, W, C]` uint8, the bytes as published.
-        labels: `[N]` int32; -1 where the label is unknown.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-
-    def __post_init__(self):
-        if self.images.dtype != np.uint8 or self.images.ndim != 4:
-            raise ValueError(
-                "images: expected uint8 [N, H, W, C], got "
-                f"{self.images.dtype} {self.images.shape}."
-            )
-        if self.labels.shape != self.images.shape[:1]:
-            raise ValueError(
-                f"labels: expected shape {self.images.shape[:1]}, got "
-                f"{self.labels.shape}."
-            )
-
-    def __len__(self):
-        return len(self.images)
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A dataset: what it is, and its images for training and for testing.
-
-    Attributes:
-        info: names and shapes.
-        train: everything that training, labeled, unlabeled or validation,
-            may be taken from.
-        test: never touched before the final evaluation.
-        weak_policy: name of the weak augmentation that suits the images.
-        strong_policy: name of the strong one.
-    """
-
-    info: DatasetInfo
-    train: Images
-    test: Images
-    weak_policy: str
-    strong_policy: str
-
-
-def digits():
+def digits(options=None, run_dir=None):
     """scikit-learn's handwritten digits: 1,797 grey 8x8 images, 10 classes.
 
     The pixel values 0...16 become 0...255. A class-balanced 397 images, the
     same for every seed, are the test set.
+
+    Args:
+        options: not used.
+        run_dir: not used.
+
+    Returns:
+        A `Source`.
     """
+    del options, run_dir
     from sklearn.datasets import load_digits
 
     raw = load_digits()
@@ -82,37 +48,37 @@ def digits():
     )
 
 
-def balanced_subset(labels, order, size):
-    """The first images of each class in `order`, as evenly as `size` allows.
+SOURCES = {
+    "digits": digits,
+    "cifar10": functools.partial(tfds_sources.load, "cifar10"),
+    "cifar100": functools.partial(tfds_sources.load, "cifar100"),
+    "svhn_cropped": functools.partial(tfds_sources.load, "svhn_cropped"),
+    "stl10": functools.partial(tfds_sources.load, "stl10"),
+    "fashion_mnist": functools.partial(tfds_sources.load, "fashion_mnist"),
+    "mnist": functools.partial(tfds_sources.load, "mnist"),
+    "imagenet2012": functools.partial(tfds_sources.load, "imagenet2012"),
+    "imagenet2012_subset/10pct": functools.partial(
+        tfds_sources.load, "imagenet2012_subset/10pct"
+    ),
+    "folder": folder.load_folder,
+    "csv": folder.load_csv,
+}
+
+
+def load(name, options=None, run_dir=None):
+    """Loads a dataset.
 
     Args:
-        labels: `[N]` integers; negative ones are never taken.
-        order: a permutation of the rows to choose from.
-        size: how many rows to return.
+        name: a key of `SOURCES`.
+        options: a `DataOptions`, or anything with its fields; None for the
+            defaults.
+        run_dir: folder in which unusable image files are listed; None: none.
 
     Returns:
-        `[size]` rows. Classes differ by at most one image while they last.
+        A `Source`.
 
     Raises:
-        ValueError: if there are fewer labeled rows than `size`.
+        ValueError: if the images are not there or cannot be used; the message
+            names the flag to change.
     """
-    rows = order[labels[order] >= 0]
-    if len(rows) < size:
-        raise ValueError(
-            f"Asked for {size} labeled images, but only {len(rows)} are there."
-        )
-    # Rank of each row within its class; a stable sort by rank deals the
-    # classes out in turns.
-    rank = np.empty(len(rows), np.int64)
-    for c in np.unique(labels[rows]):
-        members = np.flatnonzero(labels[rows] == c)
-        rank[members] = np.arange(len(members))
-    return rows[np.argsort(rank, kind="stable")[:size]]
-
-
-SOURCES = {"digits": digits}
-
-
-def load(name):
-    """Loads the dataset called `name`, one of `SOURCES`."""
-    return SOURCES[name]()
+    return SOURCES[name](options or DataOptions(), run_dir)

@@ -2,10 +2,9 @@
 
 import dataclasses
 import hashlib
+import pathlib
 
 import numpy as np
-
-from tf_metassl.data.sources import balanced_subset
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,44 +30,105 @@ class Splits:
         return digest.hexdigest()[:16]
 
 
-def split(labels, *, num_labeled, num_validation, split_seed, labeled_inside):
-    """Splits training rows, class-balanced, the same for the same seed.
+def split(
+    labels,
+    *,
+    num_labeled,
+    num_validation,
+    split_seed,
+    labeled_inside,
+    label_split="balanced",
+    labeled_rows=None,
+    validation_rows=None,
+    class_names=None,
+):
+    """Splits training rows, the same way for the same seed.
 
-    The validation rows do not depend on `split_seed`, so that runs which
-    differ in it are chosen by the same images.
+    The validation rows are class-balanced and do not depend on `split_seed`,
+    so that runs which differ in it are chosen by the same images.
 
     Args:
         labels: `[N]` true labels, -1 where unknown.
-        num_labeled: how many rows are labeled.
-        num_validation: how many rows are held out.
+        num_labeled: how many rows are labeled; 0 = all that are left.
+        num_validation: how many rows are held out; without effect if there are
+            `validation_rows`.
         split_seed: which rows are labeled.
         labeled_inside: whether the labeled rows are in the unlabeled pool too.
+        label_split: `balanced`: labeled rows are class-balanced;
+            `proportional`: by class frequency, at least one of each class;
+            `first`: the first ones, whatever their class and the seed;
+            validation rows are chosen after them.
+        labeled_rows: rows that may be labeled; None: all with a label. Where
+            there are enough others, validation rows are none of them.
+        validation_rows: rows that are the validation images; None: choose.
+        class_names: for messages.
 
     Returns:
         `Splits`, each sorted.
 
     Raises:
         ValueError: if there are fewer labels than asked for, or than classes,
-            or if no unlabeled image is left.
+            if a class has none, or if no unlabeled image is left.
     """
-    num_classes = len(np.unique(labels[labels >= 0]))
-    if num_labeled < num_classes:
+    labels = np.asarray(labels)
+    known = labels >= 0
+    if validation_rows is not None:
+        num_validation = 0
+        known &= ~_inside(labels, validation_rows)
+    can_label = known & _inside(labels, labeled_rows, default=True)
+    classes = np.unique(labels[known])
+    if 0 < num_labeled < len(classes):
         raise ValueError(
-            f"--num_labeled={num_labeled} gives some of the {num_classes} "
+            f"--num_labeled={num_labeled} gives some of the {len(classes)} "
             "classes no label: raise --num_labeled."
         )
-    if num_labeled + num_validation > np.count_nonzero(labels >= 0):
+    if num_labeled + num_validation > np.count_nonzero(known):
         raise ValueError(
             f"--num_labeled={num_labeled} and --num_validation="
-            f"{num_validation} together exceed the "
-            f"{np.count_nonzero(labels >= 0)} labeled training images: lower "
-            "one of them."
+            f"{num_validation} together exceed the {np.count_nonzero(known)} "
+            "labeled training images: lower one of them."
         )
-    order = np.random.default_rng(2007).permutation(len(labels))
-    validation = balanced_subset(labels, order, num_validation)
+
+    labeled = None
+    if label_split == "first" and num_labeled:
+        labeled = np.flatnonzero(can_label)[:num_labeled]
+    if validation_rows is None:
+        may_validate = known & ~_inside(labels, labeled)
+        others = may_validate & ~_inside(labels, labeled_rows)
+        if np.count_nonzero(others) >= num_validation:
+            may_validate = others
+        order = np.random.default_rng(2007).permutation(len(labels))
+        validation = balanced_subset(
+            np.where(may_validate, labels, -1), order, num_validation
+        )
+    else:
+        validation = np.asarray(validation_rows)
     pool = np.setdiff1d(np.arange(len(labels)), validation)
-    order = np.random.default_rng([split_seed, 2394]).permutation(pool)
-    labeled = balanced_subset(labels, order, num_labeled)
+
+    can_label &= ~_inside(labels, validation)
+    left = np.count_nonzero(can_label)
+    if num_labeled > left or not left:
+        raise ValueError(
+            f"--num_labeled={num_labeled}, but only {left} images can be "
+            f"labeled beside --num_validation={num_validation}: lower one of "
+            "them."
+        )
+    if labeled is None:
+        proportional = label_split == "proportional"
+        choose = proportional_subset if proportional else balanced_subset
+        order = np.random.default_rng([split_seed, 2394]).permutation(pool)
+        labeled = choose(
+            np.where(can_label, labels, -1),
+            order,
+            num_labeled or left,
+        )
+    missing = np.setdiff1d(classes, labels[labeled])
+    if len(missing):
+        raise ValueError(
+            f"No image of {_names(missing, class_names)} is labeled: raise "
+            "--num_labeled, lower --num_validation or set another "
+            f"--label_split than {label_split}."
+        )
     unlabeled = pool if labeled_inside else np.setdiff1d(pool, labeled)
     if not len(unlabeled):
         raise ValueError(
@@ -76,3 +136,179 @@ def split(labels, *, num_labeled, num_validation, split_seed, labeled_inside):
             "--num_validation, or set --labeled_inside_unlabeled."
         )
     return Splits(np.sort(labeled), np.sort(unlabeled), np.sort(validation))
+
+
+def check_unlabeled(splits):
+    """Checks that there are unlabeled images which are not labeled, too.
+
+    Args:
+        splits: the `Splits` of a method that uses unlabeled images.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if not len(np.setdiff1d(splits.unlabeled, splits.labeled)):
+        raise ValueError(
+            "There is no unlabeled image beside the labeled ones: lower "
+            "--num_labeled, or give --unlabeled_dir or rows without a label "
+            "in --manifest."
+        )
+
+
+def balanced_subset(labels, order, size):
+    """The first images of each class in `order`, as evenly as `size` allows.
+
+    Args:
+        labels: `[N]` integers; negative ones are never taken.
+        order: a permutation of the rows to choose from.
+        size: how many rows to return.
+
+    Returns:
+        `[size]` rows. Classes differ by at most one image while they last.
+
+    Raises:
+        ValueError: if there are fewer labeled rows than `size`.
+    """
+    rows, rank = _ranked(labels, order, size)
+    return rows[np.argsort(rank, kind="stable")[:size]]
+
+
+def proportional_subset(labels, order, size):
+    """The first images of each class in `order`, by the classes' frequency.
+
+    Args:
+        labels: `[N]` integers; negative ones are never taken.
+        order: a permutation of the rows to choose from.
+        size: how many rows to return.
+
+    Returns:
+        `[size]` rows. A class has its share of them, rounded up or down, but
+        at least one if `size` allows it.
+
+    Raises:
+        ValueError: if there are fewer labeled rows than `size`.
+    """
+    rows, rank = _ranked(labels, order, size)
+    classes, counts = np.unique(labels[rows], return_counts=True)
+    share = size * counts / max(len(rows), 1)
+    quota = np.floor(share).astype(np.int64)
+    by_remainder = np.argsort(quota - share, kind="stable")
+    quota[by_remainder[: size - quota.sum()]] += 1
+    if size >= len(classes):
+        for empty in np.flatnonzero(quota == 0):
+            quota[np.argmax(quota)] -= 1
+            quota[empty] = 1
+    return rows[rank < quota[np.searchsorted(classes, labels[rows])]]
+
+
+def duplicates(source, splits):
+    """Finds images with the same pixels in different parts of the data.
+
+    Args:
+        source: a `Source`.
+        splits: the `Splits` of its training images.
+
+    Returns:
+        Dict from pairs of `labeled`, `unlabeled`, `validation` and `test`, as
+        far as there are any, to `[K, 2]` rows; those of `test` are rows of
+        the test images, all others of the training images. An image that is
+        labeled and in the unlabeled pool is not its own duplicate.
+    """
+    parts = {
+        "labeled": (source.train, splits.labeled),
+        "unlabeled": (
+            source.train,
+            np.setdiff1d(splits.unlabeled, splits.labeled),
+        ),
+        "validation": (source.train, splits.validation),
+        "test": (source.test, np.arange(len(source.test))),
+    }
+    hashes = {n: images.content_hashes(r) for n, (images, r) in parts.items()}
+    pairs = (
+        ("labeled", "validation"),
+        ("labeled", "test"),
+        ("validation", "test"),
+        ("unlabeled", "validation"),
+        ("unlabeled", "test"),
+    )
+    result = {}
+    for first, second in pairs:
+        _, at_first, at_second = np.intersect1d(
+            hashes[first], hashes[second], return_indices=True
+        )
+        if len(at_first):
+            rows = (parts[first][1][at_first], parts[second][1][at_second])
+            result[first, second] = np.stack(rows, axis=1)
+    return result
+
+
+def describe_duplicates(source, found):
+    """What `duplicates` has found, as lines of text.
+
+    Args:
+        source: the `Source`.
+        found: the result of `duplicates`.
+
+    Returns:
+        A line per pair of parts with the number of duplicates and an example;
+        the empty string if there are none.
+    """
+    lines = []
+    for (first, second), rows in found.items():
+        where = source.test if second == "test" else source.train
+        one = _image_name(source.train, rows[0, 0])
+        other = _image_name(where, rows[0, 1])
+        lines.append(
+            f"{len(rows)} {second} image(s) are also {first} images, such as "
+            f"{other} = {one}"
+        )
+    return "\n".join(lines)
+
+
+def save_ids(source, splits, path):
+    """Writes which images are labeled: row, class and name, one to a line.
+
+    Args:
+        source: the `Source`.
+        splits: the `Splits` of its training images.
+        path: of the file, such as `labeled_ids.txt`.
+    """
+    lines = [f"# {source.info.name}, splits {splits.fingerprint}"]
+    for row in splits.labeled:
+        name = source.info.class_names[source.train.labels[row]]
+        lines.append(f"{row}\t{name}\t{_image_name(source.train, row)}")
+    text = "\n".join(lines) + "\n"
+    pathlib.Path(path).write_text(text, encoding="utf-8")
+
+
+def _inside(labels, rows, default=False):
+    """`[N]` bool, true in `rows`; `default` everywhere if they are None."""
+    if rows is None:
+        return np.full(len(labels), default)
+    return np.isin(np.arange(len(labels)), rows)
+
+
+def _ranked(labels, order, size):
+    """Labeled rows in `order`, and the rank of each within its class."""
+    rows = order[labels[order] >= 0]
+    if len(rows) < size:
+        raise ValueError(
+            f"Asked for {size} labeled images, but only {len(rows)} are there."
+        )
+    rank = np.empty(len(rows), np.int64)
+    for c in np.unique(labels[rows]):
+        members = np.flatnonzero(labels[rows] == c)
+        rank[members] = np.arange(len(members))
+    return rows, rank
+
+
+def _names(classes, class_names):
+    shown = [class_names[c] if class_names else str(c) for c in classes[:5]]
+    more = ["..."] if len(classes) > 5 else []
+    return f"class {', '.join(shown + more)}"
+
+
+def _image_name(images, row):
+    if images.ids is None:
+        return f"row {row}"
+    return images.ids[row].decode("utf-8", "replace")

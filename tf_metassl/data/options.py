@@ -1,0 +1,130 @@
+"""The settings of a dataset, one field per flag. Imports no TensorFlow."""
+
+import dataclasses
+import os
+import pathlib
+
+from tf_metassl.hyperparameters import knob
+
+# The keys of `tf_metassl.data.sources.SOURCES`, for flags that are defined
+# before TensorFlow is imported.
+DATASETS = (
+    "digits",
+    "cifar10",
+    "cifar100",
+    "svhn_cropped",
+    "stl10",
+    "fashion_mnist",
+    "mnist",
+    "imagenet2012",
+    "imagenet2012_subset/10pct",
+    "folder",
+    "csv",
+)
+
+LABEL_SPLITS = ("balanced", "proportional", "first")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+    """Where the images of a dataset are and how they are read."""
+
+    data_dir: str = knob(
+        "",
+        "Folder of datasets prepared by tensorflow-datasets. Empty = its own "
+        "default.",
+    )
+    manual_dir: str = knob(
+        "",
+        "Folder of archives that were downloaded by hand, from which a dataset "
+        "is prepared. Empty = downloads/manual in --data_dir.",
+    )
+    labeled_dir: str = knob(
+        "",
+        "--dataset=folder: the labeled images, in one sub-folder per class.",
+    )
+    unlabeled_dir: str = knob(
+        "",
+        "--dataset=folder: unlabeled images, in any sub-folders. Empty = the "
+        "labeled images beyond --num_labeled.",
+    )
+    validation_dir: str = knob(
+        "",
+        "--dataset=folder: validation images, in the same sub-folders as "
+        "--labeled_dir. Empty = --num_validation of the labeled images.",
+    )
+    test_dir: str = knob(
+        "",
+        "--dataset=folder: test images, in the same sub-folders as "
+        "--labeled_dir. Empty = --test_fraction of the labeled images.",
+    )
+    manifest: str = knob(
+        "",
+        "--dataset=csv: a file with the columns path (relative to the file), "
+        "label (empty = unlabeled) and split (train, validation, test or "
+        "unlabeled; empty = train).",
+    )
+    test_fraction: float = knob(
+        0.2,
+        "Share of each class's labeled images that is held out for testing "
+        "where folder or csv name no test images.",
+        minimum=0.0,
+        maximum=0.9,
+    )
+    channels: int = knob(
+        0,
+        "3 = colour, 1 = grey, 0 = as published (folder and csv: colour).",
+        choices=(0, 1, 3),
+    )
+    image_size: int = knob(
+        0,
+        "Height and width of the images: the shorter side is resized, the "
+        "centre cut out. 0 = as published (imagenet: 224; folder and csv: the "
+        "size that all images share).",
+        minimum=0,
+    )
+    max_bad_fraction: float = knob(
+        0.01,
+        "folder and csv: a larger share of unusable image files stops the run.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    cache_dir: str = knob(
+        "",
+        "Where decoded images are kept. Empty = ~/.cache/tf_metassl.",
+    )
+    cache_gib: float = knob(
+        4.0,
+        "Decoded images up to this many GiB are held in memory, more are read "
+        "from --cache_dir as they are needed.",
+        minimum=0.0,
+    )
+    svhn_extra: bool = knob(
+        False, "svhn_cropped: use its extra split as unlabeled images."
+    )
+    stl10_fold: int = knob(
+        -1,
+        "stl10: take the labeled images from this one of the 10 official folds "
+        "of 1,000. -1 = from all 5,000.",
+        minimum=-1,
+        maximum=9,
+    )
+    label_split: str = knob(
+        "balanced",
+        "Which training images are the labeled ones. balanced: as many of each "
+        "class; proportional: by class frequency; first: the first ones in the "
+        "published order.",
+        choices=LABEL_SPLITS,
+    )
+
+
+def cache_folder(options):
+    """The folder of decoded images, a `pathlib.Path`.
+
+    Args:
+        options: a `DataOptions`.
+    """
+    if options.cache_dir:
+        return pathlib.Path(options.cache_dir).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return pathlib.Path(base).expanduser() / "tf_metassl"

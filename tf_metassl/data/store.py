@@ -1,0 +1,483 @@
+"""Images with random access, in memory or in a file on disk.
+
+Images are decoded once, into a folder of the cache:
+
+    <name>.u8       the pixels of all images, `[N, H, W, C]` uint8
+    <name>.npz      their labels, ids, content hashes and order
+    manifest.json   what the folder was made from, and the SHA-256 of its files
+
+Such a folder is written aside, checked and renamed, so that it is either whole
+or not there, whoever else builds it at the same time.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import sys
+import time
+import uuid
+
+import numpy as np
+import tensorflow as tf
+
+from tf_metassl.contract import DatasetInfo
+
+try:
+    import fcntl
+except ImportError:  # Windows.
+    fcntl = None
+
+# Smaller arrays are gathered from by TensorFlow, others by NumPy: TensorFlow is
+# some 0.2 ms a batch faster, but copies the whole array, about 1 s a GiB, for
+# every iterator.
+_TENSOR_BYTES = 2**28
+
+_MANIFEST = "manifest.json"
+_CHECKED = "checked.json"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Images:
+    """Images with random access.
+
+    Attributes:
+        pixels: `[M, H, W, C]` uint8, an array or a `np.memmap`.
+        labels: `[N]` int32; -1 where the label is unknown.
+        rows: `[N]` int64, where in `pixels` each image is; None: M = N, in
+            this order.
+        ids: `[N]` bytes, the name of each image; None if they have none.
+        hashes: `[N]` uint64, see `content_hashes`; None if not known yet.
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    rows: np.ndarray | None = None
+    ids: np.ndarray | None = None
+    hashes: np.ndarray | None = None
+
+    def __post_init__(self):
+        if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4:
+            raise ValueError(
+                "pixels: expected uint8 [N, H, W, C], got "
+                f"{self.pixels.dtype} {self.pixels.shape}."
+            )
+        size = (len(self.pixels if self.rows is None else self.rows),)
+        for name in ("labels", "ids", "hashes"):
+            values = getattr(self, name)
+            if values is not None and values.shape != size:
+                raise ValueError(
+                    f"{name}: expected shape {size}, got {values.shape}."
+                )
+
+    def __len__(self):
+        return len(self.labels)
+
+    @property
+    def shape(self):
+        """Height, width and channels of every image."""
+        return self.pixels.shape[1:]
+
+    @property
+    def images(self):
+        """All images, `[N, H, W, C]` uint8, read into memory."""
+        return self.read(np.arange(len(self)))
+
+    def read(self, index):
+        """The images at `index`.
+
+        Args:
+            index: `[n]` integers.
+
+        Returns:
+            `[n, H, W, C]` uint8 array, a copy.
+        """
+        if self.rows is not None:
+            index = self.rows[index]
+        return np.asarray(self.pixels[index])
+
+    def take(self, index):
+        """The images at `index` as `Images` of their own.
+
+        Args:
+            index: `[n]` integers.
+        """
+        index = np.asarray(index)
+        others = {
+            name: None if values is None else values[index]
+            for name, values in (
+                ("labels", self.labels),
+                ("ids", self.ids),
+                ("hashes", self.hashes),
+            )
+        }
+        if isinstance(self.pixels, np.memmap):
+            rows = index if self.rows is None else self.rows[index]
+            return Images(self.pixels, rows=rows, **others)
+        return Images(self.read(index), **others)
+
+    def gather(self, index):
+        """The images at `index` as a tensor; also inside `tf.data` maps.
+
+        Args:
+            index: `[n]` int64 tensor.
+
+        Returns:
+            `[n, H, W, C]` uint8 tensor.
+        """
+        index = tf.convert_to_tensor(index)
+        if self._in_tensor:
+            if self._row_tensor is not None:
+                index = tf.gather(self._row_tensor, index)
+            images = tf.gather(self._pixel_tensor, index)
+        else:
+            images = tf.numpy_function(
+                self.read, [index], tf.uint8, stateful=False
+            )
+        images.set_shape([index.shape[0], *self.shape])
+        return images
+
+    def content_hashes(self, index):
+        """Hashes of the pixels of the images at `index`.
+
+        Args:
+            index: `[n]` integers.
+
+        Returns:
+            `[n]` uint64; equal for equal pixels.
+        """
+        index = np.asarray(index)
+        if self.hashes is not None:
+            return self.hashes[index]
+        result = np.empty(len(index), np.uint64)
+        for start in range(0, len(index), 1024):
+            part = slice(start, start + 1024)
+            result[part] = hash_pixels(self.read(index[part]))
+        return result
+
+    @property
+    def _in_tensor(self):
+        mapped = isinstance(self.pixels, np.memmap)
+        return not mapped and self.pixels.nbytes <= _TENSOR_BYTES
+
+    @functools.cached_property
+    def _pixel_tensor(self):
+        return _eager_tensor(self.pixels)
+
+    @functools.cached_property
+    def _row_tensor(self):
+        return None if self.rows is None else _eager_tensor(self.rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A dataset: what it is, and its images for training and for testing.
+
+    Attributes:
+        info: names and shapes.
+        train: everything that training, labeled, unlabeled or validation,
+            may be taken from. Images with label -1 are always unlabeled.
+        test: never touched before the final evaluation.
+        weak_policy: name of the weak augmentation that suits the images.
+        strong_policy: name of the strong one.
+        description: what there is to know about the images, in sentences;
+            may be empty.
+        labeled_rows: rows of `train` that labeled images are taken from; None
+            for all with a label.
+        validation_rows: rows of `train` that are the validation images; None
+            if some have to be held out.
+    """
+
+    info: DatasetInfo
+    train: Images
+    test: Images
+    weak_policy: str
+    strong_policy: str
+    description: str = ""
+    labeled_rows: np.ndarray | None = None
+    validation_rows: np.ndarray | None = None
+
+
+def hash_pixels(images):
+    """A 64-bit hash of each image's pixels.
+
+    Args:
+        images: `[n, H, W, C]` uint8 array.
+
+    Returns:
+        `[n]` uint64.
+    """
+    digests = [
+        hashlib.blake2b(np.ascontiguousarray(image), digest_size=8).digest()
+        for image in images
+    ]
+    return np.frombuffer(b"".join(digests), np.uint64)
+
+
+def write(folder, name, batches, *, sort_by_id=False):
+    """Writes images that `read` gives back, while they are being decoded.
+
+    Args:
+        folder: an existing folder.
+        name: of the files.
+        batches: iterable of `(images [n, H, W, C] uint8, labels [n], ids)`,
+            with `n` bytes objects as ids.
+        sort_by_id: whether the order is that of the ids, images without a
+            label last, not that of writing.
+    """
+    labels, ids, hashes, shape = [], [], [], (0, 0, 0)
+    with (pathlib.Path(folder) / f"{name}.u8").open("wb") as file:
+        for images, batch_labels, batch_ids in batches:
+            file.write(np.ascontiguousarray(images, np.uint8).data)
+            shape = images.shape[1:]
+            labels.extend(batch_labels)
+            ids.extend(batch_ids)
+            hashes.append(hash_pixels(images))
+    rows = np.arange(len(ids))
+    ids, labels = np.array(ids, np.bytes_), np.array(labels, np.int32)
+    if sort_by_id:
+        rows = np.lexsort((ids, labels < 0))
+    np.savez(
+        pathlib.Path(folder) / f"{name}.npz",
+        shape=np.array([len(ids), *shape], np.int64),
+        rows=rows,
+        labels=labels[rows],
+        ids=ids[rows],
+        hashes=np.concatenate([*hashes, np.empty(0, np.uint64)])[rows],
+    )
+
+
+def read(folder, names, cache_gib):
+    """Reads what `write` has written.
+
+    Args:
+        folder: as for `write`.
+        names: of the files.
+        cache_gib: if the pixels of all of them together are larger, in GiB,
+            they are not read now but each when it is needed.
+
+    Returns:
+        A list of `Images`.
+    """
+    paths = [pathlib.Path(folder) / f"{name}.u8" for name in names]
+    in_memory = sum(p.stat().st_size for p in paths) <= cache_gib * 2**30
+    return [_read_one(path, in_memory) for path in paths]
+
+
+def _read_one(path, in_memory):
+    with np.load(path.with_suffix(".npz")) as file:
+        values = dict(file)
+    shape, rows = tuple(values.pop("shape")), values.pop("rows")
+    if in_memory or not shape[0]:  # An empty file cannot be mapped.
+        pixels = np.fromfile(path, np.uint8).reshape(shape)
+    else:
+        pixels = np.memmap(path, np.uint8, "r", shape=shape)
+    if np.array_equal(rows, np.arange(len(rows))):
+        rows = None
+    return Images(pixels, rows=rows, **values)
+
+
+def cached(cache_dir, name, *, settings, fingerprint, build):
+    """The folder of decoded images, built unless it is there and whole.
+
+    Of processes that start together one builds, while the others wait and use
+    what it has built.
+
+    Args:
+        cache_dir: the folder of all decoded images.
+        name: of the dataset.
+        settings: JSON-ready dict; every value of it has a folder of its own.
+        fingerprint: string that changes when the original images change; the
+            folder is built anew then.
+        build: function of a path, writes files into the folder there.
+
+    Returns:
+        A `pathlib.Path`.
+
+    Raises:
+        ValueError: if the cache cannot be written; whatever `build` raises.
+    """
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    label = name.replace("/", "-")
+    folder = pathlib.Path(cache_dir) / f"{label}-{key.hexdigest()[:16]}"
+    try:
+        # Without the lock first: a finished cache may be read-only.
+        if not _problem(folder, fingerprint):
+            return folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with lock(folder.with_name(folder.name + ".lock")) as held:
+            problem = _problem(folder, fingerprint)
+            if problem:
+                if folder.exists():
+                    _say(f"{folder}: {problem}; building it again.")
+                if held:
+                    _remove_rests(folder)
+                _say(f"Decoding the images of {name} once, into {folder}")
+                _build(folder, settings, fingerprint, build)
+    except OSError as error:
+        raise ValueError(
+            f"The decoded images of {name} cannot be kept in {folder}: "
+            f"{error.strerror or error}. Set --cache_dir to a folder with "
+            "enough space that can be written."
+        ) from error
+    return folder
+
+
+@contextlib.contextmanager
+def lock(path, timeout=6 * 3600):
+    """Keeps other processes out of the block; a dead one's lock is void.
+
+    Args:
+        path: of the lock file, which stays.
+        timeout: seconds after which the block is entered nevertheless, for
+            file systems whose locks cannot be trusted.
+
+    Yields:
+        Whether the lock is held.
+    """
+    if fcntl is None:
+        yield False
+        return
+    with open(path, "wb") as file:
+        deadline = time.monotonic() + timeout
+        held, said = _try_lock(file), False
+        while held is None and time.monotonic() < deadline:
+            if not said:
+                _say(f"Waiting for another process, which holds {path}")
+            said = True
+            time.sleep(0.1)
+            held = _try_lock(file)
+        # Closing the file releases the lock.
+        yield bool(held)
+
+
+def _try_lock(file):
+    """True: locked; None: somebody else has locked it; False: no locks here."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return None
+    except OSError:
+        return False
+
+
+def _eager_tensor(array):
+    """A tensor outside of any graph, which graphs capture, not contain."""
+    with tf.init_scope(), tf.device("CPU"):
+        return tf.constant(array)
+
+
+def _say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def _remove_rests(folder):
+    """Removes what builds that were killed have left; needs the lock."""
+    for rest in folder.parent.glob(f"{folder.name}.*.tmp"):
+        shutil.rmtree(rest, ignore_errors=True)
+
+
+def _build(folder, settings, fingerprint, build):
+    aside = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+    aside.mkdir()
+    try:
+        build(aside)
+        sums = {path.name: _sha256(path) for path in sorted(aside.iterdir())}
+        manifest = {
+            "settings": settings,
+            "fingerprint": fingerprint,
+            "sha256": sums,
+        }
+        (aside / _MANIFEST).write_text(json.dumps(manifest, indent=1))
+        _remember(aside, sums)
+        for path in (*aside.iterdir(), aside):
+            _sync(path)
+        _put_in_place(aside, folder, fingerprint)
+        _sync(folder.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _put_in_place(aside, folder, fingerprint):
+    """Renames `aside` to `folder`, unless a whole one has appeared there."""
+    for _ in range(10):
+        try:
+            aside.rename(folder)
+            return
+        except OSError:
+            if not folder.exists():
+                raise
+        if not _problem(folder, fingerprint):
+            return
+        old = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.old")
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(old)
+            shutil.rmtree(old, ignore_errors=True)
+    raise OSError(f"{folder} is replaced by other processes all the time")
+
+
+def _problem(folder, fingerprint):
+    """Why the folder cannot be used as it is; None if it can."""
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text())
+        if manifest["fingerprint"] != fingerprint:
+            return "the original images have changed"
+        sums = manifest["sha256"]
+        # A checksum is not taken again while size and times are the same:
+        # reading all of ImageNet takes minutes.
+        if _remembered(folder) == _stamps(folder, sums):
+            return None
+        for name, expected in sums.items():
+            if _sha256(folder / name) != expected:
+                return f"{name} has a wrong checksum"
+    except FileNotFoundError as error:
+        return f"{pathlib.Path(error.filename).name} is missing"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"{_MANIFEST} is damaged"
+    _remember(folder, sums)
+    return None
+
+
+def _stamps(folder, names):
+    stats = {name: (folder / name).stat() for name in names}
+    return {
+        name: [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+        for name, stat in stats.items()
+    }
+
+
+def _remember(folder, names):
+    """Notes down that the checksums of the files are right."""
+    path = folder / _CHECKED
+    aside = path.with_suffix(f".{uuid.uuid4().hex[:8]}")
+    # Without the note, as in a read-only cache, they are taken again.
+    with contextlib.suppress(OSError):
+        aside.write_text(json.dumps(_stamps(folder, names)))
+        aside.replace(path)
+
+
+def _remembered(folder):
+    try:
+        return json.loads((folder / _CHECKED).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _sha256(path):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path):
+    if os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,409 @@
+"""The public datasets, as tensorflow-datasets prepares and stores them.
+
+Prepared data is read with no network. Data that is not prepared is prepared
+from archives that were downloaded by hand; only if those are missing as well,
+one short attempt is made to reach the server they come from.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+import threading
+import urllib.error
+import urllib.request
+
+import numpy as np
+import tensorflow as tf
+
+from tf_metassl.contract import DatasetInfo
+from tf_metassl.data import options as options_lib
+from tf_metassl.data import store
+
+_CONNECT_SECONDS = 5.0
+_IMAGENET_TARS = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
+_IMAGENET_LIST = "10percent.txt"
+_STL10_FOLDS = "fold_indices.txt"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Dataset:
+    """What is particular about a dataset.
+
+    Attributes:
+        weak_policy: see `store.Source`.
+        strong_policy: see `store.Source`.
+        test: name of the split with the test images.
+        unlabeled: name of a split without labels.
+        key: feature that sorts the images into their published order; without
+            it, they were numbered in that order when they were prepared.
+        image_size: height and width if `--image_size` is 0; 0 = as published.
+        archives: what has to be downloaded by hand; empty: there are links to
+            all archives.
+    """
+
+    weak_policy: str = "flip_crop"
+    strong_policy: str = "fixmatch"
+    test: str = "test"
+    unlabeled: str | None = None
+    key: str = ""
+    image_size: int = 0
+    archives: tuple[str, ...] = ()
+
+
+_IMAGENET = _Dataset(
+    test="validation",
+    key="file_name",
+    image_size=224,
+    archives=_IMAGENET_TARS,
+)
+_DATASETS = {
+    "cifar10": _Dataset(key="id"),
+    "cifar100": _Dataset(key="id"),
+    "svhn_cropped": _Dataset(weak_policy="crop", key="id"),
+    "stl10": _Dataset(unlabeled="unlabelled"),
+    "fashion_mnist": _Dataset(),
+    "mnist": _Dataset(weak_policy="affine", strong_policy="affine_digits"),
+    "imagenet2012": _IMAGENET,
+    "imagenet2012_subset/10pct": dataclasses.replace(
+        _IMAGENET, archives=(*_IMAGENET_TARS, _IMAGENET_LIST)
+    ),
+}
+
+
+def load(name, options, run_dir=None):
+    """Loads a dataset of tensorflow-datasets in its published order.
+
+    Args:
+        name: of the dataset there.
+        options: a `DataOptions`.
+        run_dir: not used.
+
+    Returns:
+        A `Source`.
+
+    Raises:
+        ValueError: if the data is not there and cannot be fetched, is damaged,
+            or does not fit the options; the message says what to do.
+    """
+    del run_dir
+    dataset = _DATASETS[name]
+    if name == "svhn_cropped" and options.svhn_extra:
+        dataset = dataclasses.replace(dataset, unlabeled="extra")
+    builder = _prepared(name, dataset, options)
+    shape = _image_shape(name, dataset, builder, options)
+    splits = [s for s in ("train", dataset.unlabeled, dataset.test) if s]
+    for split in splits:
+        if split not in builder.info.splits:
+            raise ValueError(
+                f"--dataset={name}: {builder.data_dir} has no split {split!r}; "
+                "prepare it again with all splits, or set another --data_dir."
+            )
+
+    def build(folder):
+        train = [s for s in splits if s != dataset.test]
+        batches = (
+            batch
+            for split in train
+            for batch in _batches(builder, split, dataset, shape)
+        )
+        store.write(folder, "train", batches, sort_by_id=True)
+        batches = _batches(builder, dataset.test, dataset, shape)
+        store.write(folder, "test", batches, sort_by_id=True)
+
+    cache = store.cached(
+        options_lib.cache_folder(options),
+        name,
+        settings={
+            "data": str(builder.data_dir),
+            "splits": splits,
+            "shape": list(shape),
+        },
+        fingerprint=_fingerprint(builder.data_dir),
+        build=build,
+    )
+    train, test = store.read(cache, ("train", "test"), options.cache_gib)
+    return store.Source(
+        info=DatasetInfo(
+            name=name,
+            class_names=tuple(builder.info.features["label"].names),
+            image_shape=shape,
+        ),
+        train=train,
+        test=test,
+        weak_policy=dataset.weak_policy,
+        strong_policy=dataset.strong_policy,
+        description=f"{builder.info.full_name} from {builder.data_dir}",
+        labeled_rows=_labeled_rows(name, train, options),
+    )
+
+
+# Reading.
+
+
+def _image_shape(name, dataset, builder, options):
+    height, width, channels = builder.info.features["image"].shape
+    size = options.image_size or dataset.image_size
+    if size and height and size > min(height, width):
+        raise ValueError(
+            f"--image_size={size} is larger than the {height}x{width} images "
+            f"of --dataset={name}: lower it."
+        )
+    return (size or height, size or width, options.channels or channels)
+
+
+def _batches(builder, split, dataset, shape):
+    """Yields `(images, labels, ids)`; sorted by id they are as published."""
+    import tensorflow_datasets as tfds
+
+    def fit(example):
+        return {**example, "image": _fit(example["image"], shape)}
+
+    # One file after the other, so that the position tells the number.
+    config = tfds.ReadConfig(interleave_cycle_length=1)
+    images = builder.as_dataset(
+        split=split, shuffle_files=False, read_config=config
+    )
+    images = images.map(fit, tf.data.AUTOTUNE).batch(256)
+    count = builder.info.splits[split].num_examples
+    has_key = dataset.key in builder.info.features
+    if not has_key:
+        numbers = _published_numbers(builder, split, count)
+    start = 0
+    try:
+        for batch in images.as_numpy_iterator():
+            size = len(batch["image"])
+            labels = batch["label"]
+            if split == dataset.unlabeled:
+                labels = np.full(size, -1)
+            if has_key:
+                ids = batch[dataset.key]
+            else:
+                part = numbers[start : start + size]
+                ids = [f"{split}_{number:06d}".encode() for number in part]
+            yield batch["image"], labels, ids
+            start += size
+    except tf.errors.OpError as error:
+        raise _damaged(builder, split, error.message) from error
+    if start != count:
+        raise _damaged(builder, split, f"{start} images instead of {count}")
+
+
+def _fit(image, shape):
+    """Shorter side to the size, centre cut out, channels as wanted."""
+    height, width, channels = shape
+    if image.shape[2] != channels:
+        to_grey = channels == 1
+        convert = (
+            tf.image.rgb_to_grayscale if to_grey else tf.image.grayscale_to_rgb
+        )
+        image = convert(image)
+    if image.shape[:2] != (height, width):
+        sides = tf.cast(tf.shape(image)[:2], tf.float32)
+        factor = tf.cast(height, tf.float32) / tf.reduce_min(sides)
+        sides = tf.cast(tf.round(sides * factor), tf.int32)
+        resized = tf.image.resize(image, sides, antialias=True)
+        top, left = (sides[0] - height) // 2, (sides[1] - width) // 2
+        resized = resized[top : top + height, left : left + width]
+        image = tf.cast(tf.round(resized), tf.uint8)
+    return tf.ensure_shape(image, shape)
+
+
+def _published_numbers(builder, split, count):
+    """The number that each stored image had when it was prepared.
+
+    Images are stored in the order of a hash of their number.
+    """
+    from tensorflow_datasets.core import hashing
+
+    if builder.info.disable_shuffling:
+        return range(count)
+    hasher = hashing.Hasher(split)
+    return sorted(range(count), key=hasher.hash_key)
+
+
+def _fingerprint(folder):
+    """Changes when a file of a prepared dataset does."""
+    files = sorted(pathlib.Path(folder).iterdir())
+    stats = [(path.name, path.stat()) for path in files]
+    text = repr([(name, s.st_size, s.st_mtime_ns) for name, s in stats])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _damaged(builder, split, problem):
+    return ValueError(
+        f"{builder.data_dir} is damaged (split {split}: {problem}). Remove it "
+        "and prepare it again, or set another --data_dir."
+    )
+
+
+# Labeled parts that a dataset prescribes.
+
+
+def _labeled_rows(name, train, options):
+    if name == "imagenet2012":
+        names = np.array(_imagenet_names(options), np.bytes_)
+        return np.flatnonzero(np.isin(train.ids, names))
+    if name == "stl10" and options.stl10_fold >= 0:
+        return _stl10_fold(options)
+    return None
+
+
+def _imagenet_names(options):
+    """File names of the 10 % of ImageNet whose labels are used."""
+    import tensorflow_datasets as tfds
+
+    path = _find(_IMAGENET_LIST, options)
+    if path:
+        return path.read_text().split()
+    builder = tfds.builder(
+        "imagenet2012_subset/10pct", data_dir=_data_dir(options)
+    )
+    if not builder.is_prepared():
+        raise ValueError(
+            "--dataset=imagenet2012 takes its labeled images from a list: put "
+            f"{_IMAGENET_LIST} (github.com/google-research/simclr, folder "
+            f"imagenet_subsets) into {_manual_dir(options)} or set "
+            "--manual_dir to its folder."
+        )
+    skip = {"image": tfds.decode.SkipDecoding()}
+    images = builder.as_dataset(split="train", decoders=skip)
+    return [e["file_name"].decode() for e in images.as_numpy_iterator()]
+
+
+def _stl10_fold(options):
+    path = _find(_STL10_FOLDS, options)
+    if not path:
+        raise ValueError(
+            f"--stl10_fold={options.stl10_fold} needs {_STL10_FOLDS}, which is "
+            "in stl10_binary.tar.gz (ai.stanford.edu/~acoates/stl10): put it "
+            f"into {_manual_dir(options)} or set --manual_dir to its folder."
+        )
+    lines = path.read_text().strip().splitlines()
+    if options.stl10_fold >= len(lines):
+        raise ValueError(
+            f"--stl10_fold={options.stl10_fold}, but {path} has only "
+            f"{len(lines)} lines."
+        )
+    return np.array(lines[options.stl10_fold].split(), np.int64)
+
+
+# Preparing.
+
+
+def _prepared(name, dataset, options):
+    """A builder of tensorflow-datasets whose data is there."""
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder(name, data_dir=_data_dir(options))
+    if builder.is_prepared():
+        return builder
+    # Another version than this tensorflow-datasets would prepare.
+    folder = pathlib.Path(builder.data_dir)
+    others = sorted(folder.parent.glob("*/dataset_info.json"))
+    if others:
+        return tfds.builder_from_directory(others[-1].parent)
+    _check_archives(name, dataset, builder, options)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with store.lock(folder.with_name(folder.name + ".lock")):
+        try:
+            builder.download_and_prepare(
+                download_dir=_download_dir(options),
+                download_config=tfds.download.DownloadConfig(
+                    manual_dir=_manual_dir(options)
+                ),
+            )
+        except Exception as error:  # Of many kinds, from many libraries.
+            raise ValueError(
+                f"--dataset={name} could not be prepared in {folder}: {error}"
+            ) from error
+    return builder
+
+
+def _check_archives(name, dataset, builder, options):
+    """Raises ValueError if an archive is missing and cannot be fetched."""
+    missing = {}
+    for url, info in builder.url_infos.items():
+        file_name = info.filename or url.rsplit("/", 1)[-1]
+        wanted = not dataset.archives or file_name in dataset.archives
+        if wanted and not _is_there(name, url, info, file_name, options):
+            missing[file_name] = url
+    if not missing:
+        return
+    if dataset.archives:
+        reason = "some of them are for registered users only"
+    else:
+        reason = _unreachable(next(iter(missing.values())))
+        if not reason:
+            return
+    listing = "\n".join(f"  {n}  from {url}" for n, url in missing.items())
+    raise ValueError(
+        f"--dataset={name} is not prepared in {builder.data_dir}, and these "
+        f"archives of it are missing ({reason}):\n{listing}\nPut them into "
+        f"{_manual_dir(options)} (--manual_dir), or copy a folder that "
+        "tensorflow-datasets has prepared elsewhere and set --data_dir to the "
+        "folder that contains it."
+    )
+
+
+def _is_there(name, url, info, file_name, options):
+    from tensorflow_datasets.core.download import resource
+
+    cached_name = resource.get_dl_fname(url, info.checksum)
+    downloads = _download_dir(options)
+    places = (
+        _manual_dir(options) / file_name,
+        downloads / name.split("/")[0] / cached_name,
+        downloads / cached_name,
+    )
+    return any(place.exists() for place in places)
+
+
+def _unreachable(url, seconds=None):
+    """Why `url` cannot be reached, found out in seconds; None if it can."""
+    seconds = seconds or _CONNECT_SECONDS
+    answers = []
+
+    def ask():
+        request = urllib.request.Request(url, method="HEAD")
+        try:
+            urllib.request.urlopen(request, timeout=seconds).close()
+            answers.append(None)
+        except urllib.error.HTTPError as error:
+            error.close()
+            answers.append(None)  # A server that refuses is a server.
+        except Exception as error:
+            answers.append(getattr(error, "reason", None) or error)
+
+    # Looking up a name has no timeout of its own.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    host = urllib.request.Request(url).host
+    if not answers:
+        return f"{host} does not answer within {seconds:g} seconds"
+    return answers[0] and f"{host} cannot be reached: {answers[0]}"
+
+
+def _data_dir(options):
+    import tensorflow_datasets as tfds
+
+    default = tfds.core.constants.DATA_DIR
+    return pathlib.Path(options.data_dir or default).expanduser().absolute()
+
+
+def _download_dir(options):
+    return _data_dir(options) / "downloads"
+
+
+def _manual_dir(options):
+    if options.manual_dir:
+        return pathlib.Path(options.manual_dir).expanduser()
+    return _download_dir(options) / "manual"
+
+
+def _find(file_name, options):
+    """A small file beside the archives; None if it is nowhere."""
+    places = (_manual_dir(options), _data_dir(options))
+    extracted = _download_dir(options).glob(f"extracted/*/*/{file_name}")
+    paths = [place / file_name for place in places] + sorted(extracted)
+    return next((path for path in paths if path.is_file()), None)
