@@ -122,9 +122,20 @@ def test_evaluate_prints_the_same_numbers_again(finished):
 
 
 SERVE = """
-import sys, numpy as np, tensorflow as tf
+import sys
+
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, *arguments):
+        if name.split(".")[0] in ("keras", "tf_metassl"):
+            return None
+        return self.finder.find_spec(name, *arguments)
+
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
+import numpy as np, tensorflow as tf
 served = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
-assert not any(m.split(".")[0] in ("keras", "tf_metassl") for m in sys.modules)
 result = served(image=tf.constant(np.load(sys.argv[2])))
 np.savez(sys.argv[3], **{k: v.numpy() for k, v in result.items()})
 """
@@ -204,7 +215,7 @@ def test_evaluating_an_unfinished_run_says_what_to_do(tmp_path):
     config.save(config.resolve({"algo": "supervised"}), tmp_path)
     done = run("evaluate", f"--run_dir={tmp_path}", check=False)
     assert done.returncode == 1
-    assert "finished 0 of 1000 steps" in done.stderr
+    assert "finished 0 of 600 steps" in done.stderr
     assert "Traceback" not in done.stderr
 
 

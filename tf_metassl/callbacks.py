@@ -100,11 +100,12 @@ class Recorder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """See `keras.callbacks.Callback`."""
         del epoch
-        step = int(self.model.step)
+        step = self.model.finished_steps
         shown = self._first_step + step
         seconds = self._seconds + time.monotonic() - self._started
         train = {name: float(value) for name, value in (logs or {}).items()}
-        train["learning_rate"] = float(self.model.optimizer.learning_rate)
+        rate = tf.convert_to_tensor(self.model.optimizer.learning_rate)
+        train["learning_rate"] = float(rate)
         validation = self._evaluate()
         for split, values in (("train", train), ("validation", validation)):
             self._metrics_file.write(
@@ -146,9 +147,10 @@ class DivergenceGuard(keras.callbacks.Callback):
         del batch
         loss = float(logs["loss"])
         if not math.isfinite(loss):
+            step = self.model.finished_steps
             raise TrainingDivergedError(
-                f"The loss became {loss} at step {int(self.model.step)}. The "
-                "last checkpoint is intact. Lower --learning_rate, raise "
+                f"The loss became {loss} at step {step}. The last checkpoint "
+                "is intact. Lower --learning_rate, raise "
                 "--warmup_steps or set --gradient_clip_norm."
             )
 
@@ -194,7 +196,7 @@ class Progress(keras.callbacks.Callback):
         """See `keras.callbacks.Callback`."""
         del epoch, logs
         self._begin = time.monotonic()
-        self._begin_step = int(self.model.step)
+        self._begin_step = self.model.finished_steps
 
     def on_train_batch_end(self, batch, logs=None):
         """See `keras.callbacks.Callback`."""
@@ -212,7 +214,7 @@ class Progress(keras.callbacks.Callback):
         del epoch
         if not self._verbose:
             return
-        step = int(self.model.step)
+        step = self.model.finished_steps
         left = int((self._num_steps - step) / self._speed)
         line = f"step {step}/{self._num_steps}  "
         line += f"{left // 60}:{left % 60:02d} left  {self._line(logs)}"

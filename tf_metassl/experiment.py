@@ -364,6 +364,7 @@ def run_stage(
             experiment.training_data(algorithm, step, stage.name),
             epochs=count,
             steps_per_epoch=length,
+            shuffle=False,
             callbacks=[callbacks.DivergenceGuard(), recorder, shown],
             verbose=0,
         )

@@ -34,6 +34,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         self.wait_steps = wait_steps
 
     def __call__(self, step):
+        """The rate at `step`, a float32 scalar."""
         step = tf.cast(step, tf.float32) - self.wait_steps
         length = self.num_steps - self.wait_steps - self.warmup_steps
         progress = tf.clip_by_value(

@@ -48,7 +48,12 @@ local_repository(name = "platforms", path = "/usr/share/bazel/tools/platforms")
 new_local_repository(
     name = "remote_coverage_tools",
     path = "$copy/rules_cc",
-    build_file_content = "filegroup(name = 'coverage_report_generator', visibility = ['//visibility:public'])",
+    build_file_content = """
+filegroup(
+    name = "coverage_report_generator",
+    visibility = ["//visibility:public"],
+)
+""",
 )
 END
 # The Python of the environment is the first one on PATH.

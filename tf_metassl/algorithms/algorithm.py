@@ -114,6 +114,11 @@ class Algorithm(keras.Model):
         return self.optimizer.iterations.value
 
     @property
+    def finished_steps(self):
+        """The number of finished training steps, outside of a step."""
+        return int(self.step.numpy())
+
+    @property
     def num_replicas(self):
         """The number of replicas that share the global batch."""
         return self.distribute_strategy.num_replicas_in_sync

@@ -44,8 +44,9 @@ def split(
 ):
     """Splits training rows, the same way for the same seed.
 
-    The validation rows are class-balanced and do not depend on `split_seed`,
-    so that runs which differ in it are chosen by the same images.
+    The validation rows are class-balanced, as far as that leaves each class
+    half of its images. They do not depend on `split_seed`, so that runs which
+    differ in it are chosen by the same images.
 
     Args:
         labels: `[N]` true labels, -1 where unknown.
@@ -93,13 +94,8 @@ def split(
     if label_split == "first" and num_labeled:
         labeled = np.flatnonzero(can_label)[:num_labeled]
     if validation_rows is None:
-        may_validate = known & ~_inside(labels, labeled)
-        others = may_validate & ~_inside(labels, labeled_rows)
-        if np.count_nonzero(others) >= num_validation:
-            may_validate = others
-        order = np.random.default_rng(2007).permutation(len(labels))
-        validation = balanced_subset(
-            np.where(may_validate, labels, -1), order, num_validation
+        validation = _hold_out(
+            np.where(known, labels, -1), num_validation, labeled, labeled_rows
         )
     else:
         validation = np.asarray(validation_rows)
@@ -279,6 +275,31 @@ def save_ids(source, splits, path):
         lines.append(f"{row}\t{name}\t{_image_name(source.train, row)}")
     text = "\n".join(lines) + "\n"
     pathlib.Path(path).write_text(text, encoding="utf-8")
+
+
+def _hold_out(labels, size, labeled, labeled_rows):
+    """Chooses validation rows, none of which are in `labeled`.
+
+    Takes the first of these that are enough: rows outside of `labeled_rows`,
+    half of each class, all of each class but one.
+    """
+    order = np.random.default_rng(2007).permutation(len(labels))
+    if labeled is None:
+        rows, rank = _ranked(labels, order, 0)
+        num_images = np.bincount(labels[rows])[labels[rows]]
+        choices = [rows[rank < num_images // 2], rows[rank < num_images - 1]]
+    else:
+        choices = [np.flatnonzero((labels >= 0) & ~_inside(labels, labeled))]
+    if labeled_rows is not None:
+        choices.insert(0, np.setdiff1d(choices[-1], labeled_rows))
+    for rows in choices:
+        if len(rows) >= size:
+            allowed = np.where(_inside(labels, rows), labels, -1)
+            return balanced_subset(allowed, order, size)
+    raise ValueError(
+        f"--num_validation={size} leaves some classes no image that can be "
+        "labeled: lower it."
+    )
 
 
 def _inside(labels, rows, default=False):

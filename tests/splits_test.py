@@ -1,0 +1,245 @@
+"""Which images are labeled, unlabeled and held out; duplicates; id lists."""
+
+import numpy as np
+import pytest
+
+from tf_metassl.contract import DatasetInfo
+from tf_metassl.data import sources, splits
+from tf_metassl.data.store import Images, Source
+
+COUNTS = (40, 20, 8, 2)
+LABELS = np.random.default_rng(6).permutation(
+    np.repeat(np.arange(len(COUNTS)), COUNTS)
+)
+
+
+def split(labels=LABELS, **options):
+    defaults = {
+        "num_labeled": 12,
+        "num_validation": 8,
+        "split_seed": 0,
+        "labeled_inside": True,
+    }
+    return splits.split(labels, **{**defaults, **options})
+
+
+def counts(rows, labels=LABELS):
+    return np.bincount(labels[rows], minlength=len(COUNTS)).tolist()
+
+
+@pytest.mark.parametrize(
+    "options, fingerprint",
+    [
+        ((30, 200, 0, True), "446969763c32cc4e"),
+        ((30, 200, 1, False), "6d6288774acb29db"),
+        ((100, 100, 7, True), "e42647dbb375d9a1"),
+        ((10, 1, 3, False), "268c78a5c5328638"),
+    ],
+)
+def test_splits_of_digits_never_change(options, fingerprint):
+    names = ("num_labeled", "num_validation", "split_seed", "labeled_inside")
+    rows = split(
+        sources.digits().train.labels,
+        **dict(zip(names, options, strict=True)),
+    )
+    assert rows.fingerprint == fingerprint
+
+
+@pytest.mark.parametrize("label_split", ["balanced", "proportional", "first"])
+@pytest.mark.parametrize("labeled_inside", [True, False])
+def test_parts_do_not_overlap(label_split, labeled_inside):
+    rows = split(label_split=label_split, labeled_inside=labeled_inside)
+    assert not set(rows.validation) & set(rows.labeled)
+    assert not set(rows.validation) & set(rows.unlabeled)
+    inside = set(rows.labeled) & set(rows.unlabeled)
+    assert inside == (set(rows.labeled) if labeled_inside else set())
+    everything = {*rows.labeled, *rows.unlabeled, *rows.validation}
+    assert everything == set(range(len(LABELS)))
+    for part in (rows.labeled, rows.unlabeled, rows.validation):
+        assert np.all(np.diff(part) > 0)
+
+
+def test_seed_changes_only_the_labeled_images():
+    first, second = split(split_seed=1), split(split_seed=2)
+    assert split(split_seed=1).fingerprint == first.fingerprint
+    assert first.fingerprint != second.fingerprint
+    np.testing.assert_array_equal(first.validation, second.validation)
+
+
+def test_balanced():
+    assert counts(split(num_validation=4).labeled) == [4, 4, 3, 1]
+    assert counts(split(num_validation=4).validation) == [1, 1, 1, 1]
+
+
+def test_validation_leaves_each_class_half_of_its_images():
+    assert counts(split(num_validation=20).validation) == [8, 7, 4, 1]
+    # If that is too few, at least one.
+    assert counts(split(num_validation=50).validation) == [23, 19, 7, 1]
+
+
+@pytest.mark.parametrize(
+    "size, expected",
+    [(35, [20, 10, 4, 1]), (7, [3, 2, 1, 1]), (4, [1, 1, 1, 1])],
+)
+def test_proportional(size, expected):
+    order = np.random.default_rng(1).permutation(len(LABELS))
+    rows = splits.proportional_subset(LABELS, order, size)
+    assert counts(rows) == expected
+    assert len(set(rows)) == size
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_proportional_shares_are_rounded_up_or_down(seed):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 5, 300) ** 2 // 4
+    size = int(rng.integers(60, 300))
+    rows = splits.proportional_subset(labels, rng.permutation(300), size)
+    share = np.bincount(labels) * size / 300
+    assert np.all(abs(np.bincount(labels[rows], minlength=5) - share) < 1)
+    assert len(rows) == size
+
+
+def test_proportional_with_fewer_images_than_classes():
+    order = np.arange(len(LABELS))
+    assert len(splits.proportional_subset(LABELS, order, 2)) == 2
+
+
+def test_first():
+    rows = split(label_split="first")
+    np.testing.assert_array_equal(rows.labeled, np.arange(12))
+    assert split(label_split="first", split_seed=5).fingerprint == (
+        rows.fingerprint
+    )
+    assert len(rows.validation) == 8
+
+
+@pytest.mark.parametrize("label_split", ["balanced", "proportional", "first"])
+def test_zero_labels_all_that_are_left(label_split):
+    rows = split(num_labeled=0, num_validation=8, label_split=label_split)
+    assert len(rows.labeled) == len(LABELS) - 8 and len(rows.validation) == 8
+
+
+def test_images_without_a_label_are_only_unlabeled():
+    labels = np.concatenate([LABELS, np.full(30, -1)])
+    rows = split(labels)
+    assert rows.labeled.max() < 70 and rows.validation.max() < 70
+    assert set(range(70, 100)) <= set(rows.unlabeled)
+
+
+@pytest.mark.parametrize("label_split", ["balanced", "proportional", "first"])
+def test_prescribed_labeled_part(label_split):
+    part = np.arange(20, 50)
+    rows = split(labeled_rows=part, label_split=label_split)
+    assert set(rows.labeled) <= set(part)
+    # Others can serve for validation, so the part stays whole.
+    assert not set(rows.validation) & set(part)
+    whole = split(labeled_rows=part, num_labeled=0, label_split=label_split)
+    np.testing.assert_array_equal(whole.labeled, part)
+
+
+@pytest.mark.parametrize("label_split", ["balanced", "proportional", "first"])
+def test_validation_from_the_labeled_part_if_need_be(label_split):
+    part = np.arange(2, 70)
+    rows = split(labeled_rows=part, label_split=label_split)
+    assert len(rows.validation) == 8 and len(rows.labeled) == 12
+
+
+def test_prescribed_validation_images():
+    fixed = np.arange(10, 30)
+    rows = split(validation_rows=fixed, num_validation=5)
+    np.testing.assert_array_equal(rows.validation, fixed)
+    assert not set(fixed) & {*rows.labeled, *rows.unlabeled}
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="4 classes no label: raise --num_lab"):
+        split(num_labeled=3)
+    with pytest.raises(ValueError, match="exceed the 70 labeled .*lower one"):
+        split(num_labeled=60, num_validation=11)
+    with pytest.raises(ValueError, match="No unlabeled .*--num_labeled"):
+        split(num_labeled=62, num_validation=8, labeled_inside=False)
+    with pytest.raises(ValueError, match="only 20 images can be labeled"):
+        split(num_labeled=21, labeled_rows=np.arange(20))
+    with pytest.raises(ValueError, match="--num_validation=67 leaves some cl"):
+        split(num_validation=67, num_labeled=0)
+    names = tuple("abcd")
+    with pytest.raises(ValueError, match="class b, c, d is labeled.* first"):
+        split(np.sort(LABELS), label_split="first", class_names=names)
+
+
+def test_check_unlabeled():
+    splits.check_unlabeled(split())
+    with pytest.raises(ValueError, match="--num_labeled.*--unlabeled_dir"):
+        splits.check_unlabeled(split(num_labeled=0))
+
+
+# Duplicates and lists.
+
+
+def source_with_duplicates():
+    images = np.random.default_rng(0).integers(0, 256, (12, 2, 2, 1), np.uint8)
+    images[4] = images[0]
+    images[8] = images[1]
+    test = np.concatenate([images[1:2], images[5:6], images[5:6] ^ 1])
+    names = np.array([f"{i}.png".encode() for i in range(12)])
+    return Source(
+        info=DatasetInfo("twins", ("ä", "b"), (2, 2, 1)),
+        train=Images(images, np.arange(12, dtype=np.int32) % 2, ids=names),
+        test=Images(test, np.zeros(3, np.int32)),
+        weak_policy="none",
+        strong_policy="fixmatch",
+    )
+
+
+ROWS = splits.Splits(
+    labeled=np.array([0, 1, 2]),
+    unlabeled=np.arange(9),
+    validation=np.array([9, 10]),
+)
+
+
+def test_duplicates():
+    source = source_with_duplicates()
+    found = splits.duplicates(source, ROWS)
+    assert {pair: rows.tolist() for pair, rows in found.items()} == {
+        ("labeled", "test"): [[1, 0]],
+        ("unlabeled", "test"): sorted(
+            [[8, 0], [5, 1]], key=lambda p: source.test.content_hashes(p[1:])
+        ),
+    }
+    text = splits.describe_duplicates(source, found)
+    assert text.splitlines()[0] == (
+        "1 test image(s) are also labeled images, such as row 0 = 1.png"
+    )
+    assert len(text.splitlines()) == 2
+
+
+def test_duplicates_in_validation():
+    source = source_with_duplicates()
+    rows = splits.Splits(np.array([0, 1]), np.array([2, 8]), np.array([4, 5]))
+    found = splits.duplicates(source, rows)
+    assert found["labeled", "validation"].tolist() == [[0, 4]]
+    assert found["validation", "test"].tolist() == [[5, 1]]
+    assert found["unlabeled", "test"].tolist() == [[8, 0]]
+
+
+def test_no_duplicates():
+    source = source_with_duplicates()
+    rows = splits.Splits(np.array([2]), np.array([2, 3]), np.array([9]))
+    assert splits.duplicates(source, rows) == {}
+    assert splits.describe_duplicates(source, {}) == ""
+
+
+def test_save_ids(tmp_path):
+    path = tmp_path / "labeled_ids.txt"
+    splits.save_ids(source_with_duplicates(), ROWS, path)
+    assert path.read_text(encoding="utf-8").splitlines() == [
+        f"# twins, splits {ROWS.fingerprint}",
+        "0\tä\t0.png",
+        "1\tb\t1.png",
+        "2\tä\t2.png",
+    ]
+    rows = split(sources.digits().train.labels)
+    splits.save_ids(sources.digits(), rows, path)
+    read = np.loadtxt(path, np.int64, usecols=0, delimiter="\t")
+    np.testing.assert_array_equal(read, rows.labeled)
