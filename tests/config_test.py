@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -34,7 +35,7 @@ def test_given_values_win_over_the_datasets_defaults():
     "given, message",
     [
         ({"algo": "fixmatsch"}, "--algo=fixmatsch: must be one of supervised"),
-        ({"num_labeled": 0}, "--num_labeled=0: must be at least 1"),
+        ({"num_steps": 0}, "--num_steps=0: must be at least 1"),
         ({"momentum": 1.5}, "--momentum=1.5: must be between 0.0 and 0.999"),
         (
             {"example_weights": "none"},
@@ -100,6 +101,27 @@ def test_a_flagfile_reproduces_the_configuration(tmp_path):
     )
     again = config.Config.from_json(json.loads(done.stdout))
     assert config.differences(settings, again) == []
+
+
+FLAGFILES = sorted(pathlib.Path(__file__).parents[1].glob("flags/*/*.flags"))
+
+
+@pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.stem)
+def test_flagfiles_parse(path):
+    given = {}
+    for line in path.read_text().splitlines():
+        if line.startswith("--"):
+            name, text = line[2:].split("=")
+            given[name] = text
+        else:
+            assert line.startswith("#")
+    fields = dataclasses.fields(config.Config) + dataclasses.fields(
+        HYPERPARAMETERS[given["algo"]]
+    )
+    types = {field.name: field.type for field in fields}
+    typed = {name: types[name](text) for name, text in given.items()}
+    settings = config.resolve(typed)
+    assert settings.algo == given["algo"]
 
 
 def command(*arguments):

@@ -13,6 +13,7 @@ from absl import flags
 
 from tf_metassl.algorithms import ALGORITHMS, ALIASES
 from tf_metassl.contract import MIX_BLOCK
+from tf_metassl.data.options import DATASETS, DataOptions
 from tf_metassl.hyperparameters import (
     HYPERPARAMETERS,
     Hyperparameters,
@@ -24,8 +25,8 @@ class ConfigError(ValueError):
     """A setting that cannot be used; the message names the flag to change."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(DataOptions):
     """A resolved run: every default filled in.
 
     `hyperparameters` holds the knobs of the method; all other fields are the
@@ -46,11 +47,12 @@ class Config:
     )
 
     # Data.
-    dataset: str = knob(
-        "digits", "The images to train on.", choices=("digits",)
-    )
+    dataset: str = knob("digits", "The images to train on.", choices=DATASETS)
     num_labeled: int = knob(
-        30, "Labeled training images, class-balanced.", minimum=1
+        30,
+        "Labeled training images. 0 = all that have a label and are not held "
+        "out.",
+        minimum=0,
     )
     num_validation: int = knob(
         200, "Labeled images held out to choose settings by.", minimum=1
@@ -183,14 +185,53 @@ class Config:
         return [f"--{name}={value}" for name, value in values.items()]
 
 
-# What suits a dataset where no flag says otherwise, and on top of it what
-# suits a method there. Chosen by validation accuracy, see results/digits.md.
+# What suits a dataset where no flag says otherwise. Those of digits were chosen
+# by validation accuracy, see results/; the others are where to start from.
+_SMALL_PHOTOS = {
+    "model": "wrn_28_2",
+    "num_labeled": 4000,
+    "num_validation": 5000,
+    "num_steps": 100_000,
+    "learning_rate": 0.03,
+    "weight_decay": 5e-4,
+    "ema_decay": 0.999,
+}
+_OWN_IMAGES = {
+    **_SMALL_PHOTOS,
+    "num_labeled": 0,
+    "num_validation": 100,
+    "num_steps": 5000,
+    "ema_decay": 0.99,
+}
+_IMAGENET = {
+    **_SMALL_PHOTOS,
+    "num_labeled": 0,
+    "num_validation": 10_000,
+    "num_steps": 500_000,
+}
 DATASET_DEFAULTS = {
     "digits": {"model": "digits_cnn", "num_steps": 600},
+    "cifar10": _SMALL_PHOTOS,
+    "cifar100": {**_SMALL_PHOTOS, "num_labeled": 10_000},
+    "svhn_cropped": {**_SMALL_PHOTOS, "num_labeled": 1000},
+    "stl10": {**_SMALL_PHOTOS, "num_labeled": 1000, "num_validation": 500},
+    "fashion_mnist": {**_SMALL_PHOTOS, "num_labeled": 1000},
+    "mnist": {**_SMALL_PHOTOS, "num_labeled": 100},
+    "imagenet2012": _IMAGENET,
+    "imagenet2012_subset/10pct": _IMAGENET,
+    "folder": _OWN_IMAGES,
+    "csv": _OWN_IMAGES,
 }
-METHOD_DEFAULTS = {
-    "digits": {},
-}
+
+# Where things are and how much is printed is not part of what a run is.
+_NOT_COMPARED = (
+    "run_dir",
+    "verbose",
+    "data_dir",
+    "manual_dir",
+    "cache_dir",
+    "cache_gib",
+)
 
 
 def define_flags():
@@ -216,8 +257,8 @@ def define_flags():
 def from_flags(values=None):
     """Resolves the parsed flags to a `Config`.
 
-    A flag that was given wins over the method's default for the dataset, that
-    over the dataset's default, and that over the field's.
+    A flag that was given wins over the dataset's default, and that over the
+    field's.
 
     Args:
         values: flag values; the global ones if None.
@@ -257,11 +298,7 @@ def resolve(given):
                 if known
                 else f"Unknown setting {name!r}."
             )
-    settings = {
-        **DATASET_DEFAULTS[dataset],
-        **METHOD_DEFAULTS[dataset].get(algo, {}),
-        **given,
-    }
+    settings = {**DATASET_DEFAULTS[dataset], **given}
     for name, value in settings.items():
         _check(fields.get(name) or knobs[name], value)
     config = Config(
@@ -278,6 +315,32 @@ def resolve(given):
         )
     _check_together(config)
     return config
+
+
+def define_run_flags():
+    """Defines the flags of commands on a finished run."""
+    flags.DEFINE_string("run_dir", None, "Folder of a finished run.")
+    flags.DEFINE_string(
+        "output",
+        None,
+        "Where to write an export; servers expect a number as the last part. "
+        "Empty = export/1 in the run's folder.",
+    )
+    flags.mark_flag_as_required("run_dir")
+
+
+def run_from_flags():
+    """What `define_run_flags` got: the run's configuration and two folders.
+
+    Returns:
+        `(config, run_dir, output)`.
+
+    Raises:
+        ConfigError: if `--run_dir` holds no run.
+    """
+    run_dir = pathlib.Path(flags.FLAGS.run_dir)
+    output = pathlib.Path(flags.FLAGS.output or run_dir / "export" / "1")
+    return load(run_dir), run_dir, output
 
 
 def load(run_dir):
@@ -308,9 +371,8 @@ def differences(old, new):
     old, new = old.to_json(), new.to_json()
     for values in (old, new):
         values |= values.pop("hyperparameters")
-        # Where the run is and how much it prints is not part of what it is.
-        values.pop("run_dir")
-        values.pop("verbose")
+        for name in _NOT_COMPARED:
+            del values[name]
     return [
         f"{name}: {old.get(name)!r} -> {new.get(name)!r}"
         for name in sorted(old.keys() | new.keys())

@@ -7,8 +7,7 @@ from tf_metassl import commands, config
 
 def main(_):
     """Restores every stage of the run and evaluates its networks."""
-    run_dir = flags.FLAGS.run_dir
-    settings = config.load(run_dir)
+    settings, run_dir, _ = config.run_from_flags()
     # TensorFlow is imported here, after every flag has been looked at.
     from tf_metassl import experiment, report
 
@@ -21,6 +20,6 @@ def main(_):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("run_dir", None, "Folder of a finished run.")
-    flags.mark_flag_as_required("run_dir")
+    config.define_run_flags()
+    flags.adopt_module_key_flags(config)
     commands.run(main)

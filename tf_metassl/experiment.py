@@ -1,6 +1,7 @@
 """A run from its configuration to its report. Reads straight down."""
 
 import dataclasses
+import functools
 import pathlib
 import time
 
@@ -92,14 +93,20 @@ class Experiment:
 
         return distribution.distribute(self.strategy, make_dataset)
 
+    @functools.cached_property
+    def validation_images(self):
+        """The held-out training images."""
+        return self.source.train.take(self.splits.validation)
+
+    @property
+    def examples(self):
+        """A few validation images `[n, H, W, C]` to compare exports on."""
+        images = self.validation_images
+        return images.read(range(min(16, len(images))))
+
     def images(self, split):
         """The images of the split `validation` or `test`."""
-        if split == "test":
-            return self.source.test
-        rows = self.splits.validation
-        return sources.Images(
-            self.source.train.images[rows], self.source.train.labels[rows]
-        )
+        return self.source.test if split == "test" else self.validation_images
 
     def evaluate(self, algorithm, split):
         """Accuracy and macro-F1 of every network of `algorithm`.
@@ -128,8 +135,15 @@ class Experiment:
         return {name: float(value) for name, value in results.items()}
 
 
-def build(config):
+def build(config, run_dir=None):
     """Builds the experiment that `config` describes.
+
+    Args:
+        config: a `Config`.
+        run_dir: where unusable image files are listed, if there are any.
+
+    Returns:
+        An `Experiment`.
 
     Raises:
         ConfigError: if the data cannot be split as asked, or the network or
@@ -141,18 +155,24 @@ def build(config):
         strategy = distribution.make_strategy(
             config.strategy, config.num_replicas
         )
-        source = sources.load(config.dataset)
+        source = sources.load(config.dataset, config, run_dir)
         rows = splits.split(
             source.train.labels,
             num_labeled=config.num_labeled,
             num_validation=config.num_validation,
             split_seed=config.split_seed,
             labeled_inside=config.labeled_inside_unlabeled,
+            label_split=config.label_split,
+            labeled_rows=source.labeled_rows,
+            validation_rows=source.validation_rows,
+            class_names=source.info.class_names,
         )
         with strategy.scope():
             algorithm = build_algorithm(
                 config, source.info, strategy.num_replicas_in_sync
             )
+        if algorithm.views.unlabeled:
+            splits.check_unlabeled(rows)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return Experiment(config, strategy, source, rows, algorithm)
@@ -235,9 +255,12 @@ def train(config):
     """
     run_dir = pathlib.Path(config.run_dir or fresh_run_dir(config))
     check_same_run(config, run_dir)
-    experiment = build(config)
+    experiment = build(config, run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     config_lib.save(config, run_dir)
+    splits.save_ids(
+        experiment.source, experiment.splits, run_dir / "labeled_ids.txt"
+    )
     plan = report.plan(experiment)
     print(plan, flush=True)
 
@@ -260,7 +283,7 @@ def train(config):
         algorithm.deployable_model,
         names,
         run_dir / "export" / "1",
-        examples=experiment.images("validation").images[:16],
+        examples=experiment.examples,
     )
     written = report.write(
         run_dir,
@@ -434,7 +457,8 @@ def deployable_role(algorithm):
 def fresh_run_dir(config):
     """A folder below `runs/` that does not exist yet."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    base = pathlib.Path("runs") / f"{config.algo}-{config.dataset}-{stamp}"
+    dataset = config.dataset.replace("/", "-")
+    base = pathlib.Path("runs") / f"{config.algo}-{dataset}-{stamp}"
     path, number = base, 1
     while path.exists():
         number += 1
@@ -444,7 +468,10 @@ def fresh_run_dir(config):
 
 def check_same_run(config, run_dir):
     """Raises ConfigError if `run_dir` holds anything but the same run."""
-    if not run_dir.exists() or not any(run_dir.iterdir()):
+    # The list of bad images is written even if there are too many to start.
+    if not run_dir.exists() or all(
+        path.name == "bad_images.csv" for path in run_dir.iterdir()
+    ):
         return
     changes = config_lib.differences(config_lib.load(run_dir), config)
     if changes:

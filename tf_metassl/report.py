@@ -2,9 +2,12 @@
 
 import json
 import pathlib
+import textwrap
 
 import matplotlib.figure
 import numpy as np
+
+from tf_metassl.data import splits
 
 
 def plan(experiment):
@@ -23,6 +26,13 @@ def plan(experiment):
     )
     height, width, channels = info.image_shape
     policy = experiment.augmentation
+    found = splits.duplicates(experiment.source, rows)
+    notes = "\n".join(
+        [
+            *textwrap.wrap(experiment.source.description, 100),
+            splits.describe_duplicates(experiment.source, found),
+        ]
+    )
     lines = [
         ("method", config.algo),
         (
@@ -33,6 +43,7 @@ def plan(experiment):
             f"validation, {len(experiment.source.test)} test",
         ),
         ("splits", f"split seed {config.split_seed}, {rows.fingerprint}"),
+        *(("", line) for line in notes.splitlines()),
         ("views", f"weak: {policy.weak}, strong: {policy.strong}"),
         *(
             (
@@ -57,7 +68,9 @@ def plan(experiment):
             + (", XLA" if config.jit_compile else ""),
         ),
     ]
-    return "\n".join(f"{name + ':':<11}{text}" for name, text in lines)
+    return "\n".join(
+        f"{name + ':' if name else '':<11}{text}" for name, text in lines
+    )
 
 
 def device_kind():

@@ -3,9 +3,9 @@
 `tests/golden/tfa_image_ops.npz` comes from tensorflow-addons, which needs an
 environment of its own (Python 3.11, about a minute to install):
 
-    python3.11 -m venv /tmp/tfa
-    /tmp/tfa/bin/pip install -r requirements-tfa.txt
-    /tmp/tfa/bin/python tools/make_golden_images.py --oracle=tfa
+    python3.11 -m venv .venv-tfa
+    .venv-tfa/bin/pip install -r requirements-tfa.txt
+    .venv-tfa/bin/python tools/make_golden_images.py --oracle=tfa
 
 `tests/golden/pillow_image_ops.npz` comes from Pillow and is written in the
 ordinary environment:
