@@ -137,7 +137,8 @@ sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 import numpy as np, tensorflow as tf
 served = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
 result = served(image=tf.constant(np.load(sys.argv[2])))
-np.savez(sys.argv[3], **{k: v.numpy() for k, v in result.items()})
+arrays = {k: np.array(v.numpy().tolist()) for k, v in result.items()}
+np.savez(sys.argv[3], **arrays)
 """
 
 
