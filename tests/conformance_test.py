@@ -13,7 +13,7 @@ from tests.helpers import (
     tiny_network,
     values,
 )
-from tf_metassl import checkpoints
+from tf_metassl import checkpoints, serving
 from tf_metassl.algorithms import ALGORITHMS
 from tf_metassl.config import resolve
 from tf_metassl.hyperparameters import HYPERPARAMETERS
@@ -176,6 +176,25 @@ def test_call_is_the_deployable_network(name):
         algorithm(images), algorithm.deployable_model(images, training=False)
     )
     assert algorithm(images).shape == (8, NUM_CLASSES)
+
+
+@every_algorithm
+def test_export_equals_call(name, tmp_path):
+    algorithm = tiny_algorithm(name)
+    images = tiny_batch()["labeled"]["weak"]
+    serving.export_saved_model(
+        algorithm.deployable_model, "abc", tmp_path / "1", examples=images
+    )
+    served = tf.saved_model.load(tmp_path / "1").signatures["serving_default"]
+    np.testing.assert_allclose(
+        served(image=images)["probabilities"],
+        tf.nn.softmax(algorithm(images)),
+        atol=1e-5,
+    )
+    # The check that every export goes through can fail.
+    other = tiny_network(filters=5)
+    with pytest.raises(serving.ExportError, match="differs from the network"):
+        serving.check_saved_model(tmp_path / "1", other, images)
 
 
 @every_algorithm

@@ -51,7 +51,7 @@ def test_the_plan_comes_first_and_the_table_last(finished):
         "16 images a step",
         "passes",
         "digits_cnn: student 141,098 parameters",
-        "CPU, float32",
+        "auto: 1 x CPU, float32",
     ):
         assert word in plan
     table = table_of(output)
@@ -238,7 +238,7 @@ def test_meta_pseudo_labels_runs_both_stages_on_two_replicas(tmp_path):
         "ema",
         "student, after finetune (exported)",
     ]
-    assert "MirroredStrategy, 2 x CPU" in done.stdout
+    assert "mirrored: 2 x CPU" in done.stdout
     assert rows_of(run_dir)[-1]["step"] == 18
     again = run("evaluate", f"--run_dir={run_dir}").stdout
     assert table_of(again) == table_of(done.stdout)

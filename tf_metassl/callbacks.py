@@ -225,7 +225,9 @@ class Progress(keras.callbacks.Callback):
 
     def _line(self, logs):
         shown = " ".join(
-            f"{name} {float(value):.3f}" for name, value in logs.items()
+            f"{name} {float(value):.3f}"
+            for name, value in logs.items()
+            if not name.endswith("macro_f1")
         )
         return f"{self._speed * self._images:,.0f} images/s  {shown}"
 

@@ -62,10 +62,9 @@ def plan(experiment):
         ("network", f"{config.model}: {networks}"),
         (
             "devices",
-            f"{type(experiment.strategy).__name__}, "
-            f"{experiment.strategy.num_replicas_in_sync} x "
-            f"{device_kind()}, {config.precision}"
-            + (", XLA" if config.jit_compile else ""),
+            f"{config.strategy}: "
+            f"{experiment.strategy.num_replicas_in_sync} x {device_kind()}, "
+            f"{config.precision}" + (", XLA" if config.jit_compile else ""),
         ),
     ]
     return "\n".join(
@@ -168,7 +167,7 @@ def learning_curve(rows):
     _plot(right, train, shares, linestyle=":")
     _plot(right, held_out, [k for k in _names(held_out) if "accuracy" in k])
     right.set(
-        title="validation accuracy (solid), pseudo-labels (dotted)",
+        title="validation (solid), pseudo-labels (dotted)",
         xlabel="step",
         ylim=(0, 1),
     )
