@@ -13,6 +13,7 @@ from tests.helpers import (
     central_difference,
     tiny_algorithm,
     tiny_batch,
+    tiny_network,
     values,
 )
 from tf_metassl import pseudo_labels
@@ -149,6 +150,32 @@ def test_expectation_over_all_labelings_is_the_teacher_gradient(
     cosine, ratio = alignment(pair.expectation(kind), true_gradient)
     assert cosine > 0.9999
     assert abs(ratio - 1) < 5e-3
+
+
+def test_both_ways_to_the_products_of_single_examples_agree(float64):
+    network = tiny_network()
+    batch = tiny_batch()
+    params, state = functional.parameters(network), functional.state(network)
+    target = tf.one_hot(batch["unlabeled"]["oracle_label"], 3, dtype=tf.float64)
+
+    def losses_at(params):
+        logits, _ = functional.call(
+            network, params, state, batch["unlabeled"]["strong"]
+        )
+        return cross_entropy(target, logits)
+
+    direction = [tf.random.normal(p.shape, dtype=p.dtype) for p in params]
+    forward = feedback.per_example(0.5, direction, losses_at, params)
+    # Two replicas that hold the same batch: sums double, shares halve.
+    nested = feedback.per_example(
+        0.5,
+        direction,
+        losses_at,
+        params,
+        num_replicas=2,
+        sum_over_replicas=lambda tensors: [2.0 * t for t in tensors],
+    )
+    np.testing.assert_allclose(forward, nested, rtol=1e-9)
 
 
 def test_the_mean_form_is_too_short_by_the_batch_size(pair, true_gradient):

@@ -266,6 +266,8 @@ class MetaPseudoLabels(Algorithm):
                     params, tf.stop_gradient(pseudo_label)
                 )[0],
                 theta_s,
+                num_replicas=self.num_replicas,
+                sum_over_replicas=self.replica_sum,
             )  # [U]
             return sign * self.mean(h * teacher_losses), tf.reduce_mean(h)
 

@@ -8,6 +8,7 @@ makes those labels more likely.
 import tensorflow as tf
 
 from tf_metassl.checks import check_rank
+from tf_metassl.meta import functional
 
 
 def taylor(student_loss_before, student_loss_after):
@@ -25,7 +26,9 @@ def taylor(student_loss_before, student_loss_after):
     return tf.stop_gradient(student_loss_before - student_loss_after)
 
 
-def dot(learning_rate, labeled_gradient, unlabeled_gradient):
+def dot(
+    learning_rate, labeled_gradient, unlabeled_gradient, *, keep_gradient=False
+):
     """h = lr * <labeled gradient, unlabeled gradient> (equation 12).
 
     Args:
@@ -34,38 +37,70 @@ def dot(learning_rate, labeled_gradient, unlabeled_gradient):
             at the updated student, summed over replicas.
         unlabeled_gradient: list of tensors, gradient of the mean pseudo-label
             loss at the old student, summed over replicas.
+        keep_gradient: whether gradients flow to the arguments.
 
     Returns:
-        A scalar without gradient.
+        A scalar, without gradient unless `keep_gradient`.
     """
     products = [
         tf.reduce_sum(a * b)
         for a, b in zip(labeled_gradient, unlabeled_gradient, strict=True)
     ]
-    return tf.stop_gradient(learning_rate * tf.add_n(products))
+    product = learning_rate * tf.add_n(products)
+    return product if keep_gradient else tf.stop_gradient(product)
 
 
-def per_example(learning_rate, labeled_gradient, losses_at, params):
+def per_example(
+    learning_rate,
+    labeled_gradient,
+    losses_at,
+    params,
+    *,
+    num_replicas=1,
+    sum_over_replicas=list,
+):
     """h_i = lr * <labeled gradient, gradient of example i's loss>.
 
-    All N products come from one forward-mode pass. The expectation of
-    1/N sum_i h_i CE_i is that of h sum_i CE_i, without the noise of the
-    products between different examples.
+    The expectation of 1/N sum_i h_i CE_i is that of h sum_i CE_i, without the
+    noise of the products between different examples. On one replica all N
+    products come from one forward-mode pass. A tangent is lost in reductions
+    over replicas (synchronised batch norm), so several replicas differentiate
+    the inner product with respect to weights of the losses instead.
 
     Args:
         learning_rate: the student's, scalar.
         labeled_gradient: as in `dot`.
-        losses_at: `params -> [N]` pseudo-label losses.
+        losses_at: `params -> [N]` pseudo-label losses of this replica.
         params: the old student's parameters, list of tensors.
+        num_replicas: replicas that share the global batch.
+        sum_over_replicas: sums a list of tensors over replicas.
 
     Returns:
         `[N]` without gradient.
     """
-    with tf.autodiff.ForwardAccumulator(params, labeled_gradient) as along:
-        losses = losses_at(params)
-    check_rank("losses_at(params)", losses, 1)
-    slope = along.jvp(losses, tf.UnconnectedGradients.ZERO)
-    return tf.stop_gradient(learning_rate * slope)
+    if num_replicas == 1:
+        with tf.autodiff.ForwardAccumulator(params, labeled_gradient) as along:
+            losses = losses_at(params)
+        check_rank("losses_at(params)", losses, 1)
+        slope = along.jvp(losses, tf.UnconnectedGradients.ZERO)
+        return tf.stop_gradient(learning_rate * slope)
+
+    with tf.GradientTape() as outer:
+        with tf.GradientTape() as inner:
+            inner.watch(params)
+            losses = losses_at(params)
+            check_rank("losses_at(params)", losses, 1)
+            weight = tf.ones_like(losses)
+            outer.watch(weight)
+            weighted_loss = tf.reduce_sum(weight * losses)
+        gradient = sum_over_replicas(
+            functional.gradient(inner, weighted_loss, params)
+        )
+        # Every replica computes this product, and the gradient of a sum over
+        # replicas is a sum over replicas.
+        product = dot(1.0, labeled_gradient, gradient, keep_gradient=True)
+        product /= num_replicas
+    return tf.stop_gradient(learning_rate * outer.gradient(product, weight))
 
 
 def update_baseline(baseline, feedback, momentum):
