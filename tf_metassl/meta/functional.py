@@ -50,10 +50,6 @@ def assign_state(network, new_state):
 def gradient(tape, target, params):
     """The gradient of a scalar, with zeros where a parameter has no part.
 
-    One target, not a list: from several targets, TensorFlow walks back in an
-    order of its own on every replica, and reductions over replicas inside the
-    network (synchronised batch norm) would meet out of step.
-
     Args:
         tape: a gradient tape that watched `params`.
         target: a scalar.
