@@ -222,15 +222,15 @@ def test_evaluating_an_unfinished_run_says_what_to_do(tmp_path):
 
 def test_meta_pseudo_labels_runs_both_stages_on_two_replicas(tmp_path):
     run_dir = tmp_path / "run"
-    done = run(
-        "train",
+    flags = [
         "--algo=mpl",
         *SHORT,
         "--finetune_steps=6",
         "--strategy=mirrored",
         "--num_replicas=2",
         f"--run_dir={run_dir}",
-    )
+    ]
+    done = run("train", *flags)
     names = [row.split("|")[1].strip() for row in table_of(done.stdout)]
     assert names[2:] == [
         "student",
@@ -239,9 +239,13 @@ def test_meta_pseudo_labels_runs_both_stages_on_two_replicas(tmp_path):
         "student, after finetune (exported)",
     ]
     assert "mirrored: 2 x CPU" in done.stdout
-    assert rows_of(run_dir)[-1]["step"] == 18
-    again = run("evaluate", f"--run_dir={run_dir}").stdout
+    rows = rows_of(run_dir)
+    assert rows[-1]["step"] == 18
+    # A finished run that is started again neither trains nor loses anything.
+    again = run("train", *flags).stdout
+    assert "Resuming finetune at step 6" in again
     assert table_of(again) == table_of(done.stdout)
+    assert rows_of(run_dir) == rows
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):

@@ -24,12 +24,13 @@ class MetricsFile:
 
     Args:
         path: the file.
-        step: rows of later steps, which a resumed run will write again, are
-            removed.
     """
 
-    def __init__(self, path, step=0):
+    def __init__(self, path):
         self._path = pathlib.Path(path)
+
+    def truncate(self, step):
+        """Removes the rows of later steps, which a resumed run writes again."""
         rows = [r for r in self.rows() if r["step"] <= step]
         aside = self._path.with_suffix(".tmp")
         aside.write_text("".join(json.dumps(r) + "\n" for r in rows))

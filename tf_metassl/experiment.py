@@ -265,13 +265,11 @@ def train(config):
     print(plan, flush=True)
 
     # Train: the main stage, then whatever the method adds to it.
-    first_step, metrics_file, results = 0, None, []
+    first_step, results = 0, []
     for stage in stages(experiment):
         with experiment.strategy.scope():
             algorithm = stage.build()
-        metrics_file = run_stage(
-            experiment, algorithm, stage, run_dir, first_step, metrics_file
-        )
+        run_stage(experiment, algorithm, stage, run_dir, first_step)
         first_step += stage.num_steps
         # The only place that looks at the test images.
         results.extend(final_metrics(experiment, algorithm, stage.name))
@@ -289,7 +287,7 @@ def train(config):
         run_dir,
         plan=plan,
         results=results,
-        rows=metrics_file.rows(),
+        rows=callbacks.MetricsFile(run_dir / "metrics.jsonl").rows(),
         confusion=confusion,
         class_names=names,
     )
@@ -334,9 +332,7 @@ def restored_stages(experiment, run_dir):
         yield stage, algorithm
 
 
-def run_stage(
-    experiment, algorithm, stage, run_dir, first_step=0, metrics_file=None
-):
+def run_stage(experiment, algorithm, stage, run_dir, first_step=0):
     """Runs one stage to its end, from its newest checkpoint if there is one.
 
     Afterwards `algorithm` holds what `--selection` asks for.
@@ -347,10 +343,6 @@ def run_stage(
         stage: the `Stage`.
         run_dir: folder of the run.
         first_step: steps of the stages before.
-        metrics_file: of the stages before; None for the first.
-
-    Returns:
-        The run's `MetricsFile`.
     """
     config = experiment.config
     folder = callbacks.checkpoint_folder(run_dir, stage.name)
@@ -358,10 +350,9 @@ def run_stage(
     state = checkpoints.restore(newest, algorithm) if newest else {"step": 0}
     if newest:
         print(f"Resuming {stage.name} at step {state['step']} from {newest}")
-    if metrics_file is None:
-        metrics_file = callbacks.MetricsFile(
-            run_dir / "metrics.jsonl", first_step + state["step"]
-        )
+    metrics_file = callbacks.MetricsFile(run_dir / "metrics.jsonl")
+    if state["step"] < stage.num_steps:
+        metrics_file.truncate(first_step + state["step"])
     recorder = callbacks.Recorder(
         evaluate=lambda: experiment.evaluate(algorithm, "validation"),
         run_dir=run_dir,
@@ -393,7 +384,6 @@ def run_stage(
         )
     if config.selection == "best_validation":
         checkpoints.restore(folder / "best", algorithm)
-    return metrics_file
 
 
 def segments(step, num_steps, every):
