@@ -319,17 +319,31 @@ def restored_stages(experiment, run_dir):
         with experiment.strategy.scope():
             algorithm = stage.build()
         folder = callbacks.checkpoint_folder(run_dir, stage.name)
-        newest = checkpoints.newest_whole(folder)
-        step = checkpoints.restore(newest, algorithm)["step"] if newest else 0
+        step = restore_newest(folder, algorithm)["step"]
         if step < stage.num_steps:
             raise checkpoints.CheckpointError(
                 f"The run in {run_dir} has finished {step} of "
                 f"{stage.num_steps} steps of {stage.name}: run the training "
                 "command again to finish it."
             )
-        if experiment.config.selection == "best_validation":
-            checkpoints.restore(folder / "best", algorithm)
+        restore_selected(folder, algorithm, experiment.config.selection)
         yield stage, algorithm
+
+
+def restore_newest(folder, algorithm):
+    """Restores `algorithm` from the newest whole checkpoint, if there is one.
+
+    Returns:
+        The state that was saved with it; `{"step": 0}` if there is none.
+    """
+    newest = checkpoints.newest_whole(folder)
+    return checkpoints.restore(newest, algorithm) if newest else {"step": 0}
+
+
+def restore_selected(folder, algorithm, selection):
+    """Makes an algorithm at its last step hold what `--selection` asks for."""
+    if selection == "best_validation":
+        checkpoints.restore(folder / "best", algorithm)
 
 
 def run_stage(experiment, algorithm, stage, run_dir, first_step=0):
@@ -346,10 +360,10 @@ def run_stage(experiment, algorithm, stage, run_dir, first_step=0):
     """
     config = experiment.config
     folder = callbacks.checkpoint_folder(run_dir, stage.name)
-    newest = checkpoints.newest_whole(folder)
-    state = checkpoints.restore(newest, algorithm) if newest else {"step": 0}
-    if newest:
-        print(f"Resuming {stage.name} at step {state['step']} from {newest}")
+    state = restore_newest(folder, algorithm)
+    fresh = not state["step"]
+    if not fresh:
+        print(f"Resuming {stage.name} at step {state['step']} from {folder}")
     metrics_file = callbacks.MetricsFile(run_dir / "metrics.jsonl")
     if state["step"] < stage.num_steps:
         metrics_file.truncate(first_step + state["step"])
@@ -368,7 +382,7 @@ def run_stage(experiment, algorithm, stage, run_dir, first_step=0):
         images_per_step=sum(pool.batch_size for pool in pools),
         verbose=config.verbose,
     )
-    if not newest and experiment.strategy.num_replicas_in_sync == 1:
+    if fresh and experiment.strategy.num_replicas_in_sync == 1:
         data = experiment.training_data(algorithm, 0, stage.name)
         callbacks.write_view_images(run_dir, next(iter(data)))
     for step, length, count in segments(
@@ -382,8 +396,7 @@ def run_stage(experiment, algorithm, stage, run_dir, first_step=0):
             callbacks=[callbacks.DivergenceGuard(), recorder, shown],
             verbose=0,
         )
-    if config.selection == "best_validation":
-        checkpoints.restore(folder / "best", algorithm)
+    restore_selected(folder, algorithm, config.selection)
 
 
 def segments(step, num_steps, every):

@@ -6,6 +6,7 @@ import textwrap
 
 import matplotlib.figure
 import numpy as np
+import tensorflow as tf
 
 from tf_metassl.data import splits
 
@@ -74,8 +75,6 @@ def plan(experiment):
 
 def device_kind():
     """`GPU` if TensorFlow sees one, else `CPU`."""
-    import tensorflow as tf
-
     return "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
 
 

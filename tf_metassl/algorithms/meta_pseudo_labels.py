@@ -238,7 +238,6 @@ class MetaPseudoLabels(Algorithm):
             return zero, zero
         # A student that waits has nothing to say.
         sign = hp.feedback_sign * tf.cast(learning_rate > 0, zero.dtype)
-        updated = functional.parameters(self.student)
 
         if hp.feedback == "exact_soft":
             # The lookahead is plain SGD, as the derivation has it, and its
@@ -257,7 +256,7 @@ class MetaPseudoLabels(Algorithm):
             return sign * after, self.replica_sum(h)
 
         teacher_losses = cross_entropy(pseudo_label, teacher_logits)  # [U]
-        size = teacher_losses.shape[0] * self.num_replicas
+        updated = functional.parameters(self.student)
         if hp.feedback == "per_example":
             h = feedback_lib.per_example(
                 learning_rate,
@@ -289,10 +288,8 @@ class MetaPseudoLabels(Algorithm):
             )
             self.baseline.assign(baseline)
             centred = h - baseline
-        objective = centred * tf.reduce_sum(teacher_losses)
-        if hp.feedback_scale == "mean":
-            objective /= size
-        return sign * objective, h
+        reduce = self.mean if hp.feedback_scale == "mean" else tf.reduce_sum
+        return sign * centred * reduce(teacher_losses), h
 
     def _labeled_gradient(self, student_labeled_loss, params):
         """Global gradient of the student's labeled loss at `params`."""
