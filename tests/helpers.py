@@ -11,6 +11,8 @@ from tf_metassl.hyperparameters import HYPERPARAMETERS
 
 IMAGE_SHAPE = (6, 5, 1)
 NUM_CLASSES = 3
+# Rows of the training set that the batches' `index` counts.
+NUM_IMAGES = 64
 
 
 def tiny_network(
@@ -73,6 +75,7 @@ def tiny_algorithm(
         networks={role: network(role) for role in cls.roles},
         hyperparameters=HYPERPARAMETERS[name](**knobs),
         num_classes=NUM_CLASSES,
+        num_images=NUM_IMAGES,
     )
     algorithm.compile(
         optimizers={

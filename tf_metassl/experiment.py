@@ -6,6 +6,7 @@ import pathlib
 import time
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_metassl import (
@@ -69,7 +70,7 @@ class Experiment:
             pools.append(
                 pipeline.Pool(
                     "unlabeled",
-                    self.splits.unlabeled,
+                    algorithm.select_unlabeled(self.splits.unlabeled),
                     size * self.config.unlabeled_batch_ratio,
                     algorithm.views.unlabeled,
                 )
@@ -120,6 +121,9 @@ class Experiment:
         """
         images = self.images(split)
         size = self.config.eval_batch_size
+        algorithm.prepare_evaluation(
+            lambda: iter(self.training_data(algorithm, 0))
+        )
 
         def make_dataset(**shards):
             return pipeline.evaluation_dataset(
@@ -133,6 +137,14 @@ class Experiment:
             return_dict=True,
         )
         return {name: float(value) for name, value in results.items()}
+
+    def predict(self, network):
+        """Logits `[M, C]` of `network` on all training images, by row."""
+        images, size = self.source.train, self.config.eval_batch_size
+        apply = tf.function(functools.partial(network, training=False))
+        batches = pipeline.evaluation_dataset(images, batch_size=size)
+        logits = [apply(batch["image"]).numpy() for batch in batches]
+        return np.concatenate(logits)[: len(images)]
 
 
 def build(config, run_dir=None):
@@ -169,7 +181,10 @@ def build(config, run_dir=None):
         )
         with strategy.scope():
             algorithm = build_algorithm(
-                config, source.info, strategy.num_replicas_in_sync
+                config,
+                source.info,
+                strategy.num_replicas_in_sync,
+                len(source.train),
             )
         if algorithm.views.unlabeled:
             splits.check_unlabeled(rows)
@@ -178,13 +193,14 @@ def build(config, run_dir=None):
     return Experiment(config, strategy, source, rows, algorithm)
 
 
-def build_algorithm(config, info, num_replicas=1):
+def build_algorithm(config, info, num_replicas=1, num_images=0):
     """Networks, optimizers and the compiled method, in the current scope.
 
     Args:
         config: a `Config`.
         info: the `DatasetInfo`.
         num_replicas: decides whether batch norm is synchronised.
+        num_images: training images, labeled or not.
 
     Returns:
         A compiled `Algorithm`.
@@ -227,6 +243,8 @@ def build_algorithm(config, info, num_replicas=1):
         networks={role: network(role) for role in cls.roles},
         hyperparameters=knobs,
         num_classes=info.num_classes,
+        num_images=num_images,
+        seed=config.seed,
     )
     algorithm.compile(
         optimizers={role: optimizer(role) for role in cls.roles},
@@ -234,6 +252,9 @@ def build_algorithm(config, info, num_replicas=1):
         gradient_clip_norm=config.gradient_clip_norm,
         jit_compile=config.jit_compile,
         steps_per_execution=config.steps_per_execution,
+    )
+    algorithm.rebuild = functools.partial(
+        build_algorithm, config, info, num_replicas, num_images
     )
     return algorithm
 
@@ -362,7 +383,9 @@ def run_stage(experiment, algorithm, stage, run_dir, first_step=0):
     folder = callbacks.checkpoint_folder(run_dir, stage.name)
     state = restore_newest(folder, algorithm)
     fresh = not state["step"]
-    if not fresh:
+    if fresh:
+        algorithm.prepare(experiment.predict)
+    else:
         print(f"Resuming {stage.name} at step {state['step']} from {folder}")
     metrics_file = callbacks.MetricsFile(run_dir / "metrics.jsonl")
     if state["step"] < stage.num_steps:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import typing
+import zlib
 
 import keras
 import tensorflow as tf
@@ -45,12 +46,24 @@ class Algorithm(keras.Model):
             0...255 `[N, H, W, C]` -> float logits `[N, C]`.
         hyperparameters: the method's dataclass.
         num_classes: C.
+        num_images: M, the rows that a batch's `index` counts; for methods that
+            remember something of each image.
+        seed: of the draws that a method makes itself, see `draw`.
     """
 
     roles = ("student",)
     metric_names = ("loss", "labeled_accuracy")
 
-    def __init__(self, *, networks, hyperparameters, num_classes, name=None):
+    def __init__(
+        self,
+        *,
+        networks,
+        hyperparameters,
+        num_classes,
+        num_images=0,
+        seed=0,
+        name=None,
+    ):
         super().__init__(name=name)
         if set(networks) != set(self.roles):
             raise ValueError(
@@ -59,6 +72,8 @@ class Algorithm(keras.Model):
             )
         self.hyperparameters = hyperparameters
         self.num_classes = num_classes
+        self.num_images = num_images
+        self._seed = seed
         for role in self.roles:
             setattr(self, role, networks[role])
         self.ema = None
@@ -73,6 +88,10 @@ class Algorithm(keras.Model):
             for role in self.evaluated_networks
         }
         self._optimizers = {}
+        # Without arguments: another compiled algorithm of the same method and
+        # settings on fresh networks, for a later stage. Set by whoever built
+        # this one.
+        self.rebuild = None
         self.built = True
 
     # What a method defines.
@@ -105,6 +124,46 @@ class Algorithm(keras.Model):
     def later_stages(self):
         """Stages that follow the main training, a list of `Stage`."""
         return []
+
+    def trained_variables(self, role):
+        """What the optimizer of `role` trains, in a fixed order.
+
+        A method with further heads on a network adds their variables here.
+        """
+        return list(getattr(self, role).trainable_variables)
+
+    def prepare(self, predict):
+        """Called once, before the first step of a stage.
+
+        For what is computed once over all images, such as a frozen teacher's
+        predictions. Whatever it leaves in the algorithm's variables is part of
+        every checkpoint, so that a resumed run does not compute it again.
+
+        Args:
+            predict: function of a network, returns its logits `[M, C]` float32
+                in inference mode on every training image, by row.
+        """
+
+    def prepare_evaluation(self, batches):
+        """Called before every evaluation.
+
+        Args:
+            batches: function without arguments that returns an endless
+                iterator of training batches, always the same.
+        """
+
+    def select_unlabeled(self, rows):
+        """The rows of the unlabeled pool that this stage trains on.
+
+        Called when `prepare` has been or a checkpoint is restored.
+
+        Args:
+            rows: `[M_u]` integers, the unlabeled pool.
+
+        Returns:
+            Integers; a row may occur several times.
+        """
+        return rows
 
     # What a method uses.
 
@@ -187,9 +246,59 @@ class Algorithm(keras.Model):
         context = tf.distribute.get_replica_context()
         return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
 
+    def all_rows(self, values):
+        """Puts the rows of all replicas together, in the order of the batch.
+
+        Args:
+            values: `[N, ...]`, this replica's rows.
+
+        Returns:
+            `[N * replicas, ...]`, the same on every replica. Not for
+            differentiation.
+        """
+        if self.num_replicas == 1:
+            return values
+        # A sum, because it exists under every strategy and XLA; integers of
+        # any size stay exact in their own type.
+        context = tf.distribute.get_replica_context()
+        mine = tf.one_hot(
+            context.replica_id_in_sync_group,
+            self.num_replicas,
+            dtype=values.dtype,
+        )
+        mine = tf.reshape(mine, [-1, *[1] * values.shape.rank])
+        total = self.replica_sum(mine * values[None])
+        return tf.reshape(total, [-1, *values.shape[1:]])
+
+    def draw(self, sample, shape, name):
+        """This replica's rows of a random draw for the whole batch.
+
+        The draw is a function of seed, step and name alone, so that it is the
+        same after a resume and on any number of replicas.
+
+        Args:
+            sample: such as `tf.random.stateless_normal`; called with a shape
+                and `seed`.
+            shape: of this replica's rows, `[N, ...]`.
+            name: tells the draws of one step apart.
+
+        Returns:
+            A tensor of that shape.
+        """
+        key = tf.constant([self._seed & 0x7FFFFFFF, zlib.crc32(name.encode())])
+        fold = tf.random.experimental.stateless_fold_in
+        seed = fold(tf.cast(key, tf.int64), tf.cast(self.step, tf.int64))
+        replicas = self.num_replicas
+        values = sample([replicas * shape[0], *shape[1:]], seed=seed)
+        if replicas == 1:
+            return values
+        context = tf.distribute.get_replica_context()
+        values = tf.reshape(values, [replicas, *shape])
+        return tf.gather(values, context.replica_id_in_sync_group)
+
     def update(self, role, tape, loss):
         """Differentiates `loss` and takes one optimizer step of `role`."""
-        variables = getattr(self, role).trainable_variables
+        variables = self.trained_variables(role)
         gradients = tape.gradient(loss, [v.value for v in variables])
         self.apply_gradients(role, gradients)
 
@@ -199,9 +308,9 @@ class Algorithm(keras.Model):
         Args:
             role: whose parameters to update.
             gradients: this replica's share of the gradient, in the order of
-                the network's trainable variables; None counts as zero.
+                `trained_variables`; None counts as zero.
         """
-        variables = getattr(self, role).trainable_variables
+        variables = self.trained_variables(role)
         gradients = [
             tf.zeros_like(v.value) if g is None else g
             for g, v in zip(gradients, variables, strict=True)
@@ -300,7 +409,7 @@ class Algorithm(keras.Model):
         self._gradient_clip_norm = gradient_clip_norm
         for role, optimizer in optimizers.items():
             # Slots that appear with the first step are lost on a restore.
-            optimizer.build(getattr(self, role).trainable_variables)
+            optimizer.build(self.trained_variables(role))
             setattr(self, f"{role}_optimizer", optimizer)
 
     def call(self, images, training=False):

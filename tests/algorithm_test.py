@@ -1,0 +1,103 @@
+"""What the base class does for methods, on one replica and on two."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.helpers import tiny_algorithm
+from tf_metassl.algorithms.algorithm import Algorithm
+
+
+def on_replicas(strategy, algorithm, function):
+    """What `function(replica_id)` gives on each replica, as arrays."""
+
+    def step():
+        context = tf.distribute.get_replica_context()
+        return function(context.replica_id_in_sync_group)
+
+    result = tf.function(lambda: strategy.run(step))()
+    return [r.numpy() for r in strategy.experimental_local_results(result)]
+
+
+def built_on(strategy):
+    with strategy.scope():
+        return tiny_algorithm("supervised")
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.int64])
+def test_all_rows_are_in_the_order_of_the_batch(two_replicas, dtype):
+    algorithm = built_on(two_replicas)
+
+    def rows(replica):
+        values = tf.constant([[1, 2], [3, 2**24 + 1]], tf.int64)
+        return algorithm.all_rows(
+            tf.cast(values, dtype) * tf.cast(1 + 10 * replica, dtype)
+        )
+
+    first, second = on_replicas(two_replicas, algorithm, rows)
+    np.testing.assert_array_equal(first, second)
+    values = np.array([[1, 2], [3, 2**24 + 1]], dtype.as_numpy_dtype)
+    np.testing.assert_array_equal(first, np.concatenate([values, values * 11]))
+
+
+def test_all_rows_on_one_replica_are_the_rows():
+    values = tf.constant([1.0, 2.0])
+    assert tiny_algorithm("supervised").all_rows(values) is values
+
+
+def test_a_draw_is_one_draw_for_the_whole_batch(two_replicas):
+    def normal(algorithm, rows):
+        return algorithm.draw(tf.random.stateless_normal, [rows, 3], "noise")
+
+    one = tiny_algorithm("supervised")
+    whole = normal(one, 4).numpy()
+    assert whole.std() > 0.3
+    two = built_on(two_replicas)
+    parts = on_replicas(two_replicas, two, lambda _: normal(two, 2))
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_draws_differ_by_step_name_and_seed():
+    algorithm = tiny_algorithm("supervised")
+
+    def uniform(name="a"):
+        sample = tf.random.stateless_uniform
+        return float(algorithm.draw(sample, [1], name)[0])
+
+    first = uniform()
+    assert uniform() == first
+    assert uniform("b") != first
+    algorithm.optimizer.iterations.assign(1)
+    second = uniform()
+    assert second != first
+    algorithm.optimizer.iterations.assign(0)
+    assert uniform() == first
+    algorithm._seed = 1
+    assert uniform() not in (first, second)
+
+
+def test_a_head_is_trained_with_its_network():
+    class WithHead(Algorithm):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.head = self.add_weight(name="kernel", shape=(2,))
+
+        def trained_variables(self, role):
+            return [*super().trained_variables(role), self.head]
+
+        def compute_losses(self, batch):
+            return tf.reduce_sum(self.head.value)
+
+    plain = tiny_algorithm("supervised")
+    algorithm = WithHead(
+        networks={"student": plain.student},
+        hyperparameters=plain.hyperparameters,
+        num_classes=3,
+    )
+    algorithm.compile(optimizers={"student": type(plain.optimizer)(0.5)})
+    before = algorithm.head.numpy()
+    algorithm._trackers["loss"].update_state(0.0)
+    algorithm.train_step({})
+    np.testing.assert_allclose(algorithm.head.numpy(), before - 0.5)
+    names = [v.path for v in algorithm.state_variables]
+    assert algorithm.head.path in names
