@@ -203,7 +203,7 @@ def broken_files():
             + png_chunk(b"IDAT", zlib.compress(bytes(1000))),
             "broken: Image size (3600000000 pixels) exceeds",
         ),
-        "tiny.png": (encoded(picture(1, 7, 30)), "smaller than --image_size=8"),
+        "tiny.png": (encoded(picture(1, 7, 30)), "smaller than 8 pixels"),
     }
 
 
@@ -518,6 +518,18 @@ def test_size_errors(place):
     write(place / "test/dog/wide.png", encoded(picture(0, 8, 9)))
     fails(place, "--image_size must be set: .* is 8x8, .*wide.png is 8x9")
     assert load(place, image_size=8).info.image_shape == (8, 8, 3)
+    kept_larger = load(place, image_size=6, stored_size=8)
+    assert kept_larger.info.image_shape == (6, 6, 3)
+    assert kept_larger.train.shape == (8, 8, 3)
+    assert kept_larger.weak_policy == "random_crop"
+    fails(
+        place,
+        "smaller than --stored_size=9: lower it",
+        image_size=6,
+        stored_size=9,
+        test_dir="",
+        unlabeled_dir="",
+    )
 
 
 def test_no_test_image(place):

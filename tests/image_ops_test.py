@@ -665,3 +665,66 @@ def test_errors(name):
     call, message = ERRORS[name]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "name, function",
+    [("smooth", image_ops.smoothed), ("blur", image_ops.blurred)],
+)
+def test_filters_equal_pillow(name, function, kind):
+    actual = run(function, PILLOW[kind])
+    np.testing.assert_array_equal(actual, PILLOW[f"{name}/{kind}"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("turn", range(3))
+@pytest.mark.parametrize("method", image_ops.RESAMPLING)
+def test_enlarging_is_within_one_grey_level_of_pillow(method, turn, kind):
+    case = f"rescale_{method}_{turn}"
+
+    def function(images, margin):
+        return image_ops.enlarge_center(images, margin, method)
+
+    margin = PILLOW[f"{case}/parameter"].astype(np.float32)
+    actual = run(function, PILLOW[kind], margin).astype(int)
+    difference = np.abs(actual - PILLOW[f"{case}/{kind}"])
+    if method == "box":
+        assert not difference.any()
+    elif method == "nearest":
+        # Where two pixels are equally near: one column of one image.
+        assert (difference > 0).mean() < 0.01
+    else:
+        assert difference.max() <= 1
+        assert (difference > 0).mean() < 0.02
+
+
+def test_a_whole_window_is_the_image_and_a_half_is_twice_as_large():
+    images = np.arange(64, dtype=np.uint8).reshape(1, 8, 8, 1) * 3
+
+    def window(*box, size):
+        matrices = image_ops.window_matrix(*([float(b)] for b in box), size)
+        return image_ops.projective_transform(
+            images, matrices, 0, "bilinear", size
+        ).numpy()
+
+    np.testing.assert_array_equal(window(0, 0, 8, 8, size=(8, 8)), images)
+    np.testing.assert_array_equal(
+        window(2, 3, 4, 5, size=(4, 5)), images[:, 2:6, 3:8]
+    )
+    expected = tf.floor(
+        tf.image.resize(images[:, 2:6, 2:6].astype(np.float32), (8, 8))
+    )
+    # At the window's own edge tf.image.resize has no pixels outside of it.
+    np.testing.assert_array_equal(
+        window(2, 2, 4, 4, size=(8, 8))[:, 1:-1, 1:-1],
+        expected.numpy()[:, 1:-1, 1:-1].astype(np.uint8),
+    )
+
+
+def test_center_crop():
+    images = np.arange(36, dtype=np.uint8).reshape(1, 6, 6, 1)
+    np.testing.assert_array_equal(
+        image_ops.center_crop(images, 4, 2)[0, :, :, 0],
+        images[0, 1:5, 2:4, 0],
+    )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tf_metassl import augmentation_rates
 from tf_metassl.contract import MIX_BLOCK, DatasetInfo, Views, view_kind
 from tf_metassl.data import pipeline, sources
 
@@ -194,3 +195,84 @@ def test_unknown_views_are_refused():
     with pytest.raises(ValueError, match="Unknown view 'soft'"):
         Views(unlabeled=("soft",))
     assert view_kind("weak_12") == "weak"
+
+
+@pytest.mark.parametrize("calls", (1, 8))
+def test_parallel_calls_change_nothing(batches, calls):
+    assert_equal(take(dataset(num_parallel_calls=calls), 8), batches)
+
+
+def stored_larger(side=12):
+    """Random images, stored at 12 pixels and used at 8."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (NUM_IMAGES, side, side, 1), np.uint8)
+    data = sources.Images(images, np.zeros(NUM_IMAGES, np.int32))
+    return sources.Source(
+        info=DatasetInfo("stored", tuple("ab"), (8, 8, 1)),
+        train=data,
+        test=data,
+        weak_policy="random_crop",
+        strong_policy="affine_digits",
+    )
+
+
+@pytest.mark.parametrize("weak", ("random_crop", "resized_crop", "crop"))
+def test_views_are_cut_out_of_larger_stored_images(weak):
+    source = stored_larger()
+    batch = take(dataset(source, weak=weak), 1)[0]["unlabeled"]
+    for view in ("clean", "weak", "weak_1", "strong"):
+        assert batch[view].shape == (16, 8, 8, 1)
+    middle = source.train.images[:, 2:10, 2:10]
+    np.testing.assert_array_equal(batch["clean"], middle[batch["index"]])
+    assert not np.array_equal(batch["weak"], batch["weak_1"])
+    evaluation = pipeline.evaluation_dataset(
+        source.test, batch_size=NUM_IMAGES, size=(8, 8)
+    )
+    (evaluated,) = evaluation.as_numpy_iterator()
+    np.testing.assert_array_equal(evaluated["image"], middle)
+
+
+def test_probes_tell_what_they_did_and_ctaugment_follows_the_rates():
+    source = stored_larger(8)
+    views = Views(labeled=("weak", "probe"), unlabeled=("ctaugment",))
+    identity = list(augmentation_rates.BINS).index("identity")
+
+    def batch(probabilities=None, **options):
+        pools = [
+            pipeline.Pool(group, np.arange(NUM_IMAGES), 16, kinds)
+            for group, kinds in (
+                ("labeled", views.labeled),
+                ("unlabeled", views.unlabeled),
+            )
+        ]
+        data = pipeline.training_dataset(
+            source,
+            pools,
+            views=views,
+            augmentation=pipeline.Augmentation(
+                weak="none",
+                strong="affine_digits",
+                probabilities=probabilities,
+            ),
+            seed=3,
+            **options,
+        )
+        return take(data, 1)[0]
+
+    whole = batch()
+    labeled = whole["labeled"]
+    assert labeled["probe_op"].shape == (16, 2)
+    assert labeled["probe_bin"].shape == (16, 2, 2)
+    still = (labeled["probe_op"] == identity).all(axis=1)
+    unchanged = (labeled["probe"] == labeled["weak"]).all((1, 2, 3))
+    assert unchanged[still].all() and not unchanged.all()
+    halves = [batch(shard=r, num_shards=2) for r in (0, 1)]
+    joined = tf.nest.map_structure(lambda *p: np.concatenate(p), *halves)
+    assert_equal(joined, whole)
+
+    rates = augmentation_rates.initial().numpy()
+    rates[:, :, 1:] = 0
+    other = batch(augmentation_rates.probabilities(rates).numpy())
+    assert_equal(other["labeled"], labeled)
+    changed = other["unlabeled"]["ctaugment"] != whole["unlabeled"]["ctaugment"]
+    assert changed.any((1, 2, 3)).sum() > 8

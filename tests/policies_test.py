@@ -542,7 +542,8 @@ ERRORS = {
     ),
     "a strong policy as weak": (
         lambda: policies.draw_weak(SEED, 2, (8, 8, 3), MPL),
-        r"policy: expected CropPolicy or AffinePolicy, got RandAugmentPolicy",
+        r"policy: expected CropPolicy or WindowPolicy or AffinePolicy, got "
+        r"RandAugmentPolicy",
     ),
     "a crop as strong policy": (
         lambda: policies.apply_strong(IMAGES, {}, CROP),
@@ -572,3 +573,53 @@ def test_errors(name):
     call, message = ERRORS[name]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# Windows of larger images.
+
+
+def test_windows_of_the_wanted_size_are_cut_not_resized():
+    policy = policies.WEAK_POLICIES["random_crop"]
+    images = make_images(200, (12, 12, 3))
+    draw = policies.draw_weak(SEED, 200, (12, 12, 3), policy, (8, 8))
+    result = policies.apply_weak(images, draw, policy, (8, 8)).numpy()
+    corners = set()
+    for row in range(200):
+        top, left = int(draw["top"][row]), int(draw["left"][row])
+        corners.add((top, left))
+        window = images[row, top : top + 8, left : left + 8]
+        if draw["flip"][row]:
+            window = window[:, ::-1]
+        np.testing.assert_array_equal(result[row], window)
+    assert corners == {(y, x) for y in range(5) for x in range(5)}
+
+
+def test_resized_windows_have_the_drawn_areas_and_ratios():
+    policy = policies.WEAK_POLICIES["resized_crop"]
+    draw = policies.draw_weak(SEED, 20_000, (256, 256, 3), policy, (224, 224))
+    draw = {name: values.numpy() for name, values in draw.items()}
+    height, width = draw["height"], draw["width"]
+    whole = (height == 256) & (width == 256)
+    assert whole.mean() < 0.01
+    area, ratio = height * width / 256**2, width / height
+    assert 0.075 < area.min() < 0.1 and area.max() > 0.97
+    within = (ratio > 0.74) & (ratio < 1.35)
+    assert within[~whole].all()
+    assert abs(np.log(ratio).mean()) < 0.01
+    for place, size in (("top", height), ("left", width)):
+        assert draw[place].min() >= 0
+        assert (draw[place] + size <= 256).all()
+        np.testing.assert_array_equal(draw[place], np.floor(draw[place]))
+
+
+def test_other_weak_policies_see_the_middle_of_a_larger_image():
+    images = make_images(6, (12, 12, 3))
+    for name, policy in policies.WEAK_POLICIES.items():
+        if isinstance(policy, policies.WindowPolicy):
+            continue
+        draw = policies.draw_weak(SEED, 6, (12, 12, 3), policy, (8, 8))
+        result = policies.apply_weak(images, draw, policy, (8, 8))
+        middle = images[:, 2:10, 2:10]
+        same = policies.draw_weak(SEED, 6, (8, 8, 3), policy)
+        expected = policies.apply_weak(middle, same, policy)
+        np.testing.assert_array_equal(result, expected, err_msg=name)

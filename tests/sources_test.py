@@ -161,7 +161,12 @@ def test_every_dataset(load, name):
     assert source.info.name == name
     classes = {"cifar100": 100, "imagenet2012": 1000}
     assert source.info.num_classes == classes.get(name.split("_subset")[0], 10)
-    assert source.info.image_shape == source.train.shape == source.test.shape
+    assert source.train.shape == source.test.shape
+    if name.startswith("imagenet"):
+        assert source.train.shape == (256, 256, 3)
+        assert source.info.image_shape == (224, 224, 3)
+    else:
+        assert source.info.image_shape == source.train.shape
     assert name.split("/")[0] in source.description
     assert source.test.labels.tolist() == labels_of("", SIZES[test]).tolist()
     count = min(expected["train"], 30)
@@ -232,16 +237,25 @@ def test_imagenet_without_the_list(load, data_dir, tmp_path):
 
 def test_large_images_are_resized(load):
     assert load("imagenet2012").info.image_shape == (224, 224, 3)
-    source = load("imagenet2012", image_size=40)
+    source = load("imagenet2012")
+    assert source.weak_policy == "resized_crop"
+    source = load("imagenet2012", image_size=20, stored_size=40)
+    assert source.info.image_shape == (20, 20, 3)
     original = pixels(30, 40, 60, seed=len("train"))
     np.testing.assert_array_equal(source.train.images, original[:, :, 10:50])
-    halved = load("imagenet2012", image_size=20).train.images
+    halved = load("imagenet2012", image_size=20, stored_size=20).train.images
     expected = original.reshape(30, 20, 2, 30, 2, 3).mean((2, 4))
     # The filter is wider than the mean of four pixels.
     assert abs(halved - expected[:, :, 5:25]).mean() < 30
     assert load("cifar10", image_size=16).train.shape == (16, 16, 3)
     with pytest.raises(ValueError, match="--image_size=33 is larger than the "):
         load("cifar10", image_size=33)
+    with pytest.raises(ValueError, match="--stored_size=33 is larger than "):
+        load("cifar10", image_size=28, stored_size=33)
+    with pytest.raises(ValueError, match="--stored_size=27 is smaller than "):
+        load("cifar10", image_size=28, stored_size=27)
+    with pytest.raises(ValueError, match="--stored_size=27 needs --image_size"):
+        load("cifar10", stored_size=27)
 
 
 def test_channels(load):

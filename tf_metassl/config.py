@@ -66,12 +66,28 @@ class Config(DataOptions):
     weak_augmentation: str = knob(
         "auto",
         "Policy of the weak view; auto: what suits the dataset.",
-        choices=("auto", "none", "crop", "flip_crop", "mpl", "affine"),
+        choices=(
+            "auto",
+            "none",
+            "crop",
+            "flip_crop",
+            "mpl",
+            "random_crop",
+            "resized_crop",
+            "affine",
+        ),
     )
     strong_augmentation: str = knob(
         "auto",
         "Policy of the strong view; auto: what suits the dataset.",
-        choices=("auto", "mpl", "fixmatch", "uda", "affine_digits"),
+        choices=(
+            "auto",
+            "mpl",
+            "mpl_imagenet",
+            "fixmatch",
+            "uda",
+            "affine_digits",
+        ),
     )
     strong_magnitude: float = knob(
         0.0,

@@ -12,6 +12,9 @@ is a dict of tensors with the same leading dimension:
     mix_weight     [N] float32          MixUp weight of the example itself
     mix_partner    [N] int32            MixUp partner, counted from the start
                                         of the example's block (`MIX_BLOCK`)
+    probe_op       [N, depth] int32     with the view `probe`: its operations,
+    probe_bin      [N, depth, P] int32  and the bins of their parameters, see
+                                        `tf_metassl.augmentation_rates`
 
 An evaluation batch has `image` [N, H, W, C] uint8, `label` [N] int32 and `mask`
 [N] float32, which is 0 on the rows that only fill up the last batch.
@@ -28,9 +31,10 @@ import dataclasses
 # partner from the block is as random as one from the whole batch.
 MIX_BLOCK = 8
 
-# View name -> what the pipeline does to the image. A suffix `_1`, `_2`, ...
-# asks for a further independent draw of the same kind.
-VIEW_KINDS = ("clean", "weak", "strong")
+# What the pipeline does to the image. A suffix `_1`, `_2`, ... asks for a
+# further independent draw of the same kind. `ctaugment` is a strong view whose
+# magnitudes are learned, `probe` one with magnitudes that are to be judged.
+VIEW_KINDS = ("clean", "weak", "strong", "ctaugment", "probe")
 
 
 def view_kind(view):

@@ -24,7 +24,7 @@ from tf_metassl import (
 from tf_metassl.algorithms import algorithm_class
 from tf_metassl.algorithms.algorithm import Algorithm, Stage
 from tf_metassl.config import Config, ConfigError
-from tf_metassl.data import pipeline, sources, splits
+from tf_metassl.data import image_ops, pipeline, sources, splits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,15 +48,7 @@ class Experiment:
     @property
     def augmentation(self):
         """The augmentation policies, with `auto` resolved."""
-        weak, strong = (
-            self.config.weak_augmentation,
-            self.config.strong_augmentation,
-        )
-        return pipeline.Augmentation(
-            weak=self.source.weak_policy if weak == "auto" else weak,
-            strong=self.source.strong_policy if strong == "auto" else strong,
-            magnitude=self.config.strong_magnitude or None,
-        )
+        return pipeline.augmentation(self.source, self.config)
 
     def pools(self, algorithm):
         """What the batches of `algorithm` are drawn from, `Pool`s."""
@@ -103,7 +95,8 @@ class Experiment:
     def examples(self):
         """A few validation images `[n, H, W, C]` to compare exports on."""
         images = self.validation_images
-        return images.read(range(min(16, len(images))))
+        images = images.read(range(min(16, len(images))))
+        return image_ops.center_crop(images, *self.source.info.image_shape[:2])
 
     def images(self, split):
         """The images of the split `validation` or `test`."""
@@ -127,7 +120,10 @@ class Experiment:
 
         def make_dataset(**shards):
             return pipeline.evaluation_dataset(
-                images, batch_size=size, **shards
+                images,
+                batch_size=size,
+                size=self.source.info.image_shape[:2],
+                **shards,
             )
 
         results = algorithm.evaluate(
@@ -142,7 +138,9 @@ class Experiment:
         """Logits `[M, C]` of `network` on all training images, by row."""
         images, size = self.source.train, self.config.eval_batch_size
         apply = tf.function(functools.partial(network, training=False))
-        batches = pipeline.evaluation_dataset(images, batch_size=size)
+        batches = pipeline.evaluation_dataset(
+            images, batch_size=size, size=self.source.info.image_shape[:2]
+        )
         logits = [apply(batch["image"]).numpy() for batch in batches]
         return np.concatenate(logits)[: len(images)]
 

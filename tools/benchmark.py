@@ -5,7 +5,12 @@
 prints images/s of RandAugment with two operations and a cutout on 32 x 32
 images: ours in tf.data, the same policy written with Pillow in one process per
 core, and `keras.layers.RandAugment` mapped per image (which draws from fewer
-operations and has no cutout).
+operations and has no cutout). Then how many times faster the views of a UDA
+step are made than a WRN-28-2 step consumes them.
+
+    python tools/benchmark.py data_memory
+
+prints the memory of the process while it makes the batches of many steps.
 """
 
 import argparse
@@ -232,6 +237,103 @@ def run_data(args):
             f"ours is {np.median(ratios):5.2f} times as fast "
             f"({ratios.min():.2f} ... {ratios.max():.2f})"
         )
+    made = steps_per_second_of_views(args.seconds)
+    taken = seconds_per_step_of_network()
+    print(
+        f"UDA step, 64 + 448 images: views made in {1000 / made:,.0f} ms, "
+        f"consumed by WRN-28-2 in {1000 * taken:,.0f} ms; headroom "
+        f"{made * taken:.0f} times"
+    )
+
+
+def uda_batches(num_labeled, num_unlabeled, first_step=0):
+    """The training batches of a UDA step on 32 x 32 images."""
+    from tf_metassl.contract import DatasetInfo, Views
+    from tf_metassl.data import pipeline, sources
+
+    images = sources.Images(
+        make_images(NUM_IMAGES), np.zeros(NUM_IMAGES, np.int32)
+    )
+    source = sources.Source(
+        info=DatasetInfo("noise", tuple("0123456789"), (SIDE, SIDE, 3)),
+        train=images,
+        test=images,
+        weak_policy="flip_crop",
+        strong_policy="uda",
+    )
+    views = Views(labeled=("weak",), unlabeled=("weak", "strong"))
+    rows = np.arange(NUM_IMAGES)
+    return pipeline.training_dataset(
+        source,
+        [
+            pipeline.Pool("labeled", rows, num_labeled, views.labeled),
+            pipeline.Pool("unlabeled", rows, num_unlabeled, views.unlabeled),
+        ],
+        views=views,
+        augmentation=pipeline.Augmentation("flip_crop", "uda"),
+        seed=0,
+        first_step=first_step,
+    )
+
+
+def steps_per_second_of_views(seconds):
+    """How many UDA batches of 64 + 448 images are made in a second."""
+    batches = uda_batches(64, 448).map(lambda b: b["unlabeled"]["strong"])
+    return images_per_second(batches, seconds) / 448
+
+
+def seconds_per_step_of_network():
+    """What WRN-28-2 takes to learn from 64 weak, 448 weak and 448 strong.
+
+    One forward and backward pass over all of them; the unlabeled weak ones go
+    forward only, as in UDA. Optimizer and losses cost little beside it.
+    """
+    import keras
+    import tensorflow as tf
+
+    from tf_metassl import models
+
+    network = models.build("wrn_28_2", (SIDE, SIDE, 3), 10)
+
+    @tf.function
+    def step(learned, labeling):
+        network(labeling, training=False)
+        with tf.GradientTape() as tape:
+            logits = network(learned, training=True)
+            loss = tf.reduce_mean(
+                keras.ops.categorical_crossentropy(
+                    tf.one_hot(tf.zeros([len(learned)], tf.int32), 10),
+                    logits,
+                    from_logits=True,
+                )
+            )
+        values = [v.value for v in network.trainable_variables]
+        return tape.gradient(loss, values)
+
+    images = tf.constant(make_images(512 + 448))
+    step(images[:512], images[512:])
+    begin = time.perf_counter()
+    step(images[:512], images[512:])
+    return time.perf_counter() - begin
+
+
+def run_data_memory(args):
+    """Prints the resident memory every tenth of `--steps` batches."""
+    page = os.sysconf("SC_PAGE_SIZE")
+
+    def megabytes():
+        fields = pathlib.Path("/proc/self/statm").read_text().split()
+        return int(fields[1]) * page / 2**20
+
+    every, seen = max(args.steps // 10, 1), []
+    for step, _ in enumerate(uda_batches(8, 56).take(args.steps), start=1):
+        if step % every == 0:
+            seen.append(megabytes())
+            print(f"step {step:6}: {seen[-1]:7.1f} MiB resident", flush=True)
+    print(
+        f"From step {every} to step {args.steps} resident memory grew by "
+        f"{seen[-1] - seen[0]:.1f} MiB."
+    )
 
 
 def main():
@@ -247,6 +349,9 @@ def main():
     data.add_argument("--seconds", type=float, default=3.0)
     data.add_argument("--rounds", type=int, default=3)
     data.set_defaults(run=run_data)
+    memory = commands.add_parser("data_memory", help="memory over many steps")
+    memory.add_argument("--steps", type=int, default=10_000)
+    memory.set_defaults(run=run_data_memory)
     args = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))

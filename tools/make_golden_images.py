@@ -34,6 +34,7 @@ FACTORS = (0.0, 0.1, 0.64, 1.0, 1.9, 2.98)
 HALF_WIDTHS = (0, 1, 2, 3, 5, 30)
 BITS = (1, 2, 4, 6, 7, 8)
 THRESHOLDS = (0, 1, 102, 128, 255, 256)
+MARGINS = (0.0, 0.04, 0.1, 0.13, 0.2, 0.25)
 
 
 def make_images(height, width, channels, seed):
@@ -128,7 +129,7 @@ def tfa_cases(images):
 
 def pillow_cases(images):
     """Returns outputs and parameters of Pillow's operations."""
-    from PIL import Image, ImageEnhance, ImageOps
+    from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
     def run(function, batch, *parameters):
         rows = []
@@ -144,7 +145,18 @@ def pillow_cases(images):
         "invert": ImageOps.invert,
         "autocontrast": ImageOps.autocontrast,
         "equalize": ImageOps.equalize,
+        "smooth": lambda image: image.filter(ImageFilter.SMOOTH),
+        "blur": lambda image: image.filter(ImageFilter.BLUR),
     }
+
+    def rescale(method):
+        def cut(image, margin):
+            w, h = image.size
+            box = (margin * w, margin * h, (1 - margin) * w, (1 - margin) * h)
+            return image.crop(box).resize(image.size, method)
+
+        return cut
+
     with_parameter = {
         "color": (enhance(ImageEnhance.Color), FACTORS),
         "contrast": (enhance(ImageEnhance.Contrast), FACTORS),
@@ -152,6 +164,10 @@ def pillow_cases(images):
         "sharpness": (enhance(ImageEnhance.Sharpness), FACTORS),
         "posterize": (ImageOps.posterize, BITS),
         "solarize": (ImageOps.solarize, THRESHOLDS),
+        **{
+            f"rescale_{method.name.lower()}": (rescale(method), MARGINS)
+            for method in Image.Resampling
+        },
     }
     cases = {}
     for name in ("rgb", "grey"):

@@ -57,8 +57,7 @@ def decode(data, image_size=0, channels=3):
     image = _eight_bits(image).convert("RGB" if channels == 3 else "L")
     if min(image.size) < image_size:
         raise BadImageError(
-            f"smaller than --image_size={image_size}: "
-            f"{image.height}x{image.width}"
+            f"smaller than {image_size} pixels: {image.height}x{image.width}"
         )
     if image_size and image.size != (image_size, image_size):
         image = ImageOps.fit(

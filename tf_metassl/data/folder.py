@@ -287,6 +287,8 @@ def _source(name, files, class_names, flag, options, run_dir):
         A `Source`.
     """
     given = f"--{flag}={getattr(options, flag)}"
+    size = (options.image_size,) * 2 if options.image_size else None
+    options_lib.stored_size(options, options.image_size)  # Before all else.
     if len(class_names) < 2:
         raise ValueError(
             f"{given} has only the class {class_names[0]!r}: at least two are "
@@ -326,11 +328,13 @@ def _source(name, files, class_names, flag, options, run_dir):
     )
     return store.Source(
         info=DatasetInfo(
-            name=name, class_names=tuple(class_names), image_shape=train.shape
+            name=name,
+            class_names=tuple(class_names),
+            image_shape=(*(size or train.shape[:2]), train.shape[2]),
         ),
         train=train,
         test=test,
-        weak_policy="flip_crop",
+        weak_policy="random_crop" if options.stored_size else "flip_crop",
         strong_policy="fixmatch",
         description=" ".join(filter(None, notes)),
         validation_rows=validation_rows if len(validation_rows) else None,
@@ -372,7 +376,7 @@ def _decoded(name, files, options):
         name,
         settings={
             **places,
-            "image_size": options.image_size,
+            "image_size": options_lib.stored_size(options, options.image_size),
             "channels": options.channels,
             "test_fraction": options.test_fraction,
         },
@@ -465,7 +469,8 @@ def _read(file, options):
         return "not a file" if file.path.exists() else "no such file"
     try:
         data = file.path.read_bytes()
-        return decode(data, options.image_size, options.channels or 3)
+        size = options_lib.stored_size(options, options.image_size)
+        return decode(data, size, options.channels or 3)
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
     except BadImageError as error:
@@ -506,9 +511,10 @@ def _check_bad(bad, num_files, options, run_dir):
     )
     small = sum(reason.startswith("smaller") for _, reason in bad)
     if small:
+        flag = "stored_size" if options.stored_size else "image_size"
         text += (
-            f"\n{small} of them are smaller than --image_size="
-            f"{options.image_size}: lower it."
+            f"\n{small} of them are smaller than --{flag}="
+            f"{getattr(options, flag)}: lower it."
         )
     raise ValueError(text)
 

@@ -15,6 +15,7 @@ the first thought: on uint8 images a broadcasting `tf.where` costs as much as a
 projective transform.
 """
 
+import numpy as np
 import tensorflow as tf
 
 from tf_metassl.checks import check_rank
@@ -70,7 +71,7 @@ def _byte(name, value):
 
 
 def projective_transform(
-    images, matrices, fill_value=0.0, interpolation="nearest"
+    images, matrices, fill_value=0.0, interpolation="nearest", output_size=None
 ):
     """Moves the pixels of each image by its own matrix.
 
@@ -84,6 +85,8 @@ def projective_transform(
         matrices: `[N, 8]` float32.
         fill_value: number in 0 ... 255 for pixels from outside the image.
         interpolation: `nearest` or `bilinear`.
+        output_size: height and width of the result; None for those of the
+            images.
 
     Returns:
         `[N, H, W, C]` uint8.
@@ -92,6 +95,8 @@ def projective_transform(
         ValueError: on other shapes, types or an unknown interpolation.
     """
     images = _images(images)
+    size, *image_size, channels = images.shape
+    output_size = list(output_size or image_size)
     matrices = tf.convert_to_tensor(matrices, tf.float32)
     check_rank("matrices", matrices, 2)
     if not matrices.shape.is_compatible_with([images.shape[0], 8]):
@@ -104,12 +109,12 @@ def projective_transform(
     moved = tf.raw_ops.ImageProjectiveTransformV3(
         images=images,
         transforms=matrices,
-        output_shape=images.shape[1:3].as_list(),
+        output_shape=output_size,
         fill_value=tf.cast(fill_value, tf.float32),
         interpolation=interpolation.upper(),
         fill_mode="CONSTANT",
     )
-    return tf.ensure_shape(moved, images.shape)
+    return tf.ensure_shape(moved, [size, *output_size, channels])
 
 
 def _matrix(like, **entries):
@@ -203,6 +208,41 @@ def translation_matrix(dx, dy):
     dx = _vector("dx", dx, tf.float32)
     dy = _vector("dy", dy, tf.float32)
     return _matrix(dx, a2=-dx, b2=-dy)
+
+
+def window_matrix(top, left, height, width, output_size):
+    """Matrices that resize a window of each image to a common size.
+
+    The window's edges meet the result's edges, so that pixel centres are half
+    a pixel inside, as in `tf.image.resize`.
+
+    Args:
+        top: `[N]` float, first row of the window; need not be whole.
+        left: `[N]` float, first column.
+        height: `[N]` float, rows of the window.
+        width: `[N]` float, columns.
+        output_size: height and width of the result, ints.
+
+    Returns:
+        `[N, 8]` float32.
+
+    Raises:
+        ValueError: if an argument is not a vector.
+    """
+    top, left = (
+        _vector("top", top, tf.float32),
+        _vector("left", left, tf.float32),
+    )
+    height = _vector("height", height, tf.float32)
+    width = _vector("width", width, tf.float32)
+    scale_y, scale_x = height / output_size[0], width / output_size[1]
+    return _matrix(
+        top,
+        a0=scale_x,
+        a2=left + (scale_x - 1.0) / 2.0,
+        b1=scale_y,
+        b2=top + (scale_y - 1.0) / 2.0,
+    )
 
 
 def scale_matrix(factor, height, width):
@@ -664,6 +704,161 @@ def sharpness(images, factor):
     if min(images.shape[1:3]) < 3:
         return images
     return blend(_smooth(images), images, factor)
+
+
+def _filtered(images, kernel):
+    """Convolves with whole numbers, divided by their sum and rounded.
+
+    Border pixels that the kernel does not fit on keep their values. In
+    integers, so that no order of summation matters.
+    """
+    _, height, width, _ = images.shape
+    side, divisor = len(kernel), sum(map(sum, kernel))
+    border = side // 2
+    if min(height, width) < side:
+        return images
+    values = tf.cast(images, tf.int32)
+    total = divisor // 2
+    for y, row in enumerate(kernel):
+        for x, factor in enumerate(row):
+            if factor:
+                total += (
+                    factor
+                    * (
+                        values[
+                            :,
+                            y : y + height - 2 * border,
+                            x : x + width - 2 * border,
+                        ]
+                    )
+                )
+    middle = tf.cast(total // divisor, tf.uint8)
+    rows = slice(border, height - border)
+    inner = tf.concat(
+        [images[:, rows, :border], middle, images[:, rows, width - border :]],
+        axis=2,
+    )
+    return tf.concat(
+        [images[:, :border], inner, images[:, height - border :]], axis=1
+    )
+
+
+def smoothed(images):
+    """Pillow's filter SMOOTH: 3 x 3, the centre five times.
+
+    Args:
+        images: `[N, H, W, C]` uint8.
+
+    Returns:
+        `[N, H, W, C]` uint8; images smaller than the kernel are not changed.
+    """
+    return _filtered(_images(images), [[1, 1, 1], [1, 5, 1], [1, 1, 1]])
+
+
+def blurred(images):
+    """Pillow's filter BLUR: the outermost ring of 5 x 5.
+
+    Args:
+        images: `[N, H, W, C]` uint8.
+
+    Returns:
+        `[N, H, W, C]` uint8; images smaller than the kernel are not changed.
+    """
+    full, ends = [1, 1, 1, 1, 1], [1, 0, 0, 0, 1]
+    return _filtered(_images(images), [full, ends, ends, ends, full])
+
+
+def _sinc(x):
+    x = np.pi * x
+    return tf.where(
+        x == 0,
+        tf.ones_like(x),
+        tf.sin(x) / tf.where(x == 0, tf.ones_like(x), x),
+    )
+
+
+def _cubic(x):
+    x = tf.abs(x)
+    near = (1.5 * x - 2.5) * x * x + 1.0
+    far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
+    return tf.where(x < 1, near, far)
+
+
+# Resampling filter -> half its width in pixels, and the filter.
+RESAMPLING = {
+    "lanczos": (3.0, lambda x: _sinc(x) * _sinc(x / 3.0)),
+    "bicubic": (2.0, _cubic),
+    "bilinear": (1.0, lambda x: 1.0 - tf.abs(x)),
+    "box": (0.5, tf.ones_like),
+    "hamming": (
+        1.0,
+        lambda x: _sinc(x) * (0.54 + 0.46 * tf.cos(np.pi * x)),
+    ),
+    "nearest": (0.5, tf.ones_like),
+}
+
+
+def _enlarging_weights(size, first, last, method):
+    """`[N, size, size]`: what each pixel of a window gives to the result."""
+    support, kernel = RESAMPLING[method]
+    first = tf.cast(first, tf.float64)[:, None, None]
+    last = tf.cast(last, tf.float64)[:, None, None]
+    position = tf.range(size, dtype=tf.float64)
+    center = first + (position[:, None] + 0.5) * (last - first) / size
+    # Which pixels count is decided by whole numbers, as in Pillow: a centre
+    # between two pixels belongs to one of them.
+    low = tf.maximum(tf.floor(center - support + 0.5), first)
+    high = tf.minimum(tf.floor(center + support + 0.5), last)
+    weights = tf.where(
+        (position >= low) & (position < high),
+        kernel(position + 0.5 - center),
+        0.0,
+    )
+    weights = tf.cast(weights, tf.float32)
+    return weights / tf.reduce_sum(weights, axis=-1, keepdims=True)
+
+
+def enlarge_center(images, margin, method):
+    """Cuts a margin off each image and resizes the rest to the old size.
+
+    As Pillow's `crop` and `resize`, columns first, but with exact weights where
+    Pillow has 22 bits: some pixels differ by 1. Of two equally near pixels
+    `nearest` takes the right or lower one, Pillow whichever its rounding gives.
+
+    Args:
+        images: `[N, H, W, C]` uint8.
+        margin: `[N]` float, what to cut off each side as a fraction of it, 0
+            to 0.25; the window is rounded to whole pixels.
+        method: a key of `RESAMPLING`.
+
+    Returns:
+        `[N, H, W, C]` uint8.
+
+    Raises:
+        ValueError: on other shapes or types or an unknown method.
+    """
+    images = _images(images)
+    margin = _vector("margin", margin, tf.float32, images)
+    _choice("method", method, tuple(RESAMPLING))
+    values = tf.cast(images, tf.float32)
+    for axis, equation in ((2, "nhjc,nwj->nhwc"), (1, "njwc,nhj->nhwc")):
+        size = images.shape[axis]
+        weights = _enlarging_weights(
+            size,
+            tf.round(margin * size),
+            tf.round((1.0 - margin) * size),
+            method,
+        )
+        values = tf.einsum(equation, values, weights)
+        values = tf.floor(tf.clip_by_value(values, 0.0, 255.0) + 0.5)
+    return tf.cast(values, tf.uint8)
+
+
+def center_crop(images, height, width):
+    """Cuts `[N, height, width, C]` out of the middle of `[N, H, W, C]`."""
+    top = (images.shape[1] - height) // 2
+    left = (images.shape[2] - width) // 2
+    return images[:, top : top + height, left : left + width]
 
 
 def _inside(size, center, half_width):

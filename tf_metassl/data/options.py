@@ -83,6 +83,14 @@ class DataOptions:
         "size that all images share).",
         minimum=0,
     )
+    stored_size: int = knob(
+        0,
+        "Height and width at which images are kept where that is more than "
+        "--image_size: --weak_augmentation=random_crop and resized_crop take "
+        "their windows out of it, all others and evaluation the middle. 0 = "
+        "--image_size (imagenet: 8/7 of it).",
+        minimum=0,
+    )
     max_bad_fraction: float = knob(
         0.01,
         "folder and csv: a larger share of unusable image files stops the run.",
@@ -116,6 +124,30 @@ class DataOptions:
         "published order.",
         choices=LABEL_SPLITS,
     )
+
+
+def stored_size(options, image_size, times=1):
+    """Height and width at which square images are stored.
+
+    Args:
+        options: a `DataOptions`.
+        image_size: of the views; 0 = as published.
+        times: stored in relation to it where `--stored_size` does not say.
+
+    Raises:
+        ValueError: if `--stored_size` is too small.
+    """
+    if options.stored_size and not image_size:
+        raise ValueError(
+            f"--stored_size={options.stored_size} needs --image_size, the size "
+            "of the windows that are cut out of the stored images."
+        )
+    if options.stored_size and options.stored_size < image_size:
+        raise ValueError(
+            f"--stored_size={options.stored_size} is smaller than "
+            f"--image_size={image_size}: raise it, or leave it out."
+        )
+    return options.stored_size or round(image_size * times)
 
 
 def cache_folder(options):

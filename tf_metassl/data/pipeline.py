@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_metassl.contract import MIX_BLOCK, view_kind
-from tf_metassl.data import policies
+from tf_metassl.data import ctaugment, image_ops, policies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +40,30 @@ class Augmentation:
         weak: a key of `policies.WEAK_POLICIES`.
         strong: a key of `policies.STRONG_POLICIES`.
         magnitude: magnitude of the strong policy; None for its own.
+        probabilities: of CTAugment's bins, see
+            `tf_metassl.augmentation_rates`; None for all alike.
     """
 
     weak: str
     strong: str
     magnitude: float | None = None
+    probabilities: np.ndarray | None = None
+
+
+def augmentation(source, options):
+    """The policies that the options name, with `auto` resolved.
+
+    Args:
+        source: the `tf_metassl.data.store.Source` that `auto` suits.
+        options: anything with `weak_augmentation`, `strong_augmentation` and
+            `strong_magnitude`, 0 for a policy's own.
+    """
+    weak, strong = options.weak_augmentation, options.strong_augmentation
+    return Augmentation(
+        weak=source.weak_policy if weak == "auto" else weak,
+        strong=source.strong_policy if strong == "auto" else strong,
+        magnitude=options.strong_magnitude or None,
+    )
 
 
 def fold(seed, *data):
@@ -121,37 +140,47 @@ def mix_draws(seed, count, alpha, rule, block=MIX_BLOCK):
     return weight, tf.reshape(partner, [count])
 
 
-def view_of(images, view, seed, total, rows, augmentation):
+def view_of(images, view, seed, total, rows, augmentation, size=None):
     """One view of a batch of images.
 
     Draws are made for the whole global batch, which is cheap, and applied to
     the rows of one replica.
 
     Args:
-        images: `[n, H, W, C]` uint8, the images of one replica.
+        images: `[n, H, W, C]` uint8, the stored images of one replica.
         view: name of the view.
         seed: `[2]` int32 of this step and group.
         total: size of the global batch.
         rows: a slice, the replica's rows of the global batch.
         augmentation: an `Augmentation`.
+        size: (height, width) of the view; None for that of the images.
 
     Returns:
-        `[n, H, W, C]` uint8.
+        `(view, notes)`: `[n, height, width, C]` uint8 and a dict of what a
+        method has to know of the draw.
     """
     kind = view_kind(view)
     weak = policies.WEAK_POLICIES[augmentation.weak]
     strong = policies.STRONG_POLICIES[augmentation.strong]
-    shape = tuple(images.shape[1:])
+    stored = tuple(images.shape[1:])
+    size = size or stored[:2]
+    shape = (*size, stored[2])
 
     def mine(draw):
         return tf.nest.map_structure(lambda t: t[rows], draw)
 
-    # RandAugment works on a weakly augmented image; an affine policy moves the
-    # image itself, and a second resampling would only blur it.
-    on_weak = isinstance(strong, policies.RandAugmentPolicy)
-    if kind == "weak" or (kind == "strong" and on_weak):
-        draw = policies.draw_weak(fold(seed, view, "weak"), total, shape, weak)
-        images = policies.apply_weak(images, mine(draw), weak)
+    # Other operations than those of an affine policy work on a weakly augmented
+    # image; that one moves the image itself, and a second resampling would only
+    # blur it.
+    affine = kind == "strong" and isinstance(strong, policies.AffinePolicy)
+    if kind == "clean" or affine:
+        images = image_ops.center_crop(images, *size)
+    else:
+        draw = policies.draw_weak(
+            fold(seed, view, "weak"), total, stored, weak, size
+        )
+        images = policies.apply_weak(images, mine(draw), weak, size)
+    notes = {}
     if kind == "strong":
         draw = policies.draw_strong(
             fold(seed, view, "strong"),
@@ -161,7 +190,20 @@ def view_of(images, view, seed, total, rows, augmentation):
             augmentation.magnitude,
         )
         images = policies.apply_strong(images, mine(draw), strong)
-    return images
+    elif kind in ("ctaugment", "probe"):
+        draw = ctaugment.draw_ctaugment(
+            fold(seed, view, kind),
+            total,
+            shape,
+            augmentation.probabilities if kind == "ctaugment" else None,
+        )
+        draw = mine(draw)
+        if kind == "probe":
+            notes = {"probe_op": draw["op"], "probe_bin": draw["bin"]}
+            images = ctaugment.apply_ctaugment(images, draw, cutout_fraction=0)
+        else:
+            images = ctaugment.apply_ctaugment(images, draw)
+    return images, notes
 
 
 def training_dataset(
@@ -175,6 +217,7 @@ def training_dataset(
     shard=0,
     num_shards=1,
     local_shards=1,
+    num_parallel_calls=tf.data.AUTOTUNE,
 ):
     """The batches from `first_step` on, without end.
 
@@ -190,6 +233,8 @@ def training_dataset(
             the global batch.
         local_shards: replicas that read this dataset; they get its elements
             in turns.
+        num_parallel_calls: batches that are made at the same time; changes
+            the speed alone.
 
     Returns:
         A `tf.data.Dataset` of per-replica batches with static shapes.
@@ -204,6 +249,7 @@ def training_dataset(
                 f"split over {num_shards} replicas: change --batch_size."
             )
     labels = tf.constant(source.train.labels)
+    size = source.info.image_shape[:2]
     run_seed = tf.constant([seed & 0x7FFFFFFF, 0x5E11], tf.int32)
 
     def group(pool, step, replica):
@@ -238,13 +284,21 @@ def training_dataset(
         plain = tf.ensure_shape(
             source.train.gather(index), [per_replica, *source.train.shape]
         )
+        views_of_group, notes = {}, {}
+        for view in pool.views:
+            views_of_group[view], noted = view_of(
+                plain,
+                view,
+                step_seed,
+                pool.batch_size,
+                rows,
+                augmentation,
+                size,
+            )
+            notes |= noted
         return {
-            **{
-                view: view_of(
-                    plain, view, step_seed, pool.batch_size, rows, augmentation
-                )
-                for view in pool.views
-            },
+            **views_of_group,
+            **notes,
             "index": index,
             label_key: tf.gather(labels, index),
             "label_draw": mine(draw),
@@ -258,17 +312,19 @@ def training_dataset(
         return {pool.name: group(pool, step, replica) for pool in pools}
 
     dataset = tf.data.Dataset.range(first_step * local_shards, 2**62)
-    return dataset.map(batch, tf.data.AUTOTUNE).prefetch(2 * local_shards)
+    return dataset.map(batch, num_parallel_calls).prefetch(2 * local_shards)
 
 
 def evaluation_dataset(
-    images, *, batch_size, shard=0, num_shards=1, local_shards=1
+    images, *, batch_size, size=None, shard=0, num_shards=1, local_shards=1
 ):
     """All images once, in order; the last batch is filled up and masked.
 
     Args:
         images: a `tf_metassl.data.store.Images`.
         batch_size: rows per global batch.
+        size: (height, width) that is cut out of the middle of larger stored
+            images; None for all of them.
         shard: as in `training_dataset`.
         num_shards: as in `training_dataset`.
         local_shards: as in `training_dataset`.
@@ -284,21 +340,22 @@ def evaluation_dataset(
         )
     per_replica = batch_size // num_shards
     labels = tf.constant(images.labels)
-    size = len(images)
+    total = len(images)
+    size = size or images.shape[:2]
 
     def batch(element):
         step = element // local_shards
         replica = shard + element % local_shards
         first = step * batch_size + replica * per_replica
         index = first + tf.range(per_replica, dtype=tf.int64)
-        inside = tf.minimum(index, size - 1)
+        inside = tf.minimum(index, total - 1)
         return {
-            "image": images.gather(inside),
+            "image": image_ops.center_crop(images.gather(inside), *size),
             "label": tf.gather(labels, inside),
-            "mask": tf.cast(index < size, tf.float32),
+            "mask": tf.cast(index < total, tf.float32),
         }
 
-    num_steps = evaluation_steps(size, batch_size)
+    num_steps = evaluation_steps(total, batch_size)
     dataset = tf.data.Dataset.range(num_steps * local_shards)
     return dataset.map(batch, tf.data.AUTOTUNE).prefetch(2 * local_shards)
 

@@ -109,6 +109,27 @@ class CropPolicy:
 
 
 @dataclasses.dataclass(frozen=True)
+class WindowPolicy:
+    """A random window of a larger stored image, and random mirroring.
+
+    Source of the resized window: Szegedy et al., arXiv 1409.4842, as common
+    code has it: area and the logarithm of the aspect ratio are drawn uniformly,
+    up to ten times until the window fits, else the whole image is taken.
+
+    Attributes:
+        flip: whether to mirror left to right with probability 1/2.
+        area: smallest and largest area of the window as a fraction of the
+            stored image, bilinearly resized; None for windows of the wanted
+            size, which are not resized.
+        ratio: smallest and largest width / height of a window to be resized.
+    """
+
+    flip: bool = True
+    area: tuple[float, float] | None = None
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+
+@dataclasses.dataclass(frozen=True)
 class AffinePolicy:
     """One affine transform, bilinear, then optional tones and cutout.
 
@@ -232,6 +253,9 @@ WEAK_POLICIES = {
     "crop": CropPolicy(padding=1 / 8),
     "flip_crop": CropPolicy(flip=True, padding=1 / 8),
     "mpl": CropPolicy(flip=True, padding=1 / 8, mode="constant"),
+    # For large images, which are stored larger than they are used.
+    "random_crop": WindowPolicy(),
+    "resized_crop": WindowPolicy(area=(0.08, 1.0)),
     # For grey digits of some 8 x 8 pixels, which a flip would spoil.
     "affine": AffinePolicy(rotation=0.25, scale=(0.9, 1.1), translation=1 / 8),
 }
@@ -409,88 +433,111 @@ def apply_rand_augment(images, draw, policy):
 
 def _apply_layer(images, draw, policy):
     """Carries out one operation per image; `draw` holds vectors `[N]`."""
-    rows = _rows_of_operations(draw, policy)
-    changed = (
-        _apply_matrices(images, draw, policy, rows)
-        + _apply_tables(images, draw, policy, rows)
-        + _apply_kernels(images, draw, policy, rows)
+    rows = rows_of_operations(draw["op"], draw["applied"], policy.ops)
+
+    def level(op):
+        magnitude = tf.gather(draw["magnitude"], rows[op])
+        return operation_level(op, magnitude, policy)
+
+    def matrices(op):
+        sign = tf.gather(draw["sign"], rows[op])
+        return _MATRICES[op](sign * level(op), images.shape[1:3])
+
+    def table(op, part):
+        return _TABLES[op](part, level(op))
+
+    def kernel(op, part):
+        if op != "cutout":
+            return _KERNELS[op](part, level(op))
+        return image_ops.cutout(
+            part,
+            tf.gather(draw["center_y"], rows[op]),
+            tf.gather(draw["center_x"], rows[op]),
+            level(op),
+            policy.fill_value,
+        )
+
+    return apply_operations(
+        images,
+        rows,
+        matrices={op: matrices for op in rows if op in _MATRICES},
+        tables={op: table for op in rows if op in _TABLES},
+        kernels={op: kernel for op in rows if op in (*_KERNELS, "cutout")},
+        fill_value=policy.fill_value,
     )
+
+
+def rows_of_operations(op, applied, names):
+    """Sorts the images of a batch by their operation.
+
+    Args:
+        op: `[N]` int32, an index into `names`.
+        applied: `[N]` bool; images without it are left out.
+        names: of the operations.
+
+    Returns:
+        Operation -> the rows `[n]` int32 that it is carried out on.
+    """
+    target = tf.where(applied, op, len(names))
+    rows = tf.dynamic_partition(
+        tf.range(tf.size(target)), target, len(names) + 1
+    )
+    return dict(zip(names, rows[: len(names)], strict=True))
+
+
+def apply_operations(images, rows, *, matrices, tables, kernels, fill_value):
+    """Carries out at most one operation on each image of a batch.
+
+    All geometric operations are one projective transform, all tonal ones one
+    look-up; only the others have a kernel each.
+
+    Args:
+        images: `[N, H, W, C]` uint8.
+        rows: operation -> the rows `[n]` that it is carried out on.
+        matrices: geometric operation -> function of its name that returns
+            `[n, 8]`.
+        tables: tonal operation -> function of its name and its images that
+            returns `[n, C, 256]` or `[n, 1, 256]`.
+        kernels: other operation -> function of its name and its images that
+            returns images.
+        fill_value: grey level of uncovered pixels.
+
+    Returns:
+        `[N, H, W, C]` uint8.
+    """
+    changed = []
+    if matrices:
+        positions = tf.concat([rows[op] for op in matrices], 0)
+        moved = image_ops.projective_transform(
+            tf.gather(images, positions),
+            tf.concat([make(op) for op, make in matrices.items()], 0),
+            fill_value,
+        )
+        changed.append((positions, moved))
+    if tables:
+        positions = tf.concat([rows[op] for op in tables], 0)
+        parts = [tf.gather(images, rows[op]) for op in tables]
+        made = [
+            make(op, part)
+            for (op, make), part in zip(tables.items(), parts, strict=True)
+        ]
+        # [n, 1, 256] and [n, C, 256] alike, for one look-up.
+        channels = images.shape[3]
+        made = [
+            tf.tile(table, [1, channels // table.shape[1], 1]) for table in made
+        ]
+        looked_up = image_ops.apply_lookup_table(
+            tf.concat(parts, 0), tf.concat(made, 0)
+        )
+        changed.append((positions, looked_up))
+    for op, make in kernels.items():
+        changed.append((rows[op], make(op, tf.gather(images, rows[op]))))
     if not changed:
         return images
     positions, parts = zip(*changed, strict=True)
     return tf.tensor_scatter_nd_update(
         images, tf.concat(positions, 0)[:, None], tf.concat(parts, 0)
     )
-
-
-def _rows_of_operations(draw, policy):
-    """Returns operation -> the rows `[n]` int32 that it is carried out on."""
-    num_ops = len(policy.ops)
-    target = tf.where(draw["applied"], draw["op"], num_ops)
-    rows = tf.dynamic_partition(tf.range(tf.size(target)), target, num_ops + 1)
-    return dict(zip(policy.ops, rows[:num_ops], strict=True))
-
-
-def _levels(op, draw, policy, rows):
-    return operation_level(op, tf.gather(draw["magnitude"], rows), policy)
-
-
-def _apply_matrices(images, draw, policy, rows):
-    """One projective transform for all images with a geometric operation."""
-    ops = [op for op in rows if op in _MATRICES]
-    if not ops:
-        return []
-    matrices = []
-    for op in ops:
-        sign = tf.gather(draw["sign"], rows[op])
-        level = sign * _levels(op, draw, policy, rows[op])
-        matrices.append(_MATRICES[op](level, images.shape[1:3]))
-    positions = tf.concat([rows[op] for op in ops], 0)
-    moved = image_ops.projective_transform(
-        tf.gather(images, positions),
-        tf.concat(matrices, 0),
-        policy.fill_value,
-    )
-    return [(positions, moved)]
-
-
-def _apply_tables(images, draw, policy, rows):
-    """One look-up for all images with a tonal operation."""
-    ops = [op for op in rows if op in _TABLES]
-    if not ops:
-        return []
-    parts, tables = [], []
-    for op in ops:
-        part = tf.gather(images, rows[op])
-        table = _TABLES[op](part, _levels(op, draw, policy, rows[op]))
-        # [n, 1, 256] and [n, C, 256] alike, for one look-up.
-        repeats = images.shape[3] // table.shape[1]
-        parts.append(part)
-        tables.append(tf.tile(table, [1, repeats, 1]))
-    positions = tf.concat([rows[op] for op in ops], 0)
-    looked_up = image_ops.apply_lookup_table(
-        tf.concat(parts, 0), tf.concat(tables, 0)
-    )
-    return [(positions, looked_up)]
-
-
-def _apply_kernels(images, draw, policy, rows):
-    """One kernel for each operation that has one of its own."""
-    results = []
-    for op in (op for op in rows if op in _KERNELS):
-        part = tf.gather(images, rows[op])
-        level = _levels(op, draw, policy, rows[op])
-        results.append((rows[op], _KERNELS[op](part, level)))
-    if "cutout" in rows:
-        covered = image_ops.cutout(
-            tf.gather(images, rows["cutout"]),
-            tf.gather(draw["center_y"], rows["cutout"]),
-            tf.gather(draw["center_x"], rows["cutout"]),
-            _levels("cutout", draw, policy, rows["cutout"]),
-            policy.fill_value,
-        )
-        results.append((rows["cutout"], covered))
-    return results
 
 
 def _cutout_fraction(images, center_y, center_x, fraction, fill_value):
@@ -566,6 +613,90 @@ def apply_crop(images, draw, policy):
 
 def _padding(image_shape, policy):
     return round(min(image_shape[:2]) * policy.padding)
+
+
+_ATTEMPTS = 10
+
+
+@_as_it_is
+def draw_window(seed, num_images, image_shape, policy, output_size):
+    """Draws a flip and a window for each image.
+
+    Args:
+        seed: `[2]` int32.
+        num_images: int or scalar int tensor N.
+        image_shape: (height, width, channels) of the stored images, ints.
+        policy: a `WindowPolicy`.
+        output_size: (height, width) of the result, at most the stored one.
+
+    Returns:
+        Dict of `flip` `[N]` bool and, in pixels, `top`, `left`, `height` and
+        `width` `[N]` float32.
+
+    Raises:
+        ValueError: if `seed` or `policy` is of another type.
+    """
+    _check_type(policy, WindowPolicy)
+    seeds = _split(seed, 5)
+    stored = tf.constant(image_shape[:2], tf.float32)
+    if policy.area is None:
+        size = tf.tile([tf.constant(output_size, tf.float32)], [num_images, 1])
+    else:
+        shape = [num_images, _ATTEMPTS]
+        area = _uniform(seeds[0], shape, *policy.area) * tf.reduce_prod(stored)
+        low, high = np.log(policy.ratio)
+        ratio = tf.exp(_uniform(seeds[1], shape, low, high))
+        sizes = tf.round(
+            tf.stack([tf.sqrt(area / ratio), tf.sqrt(area * ratio)], axis=-1)
+        )  # [N, attempts, 2]
+        fits = tf.reduce_all((sizes <= stored) & (sizes >= 1.0), axis=-1)
+        first = tf.argmax(fits, axis=1, output_type=tf.int32)
+        size = tf.where(
+            tf.reduce_any(fits, axis=1)[:, None],
+            tf.gather(sizes, first, batch_dims=1),
+            stored,
+        )
+    room = stored - size
+    place = tf.stack(
+        [_uniform(s, [num_images], 0.0, 1.0) for s in seeds[2:4]], axis=1
+    )
+    # Whole pixels, so that a window that is not resized is cut, not blurred.
+    corner = tf.minimum(tf.floor(place * (room + 1.0)), room)
+    flip = _integers(seeds[4], [num_images], 0, 1) == 1
+    return {
+        "flip": flip & policy.flip,
+        "top": corner[:, 0],
+        "left": corner[:, 1],
+        "height": size[:, 0],
+        "width": size[:, 1],
+    }
+
+
+@_as_it_is
+def apply_window(images, draw, policy, output_size):
+    """Carries out what `draw_window` has drawn.
+
+    Args:
+        images: `[N, H, W, C]` uint8.
+        draw: dict of tensors with leading dimension N.
+        policy: the `WindowPolicy` of the draw.
+        output_size: (height, width) of the result.
+
+    Returns:
+        `[N, height, width, C]` uint8.
+
+    Raises:
+        ValueError: on other shapes or types.
+    """
+    _check_type(policy, WindowPolicy)
+    box = (draw[name] for name in ("top", "left", "height", "width"))
+    images = image_ops.projective_transform(
+        images,
+        image_ops.window_matrix(*box, output_size),
+        interpolation="bilinear",
+        output_size=output_size,
+    )
+    return image_ops.flip_horizontal(images, draw["flip"])
 
 
 @_as_it_is
@@ -666,14 +797,15 @@ def _affine_matrices(draw, height, width):
 
 
 @_as_it_is
-def draw_weak(seed, num_images, image_shape, policy):
-    """Draws a weak view; see `draw_crop` and `draw_affine`.
+def draw_weak(seed, num_images, image_shape, policy, output_size=None):
+    """Draws a weak view; see `draw_crop`, `draw_window` and `draw_affine`.
 
     Args:
         seed: `[2]` int32.
         num_images: int or scalar int tensor N.
-        image_shape: (height, width, channels), ints.
+        image_shape: (height, width, channels) of the stored images, ints.
         policy: a value of `WEAK_POLICIES`.
+        output_size: (height, width) of the view; None for the stored one.
 
     Returns:
         Dict of tensors with leading dimension N.
@@ -681,29 +813,38 @@ def draw_weak(seed, num_images, image_shape, policy):
     Raises:
         ValueError: if `seed` or `policy` is of another type.
     """
-    _check_type(policy, CropPolicy, AffinePolicy)
+    _check_type(policy, CropPolicy, WindowPolicy, AffinePolicy)
+    output_size = output_size or image_shape[:2]
+    if isinstance(policy, WindowPolicy):
+        return draw_window(seed, num_images, image_shape, policy, output_size)
     draw = draw_crop if isinstance(policy, CropPolicy) else draw_affine
-    return draw(seed, num_images, image_shape, policy)
+    return draw(seed, num_images, (*output_size, image_shape[2]), policy)
 
 
 @_as_it_is
-def apply_weak(images, draw, policy):
+def apply_weak(images, draw, policy, output_size=None):
     """Carries out what `draw_weak` has drawn.
 
     Args:
         images: `[N, H, W, C]` uint8.
         draw: dict of tensors with leading dimension N.
-        policy: the policy of the draw.
+        policy: the policy of the draw; all but a `WindowPolicy` see the middle
+            of a larger stored image.
+        output_size: (height, width) of the view; None for the stored one.
 
     Returns:
-        `[N, H, W, C]` uint8.
+        `[N, height, width, C]` uint8.
 
     Raises:
         ValueError: on other shapes or types.
     """
-    _check_type(policy, CropPolicy, AffinePolicy)
+    _check_type(policy, CropPolicy, WindowPolicy, AffinePolicy)
+    images = tf.convert_to_tensor(images)
+    output_size = output_size or images.shape[1:3]
+    if isinstance(policy, WindowPolicy):
+        return apply_window(images, draw, policy, output_size)
     apply = apply_crop if isinstance(policy, CropPolicy) else apply_affine
-    return apply(images, draw, policy)
+    return apply(image_ops.center_crop(images, *output_size), draw, policy)
 
 
 @_as_it_is

@@ -37,6 +37,8 @@ class _Dataset:
         key: feature that sorts the images into their published order; without
             it, they were numbered in that order when they were prepared.
         image_size: height and width if `--image_size` is 0; 0 = as published.
+        stored: size at which images are stored in relation to the one at which
+            they are used.
         archives: what has to be downloaded by hand; empty: there are links to
             all archives.
     """
@@ -47,13 +49,17 @@ class _Dataset:
     unlabeled: str | None = None
     key: str = ""
     image_size: int = 0
+    stored: float = 1
     archives: tuple[str, ...] = ()
 
 
 _IMAGENET = _Dataset(
+    weak_policy="resized_crop",
+    strong_policy="mpl_imagenet",
     test="validation",
     key="file_name",
     image_size=224,
+    stored=8 / 7,
     archives=_IMAGENET_TARS,
 )
 _DATASETS = {
@@ -90,7 +96,7 @@ def load(name, options, run_dir=None):
     if name == "svhn_cropped" and options.svhn_extra:
         dataset = dataclasses.replace(dataset, unlabeled="extra")
     builder = _prepared(name, dataset, options)
-    shape = _image_shape(name, dataset, builder, options)
+    size, shape = _image_shapes(name, dataset, builder, options)
     splits = [s for s in ("train", dataset.unlabeled, dataset.test) if s]
     for split in splits:
         if split not in builder.info.splits:
@@ -126,7 +132,7 @@ def load(name, options, run_dir=None):
         info=DatasetInfo(
             name=name,
             class_names=tuple(builder.info.features["label"].names),
-            image_shape=shape,
+            image_shape=(*size, shape[2]),
         ),
         train=train,
         test=test,
@@ -140,15 +146,22 @@ def load(name, options, run_dir=None):
 # Reading.
 
 
-def _image_shape(name, dataset, builder, options):
+def _image_shapes(name, dataset, builder, options):
+    """(height, width) of the views, and the shape of the stored images."""
     height, width, channels = builder.info.features["image"].shape
     size = options.image_size or dataset.image_size
-    if size and height and size > min(height, width):
+    stored = options_lib.stored_size(options, size, dataset.stored)
+    if stored and height and stored > min(height, width):
+        flag = "stored_size" if options.stored_size else "image_size"
         raise ValueError(
-            f"--image_size={size} is larger than the {height}x{width} images "
+            f"--{flag}={stored} is larger than the {height}x{width} images "
             f"of --dataset={name}: lower it."
         )
-    return (size or height, size or width, options.channels or channels)
+    return (size or height, size or width), (
+        stored or height,
+        stored or width,
+        options.channels or channels,
+    )
 
 
 def _batches(builder, split, dataset, shape):
