@@ -1,5 +1,6 @@
 """What happens at evaluations: metrics file, TensorBoard, checkpoints."""
 
+import contextlib
 import json
 import math
 import os
@@ -10,13 +11,38 @@ import time
 import keras
 import numpy as np
 import tensorflow as tf
+from absl import logging
 from rich import progress
 
-from tf_metassl import checkpoints
+from tf_metassl import checkpoints, config, metrics
+from tf_metassl.termination import Terminated
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss is not a number any more."""
+    """The loss is not a number any more, or has exploded.
+
+    Args:
+        what: what became of what.
+        step: the step at which that was seen.
+    """
+
+    def __init__(self, what, step):
+        super().__init__(
+            f"{what} at step {step}. The last checkpoint is intact. Lower "
+            "--learning_rate, raise --warmup_steps or set "
+            "--gradient_clip_norm; --recover_from_nan=1 goes back to the last "
+            "checkpoint and on with other batches."
+        )
+        self.what = what
+        self.step = step
+
+
+class CollapseError(RuntimeError):
+    """The pseudo-labels have collapsed."""
+
+
+class WriteError(RuntimeError):
+    """Something that a run records cannot be written."""
 
 
 class MetricsFile:
@@ -32,9 +58,9 @@ class MetricsFile:
     def truncate(self, step):
         """Removes the rows of later steps, which a resumed run writes again."""
         rows = [r for r in self.rows() if r["step"] <= step]
-        aside = self._path.with_suffix(".tmp")
-        aside.write_text("".join(json.dumps(r) + "\n" for r in rows))
-        os.replace(aside, self._path)
+        text = "".join(json.dumps(r) + "\n" for r in rows)
+        with _writing(self._path):
+            config.write_text(self._path, text)
 
     def rows(self):
         """All whole rows; a line cut off by a crash is left out."""
@@ -49,27 +75,46 @@ class MetricsFile:
         return rows
 
     def write(self, step, split, values):
-        """Appends a row; `values` maps names to floats."""
+        """Appends a row; `values` maps names to floats.
+
+        It is on disk when the checkpoint that counts on it is written.
+        """
         row = {"step": step, "split": split, **values}
-        with open(self._path, "a", encoding="utf-8") as file:
+        with (
+            _writing(self._path),
+            open(self._path, "a", encoding="utf-8") as file,
+        ):
             file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
 
 class Recorder(keras.callbacks.Callback):
-    """At the end of every epoch: evaluate, write down, save.
+    """Evaluates and writes down at the end of every epoch; saves.
 
     An epoch is the interval between two evaluations, not a pass over a pool.
+    A checkpoint is written after every evaluation, every `checkpoint_minutes`
+    and when the process is asked to end. It holds the running means of the
+    epoch that it falls into; one at the end of an epoch whose evaluation was
+    not finished is resumed with that evaluation.
 
     Args:
-        evaluate: function without arguments that returns the validation
+        evaluate: function of a list of callbacks that returns the validation
             metrics, name -> float.
         run_dir: folder of the run.
         stage: name of the stage, for checkpoints and TensorBoard.
         metrics_file: a `MetricsFile`.
+        timing_file: a `MetricsFile` for the seconds of training, apart from
+            what must be the same whenever the run is repeated.
         best_metric: validation metric whose maximum makes the best
             checkpoint.
         state: what `checkpoints.restore` returned, or a fresh dict.
+        termination: a `Termination`.
         first_step: added to the stage's own steps in all that is written.
+        checkpoint_minutes: minutes between checkpoints; 0 for none between
+            evaluations.
+        keep: how many checkpoints to keep beside the best.
+        collapse: `warn`, `stop` or `off`.
     """
 
     def __init__(
@@ -79,60 +124,251 @@ class Recorder(keras.callbacks.Callback):
         run_dir,
         stage,
         metrics_file,
+        timing_file,
         best_metric,
         state,
+        termination,
         first_step=0,
+        checkpoint_minutes=0.0,
+        keep=2,
+        collapse="warn",
     ):
         super().__init__()
         self._evaluate = evaluate
         self._folder = checkpoint_folder(run_dir, stage)
         self._metrics_file = metrics_file
+        self._timing_file = timing_file
         self._best_metric = best_metric
+        self._termination = termination
         self._first_step = first_step
+        self._interval = 60 * checkpoint_minutes or math.inf
+        self._keep = keep
+        self._collapse = collapse
         self._best = state.get("best_validation", -1.0)
+        self._last_evaluation = state.get("last_evaluation", state["step"])
+        self._recoveries = state.get("recoveries", [])
+        self._restored_metrics = state.get("train_metrics")
         self._seconds = state.get("wall_clock_seconds", 0.0)
-        self._started = time.monotonic()
+        self._started = self._saved = time.monotonic()
         board = pathlib.Path(run_dir) / "tensorboard"
         self._writers = {
             split: tf.summary.create_file_writer(str(board / split))
             for split in ("train", "validation")
         }
 
-    def on_epoch_end(self, epoch, logs=None):
-        """See `keras.callbacks.Callback`."""
-        del epoch
-        step = self.model.finished_steps
-        shown = self._first_step + step
-        seconds = self._seconds + time.monotonic() - self._started
-        train = {name: float(value) for name, value in (logs or {}).items()}
-        rate = tf.convert_to_tensor(self.model.optimizer.learning_rate)
-        train["learning_rate"] = float(rate)
-        validation = self._evaluate()
-        for split, values in (("train", train), ("validation", validation)):
-            self._metrics_file.write(
-                shown, split, {**values, "wall_clock_seconds": seconds}
-            )
-            with self._writers[split].as_default(shown):
-                for name, value in values.items():
-                    tf.summary.scalar(name, value)
-        with self._writers["train"].as_default(shown):
-            for variable in self.model.student.trainable_variables:
-                tf.summary.histogram(variable.path, variable.value)
-        for writer in self._writers.values():
-            writer.flush()
+    def on_epoch_begin(self, epoch, logs=None):
+        """Undoes the reset of `fit`. See `keras.callbacks.Callback`."""
+        del epoch, logs
+        self._restore_metrics()
 
-        better = validation[self._best_metric] > self._best
-        self._best = max(self._best, validation[self._best_metric])
-        state = {
-            "best_validation": self._best,
-            "wall_clock_seconds": seconds,
-        }
-        checkpoints.save(self._folder, self.model, step, state)
-        if better:
-            checkpoints.save(self._folder, self.model, step, state, name="best")
+    def on_train_batch_end(self, batch, logs=None):
+        """Saves, if it is time. See `keras.callbacks.Callback`.
+
+        Raises:
+            Terminated: if the process has been asked to end.
+        """
+        del batch, logs
+        # From now on there is something to save before the process ends.
+        self._termination.deferred = True
+        ending = self._termination.requested
+        if ending or time.monotonic() - self._saved > self._interval:
+            path = self.save(self._train_metrics())
+        if ending:
+            raise _terminated(path)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """See `keras.callbacks.Callback` and `finish_epoch`."""
+        del epoch
+        validation = self.finish_epoch(logs or {})
         # Keras hands these on to later callbacks, such as the progress line.
         if logs is not None:
             logs.update({f"val_{k}": v for k, v in validation.items()})
+
+    def finish_epoch(self, logs=None):
+        """Evaluates, writes down and saves.
+
+        Args:
+            logs: training metrics, name -> scalar; None in a run that was
+                resumed here: those of its checkpoint.
+
+        Returns:
+            The validation metrics, name -> float.
+
+        Raises:
+            Terminated: if the process has been asked to end.
+            CollapseError: if that is to stop the run.
+            WriteError: if the metrics cannot be written.
+        """
+        if logs is None:
+            self._restore_metrics()
+            logs = {m.name: m.result() for m in self.model.train_metrics}
+        train = {name: float(value) for name, value in logs.items()}
+        rate = tf.convert_to_tensor(self.model.optimizer.learning_rate)
+        train["learning_rate"] = float(rate)
+        # Evaluating resets them.
+        train_metrics = self._train_metrics()
+        try:
+            validation = self._evaluate([_Interrupter(self._termination)])
+        except Terminated:
+            path = self.save(train_metrics)
+            raise _terminated(path) from None
+        self._write(train, validation)
+        self._last_evaluation = self.model.finished_steps
+        better = validation[self._best_metric] > self._best
+        self._best = max(self._best, validation[self._best_metric])
+        # The best one first: it is looked for again if the run has to be
+        # resumed from before this step.
+        if better:
+            self.save(None, name="best")
+        path = self.save(None)
+        self._watch_collapse()
+        if self._termination.requested:
+            raise _terminated(path)
+        return validation
+
+    def save(self, train_metrics, name=None):
+        """Writes a checkpoint.
+
+        Args:
+            train_metrics: running means of the unfinished epoch; None between
+                two epochs.
+            name: see `checkpoints.save`.
+
+        Returns:
+            Its path.
+
+        Raises:
+            TrainingDivergedError: if there is nothing good to save.
+        """
+        step = self.model.finished_steps
+        if not checkpoints.all_finite(self.model):
+            raise TrainingDivergedError("A parameter is not finite", step)
+        state = {
+            "best_validation": self._best,
+            "last_evaluation": self._last_evaluation,
+            "recoveries": self._recoveries,
+            "train_metrics": train_metrics,
+            "wall_clock_seconds": self._elapsed(),
+        }
+        path = checkpoints.save(
+            self._folder, self.model, step, state, keep=self._keep, name=name
+        )
+        self._saved = time.monotonic()
+        return path
+
+    def _elapsed(self):
+        return self._seconds + time.monotonic() - self._started
+
+    def _train_metrics(self):
+        strategy = self.model.distribute_strategy
+        return metrics.to_lists(self.model.train_metrics, strategy)
+
+    def _restore_metrics(self):
+        """What `fit` or an evaluation has reset comes back, once."""
+        if self._restored_metrics:
+            metrics.from_lists(
+                self.model.train_metrics,
+                self.model.distribute_strategy,
+                self._restored_metrics,
+            )
+        self._restored_metrics = None
+
+    def _write(self, train, validation):
+        """Metrics of this step into the files and to TensorBoard."""
+        shown = self._first_step + self.model.finished_steps
+        seconds = {"wall_clock_seconds": self._elapsed()}
+        self._timing_file.write(shown, "train", seconds)
+        self._metrics_file.write(shown, "train", train)
+        self._metrics_file.write(shown, "validation", validation)
+        with _writing("The log of TensorBoard"):
+            with self._writers["validation"].as_default(shown):
+                for name, value in validation.items():
+                    tf.summary.scalar(name, value)
+            with self._writers["train"].as_default(shown):
+                for name, value in (train | seconds).items():
+                    tf.summary.scalar(name, value)
+                for variable in self.model.student.trainable_variables:
+                    tf.summary.histogram(variable.path, variable.value)
+            for writer in self._writers.values():
+                writer.flush()
+
+    def _watch_collapse(self):
+        if self._collapse == "off":
+            return
+        rows = [r for r in self._metrics_file.rows() if r["split"] == "train"]
+        found = collapsed(rows[-1])
+        if not found:
+            return
+        logging.warning("%s", found)
+        before = len(rows) > 1 and collapsed(rows[-2])
+        if self._collapse == "stop" and before:
+            raise CollapseError(
+                f"{found} So it was in the interval before. The last "
+                "checkpoint is kept; --collapse=warn goes on from it."
+            )
+
+
+class _Interrupter(keras.callbacks.Callback):
+    """Ends an evaluation whose process has been asked to end."""
+
+    def __init__(self, termination):
+        super().__init__()
+        self._termination = termination
+
+    def on_test_batch_end(self, batch, logs=None):
+        """See `keras.callbacks.Callback`."""
+        del batch, logs
+        if self._termination.requested:
+            raise Terminated("Stopped by SIGTERM.")
+
+
+def _terminated(path):
+    return Terminated(
+        f"Stopped by SIGTERM. {path} is written; the same command with "
+        "--run_dir set to this run's folder goes on from it."
+    )
+
+
+@contextlib.contextmanager
+def _writing(what):
+    """Turns what a full disk raises into one message."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        raise WriteError(
+            f"{what} cannot be written: {error} The last checkpoint is "
+            "intact. Make room; the same command goes on from it."
+        ) from error
+
+
+# Entropy of three equally frequent classes among ten: 0.48.
+_MIN_ENTROPY = 0.2
+_MIN_SHARE = 0.001
+
+
+def collapsed(row):
+    """How the pseudo-labels of an interval have collapsed, or None.
+
+    Args:
+        row: a row of training metrics; methods without pseudo-labels have
+            none that could.
+
+    Returns:
+        A sentence or None.
+    """
+    entropy = row.get("pseudo_label_entropy", 1.0)
+    share = row.get("selected_share", 1.0)
+    if entropy < _MIN_ENTROPY:
+        return (
+            f"Step {row['step']}: nearly all pseudo-labels are of one class: "
+            f"the entropy of their classes is {entropy:.3f} of its maximum."
+        )
+    if share < _MIN_SHARE:
+        return (
+            f"Step {row['step']}: {share:.2%} of the pseudo-labels are "
+            "selected: nothing is learned from unlabeled images."
+        )
+    return None
 
 
 def checkpoint_folder(run_dir, stage):
@@ -141,18 +377,23 @@ def checkpoint_folder(run_dir, stage):
 
 
 class DivergenceGuard(keras.callbacks.Callback):
-    """Stops a run whose loss is not finite, before it is saved."""
+    """Stops a run whose loss is not finite or too large, before it is saved.
+
+    Args:
+        max_loss: bound on the mean loss since the last evaluation; 0 for none.
+    """
+
+    def __init__(self, max_loss=0.0):
+        super().__init__()
+        self._max_loss = max_loss or math.inf
 
     def on_train_batch_end(self, batch, logs=None):
         """See `keras.callbacks.Callback`."""
         del batch
         loss = float(logs["loss"])
-        if not math.isfinite(loss):
-            step = self.model.finished_steps
+        if not math.isfinite(loss) or loss > self._max_loss:
             raise TrainingDivergedError(
-                f"The loss became {loss} at step {step}. The last checkpoint "
-                "is intact. Lower --learning_rate, raise "
-                "--warmup_steps or set --gradient_clip_norm."
+                f"The loss became {loss:g}", self.model.finished_steps
             )
 
 
@@ -188,7 +429,7 @@ class Progress(keras.callbacks.Callback):
             self._bar.start()
 
     def on_train_end(self, logs=None):
-        """See `keras.callbacks.Callback`."""
+        """Also for a training that ends early; once more does no harm."""
         del logs
         if self._bar:
             self._bar.stop()

@@ -2,7 +2,8 @@
 
 A checkpoint is a folder `step-00000200` with TensorFlow's files, `state.json`
 and `checksums.json`, the SHA-256 of all others. It gets its name only when it
-is complete on disk.
+is complete on disk. Folders whose name begins with a dot are remains of a
+process that was killed.
 """
 
 import hashlib
@@ -33,30 +34,66 @@ def save(folder, algorithm, step, state, *, keep=2, name=None):
 
     Returns:
         The checkpoint's path.
+
+    Raises:
+        CheckpointError: if it cannot be written, on a full disk for one. The
+            others are as they were.
     """
     folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     target = folder / (name or f"step-{step:08d}")
-    aside = folder / f".{target.name}.{os.getpid()}"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    _checkpoint(algorithm).write(str(aside / "variables"))
-    (aside / "state.json").write_text(json.dumps({**state, "step": step}))
-    checksums = {path.name: _sha256(path) for path in sorted(aside.iterdir())}
-    (aside / "checksums.json").write_text(json.dumps(checksums))
-    for path in [*aside.iterdir(), aside]:
-        _flush(path)
-    # A folder cannot be renamed over a full one.
-    replaced = folder / f".old-{target.name}.{os.getpid()}"
-    if target.exists():
-        os.replace(target, replaced)
-    os.replace(aside, target)
-    _flush(folder)
+    aside = folder / f".{target.name}.aside"
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        _checkpoint(algorithm).write(str(aside / "variables"))
+        (aside / "state.json").write_text(json.dumps({**state, "step": step}))
+        sums = {path.name: _sha256(path) for path in sorted(aside.iterdir())}
+        (aside / "checksums.json").write_text(json.dumps(sums))
+        for path in [*aside.iterdir(), aside]:
+            _flush(path)
+        # A folder cannot be renamed over a full one.
+        replaced = folder / f".{target.name}.replaced"
+        if target.exists():
+            os.replace(target, replaced)
+        os.replace(aside, target)
+        _flush(folder)
+    except (OSError, tf.errors.OpError) as error:
+        clean(folder)
+        raise CheckpointError(
+            f"The checkpoint {target} cannot be written: {error} Those before "
+            "it are intact. Make room; the same command goes on from the last."
+        ) from error
     shutil.rmtree(replaced, ignore_errors=True)
     if name is None:
-        for old in _by_step(folder)[:-keep]:
-            shutil.rmtree(old)
+        # Later ones are damaged: the run would have started from them.
+        earlier = [path for path in _by_step(folder) if path <= target]
+        for path in set(_by_step(folder)) - set(earlier[-keep:]):
+            shutil.rmtree(path, ignore_errors=True)
     return target
+
+
+def clean(folder):
+    """Removes what a process that was killed while saving has left behind.
+
+    A checkpoint that was about to be replaced gets its name back. Only for
+    the process that writes the run.
+    """
+    folder = pathlib.Path(folder)
+    for path in folder.glob(".*.replaced"):
+        target = folder / path.name.removeprefix(".").removesuffix(".replaced")
+        if not target.exists():
+            os.replace(path, target)
+    for path in folder.glob(".*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def all_finite(algorithm):
+    """Whether no number of `algorithm`'s state is infinite or not a number."""
+    return all(
+        bool(tf.reduce_all(tf.math.is_finite(v.value)))
+        for v in algorithm.state_variables
+        if tf.as_dtype(v.dtype).is_floating
+    )
 
 
 def newest_whole(folder):

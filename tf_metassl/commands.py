@@ -5,6 +5,7 @@ import sys
 from absl import app, flags, logging
 
 from tf_metassl.config import ConfigError
+from tf_metassl.termination import Terminated
 
 
 def run(main):
@@ -29,6 +30,16 @@ def run(main):
                 file=sys.stderr,
             )
             sys.exit(130)
+        except Terminated as stopped:
+            print(f"\n{stopped.message}", file=sys.stderr)
+            raise
+        except OSError as error:
+            print(
+                f"\nError: {error}\nWhat was saved before is intact; the same "
+                "command with --run_dir set to the run's folder goes on.",
+                file=sys.stderr,
+            )
+            sys.exit(1)
 
     app.run(checked)
 
@@ -45,11 +56,16 @@ def quieten():
 def _user_errors():
     """Errors of modules that a wrong flag keeps from being imported."""
     names = {
-        "tf_metassl.checkpoints": "CheckpointError",
-        "tf_metassl.callbacks": "TrainingDivergedError",
+        "tf_metassl.checkpoints": ("CheckpointError",),
+        "tf_metassl.callbacks": (
+            "TrainingDivergedError",
+            "CollapseError",
+            "WriteError",
+        ),
     }
     return tuple(
         getattr(sys.modules[module], name)
-        for module, name in names.items()
+        for module, errors in names.items()
+        for name in errors
         if module in sys.modules
     )

@@ -6,6 +6,7 @@ and a wrong value answer at once.
 
 import dataclasses
 import json
+import os
 import pathlib
 import re
 
@@ -164,7 +165,8 @@ class Config(DataOptions):
     # Watching and choosing.
     evaluate_every: int = knob(
         0,
-        "Steps between evaluations and checkpoints. 0 = a tenth of the run.",
+        "Steps between evaluations, each with a checkpoint. 0 = a tenth of the "
+        "run.",
         minimum=0,
     )
     eval_batch_size: int = knob(256, "Images per evaluation batch.", minimum=1)
@@ -174,11 +176,49 @@ class Config(DataOptions):
         "best_validation. Never chosen by the test images.",
         choices=("last", "best_validation"),
     )
+    collapse: str = knob(
+        "warn",
+        "What to do if nearly all pseudo-labels are of one class, or none is "
+        "selected: warn; stop: after two such intervals between evaluations in "
+        "succession; off.",
+        choices=("warn", "stop", "off"),
+    )
     verbose: int = knob(
         2,
         "2: progress bar; 1: a line per evaluation; 0: only the plan and the "
         "final table.",
         choices=(0, 1, 2),
+    )
+
+    # Surviving.
+    checkpoint_minutes: float = knob(
+        10.0,
+        "Minutes between checkpoints. 0 = at evaluations alone.",
+        minimum=0.0,
+    )
+    keep_checkpoints: int = knob(
+        2,
+        "How many checkpoints to keep beside the best by validation.",
+        minimum=1,
+    )
+    max_loss: float = knob(
+        1e4,
+        "A larger training loss, in the mean since the last evaluation, has "
+        "exploded and stops the run. 0 = only one that is not finite.",
+        minimum=0.0,
+    )
+    recover_from_nan: int = knob(
+        0,
+        "How often a loss that is not finite, or has exploded, sends the run "
+        "back to its last checkpoint, to go on with other batches. 0 = never: "
+        "stop.",
+        minimum=0,
+    )
+    allow_changed: str = knob(
+        "",
+        "Fields, separated by commas, in which a run may differ from what its "
+        "--run_dir holds and be resumed all the same, such as num_replicas. "
+        "Empty = none.",
     )
 
     def to_json(self):
@@ -197,7 +237,7 @@ class Config(DataOptions):
         """Lines of a flagfile that reproduces the run in a fresh folder."""
         values = self.to_json()
         values |= values.pop("hyperparameters")
-        del values["run_dir"]
+        del values["run_dir"], values["allow_changed"]
         return [f"--{name}={value}" for name, value in values.items()]
 
 
@@ -239,10 +279,28 @@ DATASET_DEFAULTS = {
     "csv": _OWN_IMAGES,
 }
 
-# Where things are and how much is printed is not part of what a run is.
+# What a run was made from and with, see `tf_metassl.run_directory`.
+PROVENANCE = (
+    "tensorflow",
+    "keras",
+    "numpy",
+    "tf_metassl",
+    "train_images",
+    "test_images",
+    "splits",
+)
+
+# Where things are, how much is printed and what is done about accidents is not
+# part of what a run is.
 _NOT_COMPARED = (
     "run_dir",
     "verbose",
+    "collapse",
+    "checkpoint_minutes",
+    "keep_checkpoints",
+    "max_loss",
+    "recover_from_nan",
+    "allow_changed",
     "data_dir",
     "manual_dir",
     "cache_dir",
@@ -378,22 +436,32 @@ def save(config, run_dir):
     """Writes `config.json` and `run.flags` into `run_dir`."""
     run_dir = pathlib.Path(run_dir)
     text = json.dumps(config.to_json(), indent=2) + "\n"
-    (run_dir / "config.json").write_text(text)
-    (run_dir / "run.flags").write_text("\n".join(config.to_flags()) + "\n")
+    write_text(run_dir / "config.json", text)
+    write_text(run_dir / "run.flags", "\n".join(config.to_flags()) + "\n")
 
 
-def differences(old, new):
-    """Lines `name: old -> new` for every field in which two runs differ."""
-    old, new = old.to_json(), new.to_json()
-    for values in (old, new):
-        values |= values.pop("hyperparameters")
-        for name in _NOT_COMPARED:
-            del values[name]
-    return [
-        f"{name}: {old.get(name)!r} -> {new.get(name)!r}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    ]
+def write_text(path, text):
+    """Writes a file that is whole or not there, whenever the process ends."""
+    aside = path.with_name(f".{path.name}")
+    with open(aside, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(aside, path)
+
+
+def compared(config):
+    """Field -> value, of all fields in which two runs must not differ."""
+    values = config.to_json()
+    values |= values.pop("hyperparameters")
+    for name in _NOT_COMPARED:
+        del values[name]
+    return values
+
+
+def allowed_changes(config):
+    """The fields that `--allow_changed` names, a set."""
+    return set(filter(None, config.allow_changed.replace(" ", "").split(",")))
 
 
 def _config_fields():
@@ -453,6 +521,13 @@ def _check_together(config):
         raise ConfigError(
             f"--model={config.model}: must be digits_cnn or wrn_D_K, such as "
             "wrn_28_2."
+        )
+    known = {*compared(config), *_knobs_by_name(), *PROVENANCE}
+    if unknown := sorted(allowed_changes(config) - known):
+        raise ConfigError(
+            f"--allow_changed={config.allow_changed}: {', '.join(unknown)} is "
+            "not among the fields that are compared. Name those that the "
+            "refusal lists."
         )
     for name in ("num_steps", "evaluate_every"):
         value = getattr(config, name)

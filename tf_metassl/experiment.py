@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import pathlib
-import time
 
 import keras
 import numpy as np
@@ -15,16 +14,15 @@ from tf_metassl import (
     distribution,
     models,
     report,
+    run_directory,
     schedules,
     serving,
-)
-from tf_metassl import (
-    config as config_lib,
 )
 from tf_metassl.algorithms import algorithm_class
 from tf_metassl.algorithms.algorithm import Algorithm, Stage
 from tf_metassl.config import Config, ConfigError
 from tf_metassl.data import image_ops, pipeline, sources, splits
+from tf_metassl.termination import Terminated, Termination
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +67,18 @@ class Experiment:
             )
         return pools
 
-    def training_data(self, algorithm, first_step, stage="train"):
-        """Batches for `algorithm` from `first_step` on."""
+    def training_data(self, algorithm, first_step, stage="train", recovery=0):
+        """Batches for `algorithm` from `first_step` on.
+
+        Args:
+            algorithm: the stage's algorithm.
+            first_step: the step of the first batch.
+            stage: name of the stage.
+            recovery: how often the run has gone back; each time it gets other
+                batches.
+        """
         salt = 0 if stage == "train" else sum(stage.encode())
+        salt += 1_000_003 * recovery
 
         def make_dataset(**shards):
             return pipeline.training_dataset(
@@ -102,12 +109,13 @@ class Experiment:
         """The images of the split `validation` or `test`."""
         return self.source.test if split == "test" else self.validation_images
 
-    def evaluate(self, algorithm, split):
+    def evaluate(self, algorithm, split, watchers=()):
         """Accuracy and macro-F1 of every network of `algorithm`.
 
         Args:
             algorithm: an `Algorithm`.
             split: `validation` or `test`.
+            watchers: Keras callbacks.
 
         Returns:
             `<network>_accuracy` and `<network>_macro_f1` -> float.
@@ -129,6 +137,7 @@ class Experiment:
         results = algorithm.evaluate(
             distribution.distribute(self.strategy, make_dataset),
             steps=pipeline.evaluation_steps(len(images), size),
+            callbacks=list(watchers),
             verbose=0,
             return_dict=True,
         )
@@ -257,26 +266,40 @@ def build_algorithm(config, info, num_replicas=1, num_images=0):
     return algorithm
 
 
-def train(config):
+def train(config, termination=None):
     """Trains, evaluates, reports and exports.
 
     Args:
         config: a `Config`; an existing run in its `run_dir` is resumed.
+        termination: a `Termination`, to end early at a checkpoint.
 
     Returns:
         The run directory.
 
     Raises:
-        ConfigError: if the run directory holds a different run, or a setting
-            cannot be used; nothing has been written then.
-        TrainingDivergedError: if the loss is not finite.
-        CheckpointError: if the run's checkpoints are damaged.
+        ConfigError: if the run directory holds a different run or is in use,
+            or a setting cannot be used; nothing has been written then.
+        TrainingDivergedError: if the loss is not finite or has exploded.
+        CollapseError: if `--collapse=stop` ends the run.
+        CheckpointError: if the run's checkpoints are damaged, or one cannot
+            be written.
+        WriteError: if something else cannot be written.
+        Terminated: if the process has been asked to end.
     """
-    run_dir = pathlib.Path(config.run_dir or fresh_run_dir(config))
-    check_same_run(config, run_dir)
+    run_dir = pathlib.Path(config.run_dir or run_directory.fresh(config))
+    with run_directory.locked(run_dir):
+        return _train(config, run_dir, termination or Termination())
+
+
+def _train(config, run_dir, termination):
+    """`train` in a folder that no other process writes to."""
+    run_directory.check_settings(config, run_dir)
     experiment = build(config, run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    config_lib.save(config, run_dir)
+    fingerprint = run_directory.data_fingerprint(
+        experiment.source, experiment.splits
+    )
+    run_directory.check_data(config, run_dir, fingerprint)
+    run_directory.save(config, run_dir, fingerprint)
     splits.save_ids(
         experiment.source, experiment.splits, run_dir / "labeled_ids.txt"
     )
@@ -284,11 +307,13 @@ def train(config):
     print(plan, flush=True)
 
     # Train: the main stage, then whatever the method adds to it.
-    first_step, results = 0, []
+    first_step, results, recoveries = 0, [], []
     for stage in stages(experiment):
         with experiment.strategy.scope():
             algorithm = stage.build()
-        run_stage(experiment, algorithm, stage, run_dir, first_step)
+        recoveries += run_stage(
+            experiment, algorithm, stage, run_dir, first_step, termination
+        )
         first_step += stage.num_steps
         # The only place that looks at the test images.
         results.extend(final_metrics(experiment, algorithm, stage.name))
@@ -306,6 +331,7 @@ def train(config):
         run_dir,
         plan=plan,
         results=results,
+        recoveries=recoveries,
         rows=callbacks.MetricsFile(run_dir / "metrics.jsonl").rows(),
         confusion=confusion,
         class_names=names,
@@ -365,7 +391,9 @@ def restore_selected(folder, algorithm, selection):
         checkpoints.restore(folder / "best", algorithm)
 
 
-def run_stage(experiment, algorithm, stage, run_dir, first_step=0):
+def run_stage(
+    experiment, algorithm, stage, run_dir, first_step=0, termination=None
+):
     """Runs one stage to its end, from its newest checkpoint if there is one.
 
     Afterwards `algorithm` holds what `--selection` asks for.
@@ -376,48 +404,116 @@ def run_stage(experiment, algorithm, stage, run_dir, first_step=0):
         stage: the `Stage`.
         run_dir: folder of the run.
         first_step: steps of the stages before.
+        termination: a `Termination`.
+
+    Returns:
+        The recoveries that it took: a list of dicts with `stage`, `what` went
+        wrong, `at` which step, and `back_to` which one the run went.
     """
     config = experiment.config
+    termination = termination or Termination()
     folder = callbacks.checkpoint_folder(run_dir, stage.name)
+    checkpoints.clean(folder)
     state = restore_newest(folder, algorithm)
-    fresh = not state["step"]
-    if fresh:
-        algorithm.prepare(experiment.predict)
-    else:
+    if state["step"]:
         print(f"Resuming {stage.name} at step {state['step']} from {folder}")
+    else:
+        algorithm.prepare(experiment.predict)
+        if experiment.strategy.num_replicas_in_sync == 1:
+            data = experiment.training_data(algorithm, 0, stage.name)
+            callbacks.write_view_images(run_dir, next(iter(data)))
+    while True:
+        recoveries = state.setdefault("recoveries", [])
+        try:
+            _train_from(
+                state,
+                experiment,
+                algorithm,
+                stage,
+                run_dir,
+                first_step,
+                termination,
+            )
+            break
+        except callbacks.TrainingDivergedError as error:
+            if len(recoveries) == config.recover_from_nan:
+                raise
+            state = restore_newest(folder, algorithm)
+            state["recoveries"] = [
+                *recoveries,
+                {
+                    "stage": stage.name,
+                    "what": error.what,
+                    "at": error.step,
+                    "back_to": state["step"],
+                },
+            ]
+            print(report.recovery(state["recoveries"][-1]), flush=True)
+        finally:
+            termination.deferred = False
+    if termination.requested:
+        raise Terminated("Stopped by SIGTERM at the end of a stage.")
+    restore_selected(folder, algorithm, config.selection)
+    return recoveries
+
+
+def _train_from(
+    state, experiment, algorithm, stage, run_dir, first_step, termination
+):
+    """Runs a stage from `state`, which `algorithm` is in, to its end."""
+    config, step = experiment.config, state["step"]
     metrics_file = callbacks.MetricsFile(run_dir / "metrics.jsonl")
-    if state["step"] < stage.num_steps:
-        metrics_file.truncate(first_step + state["step"])
+    timing_file = callbacks.MetricsFile(run_dir / "timing.jsonl")
     recorder = callbacks.Recorder(
-        evaluate=lambda: experiment.evaluate(algorithm, "validation"),
+        evaluate=lambda watchers: experiment.evaluate(
+            algorithm, "validation", watchers
+        ),
         run_dir=run_dir,
         stage=stage.name,
         metrics_file=metrics_file,
+        timing_file=timing_file,
         best_metric=f"{deployable_role(algorithm)}_accuracy",
         state=state,
+        termination=termination,
         first_step=first_step,
+        checkpoint_minutes=config.checkpoint_minutes,
+        keep=config.keep_checkpoints,
+        collapse=config.collapse,
     )
+    recorder.set_model(algorithm)
+    evaluated = state.get("last_evaluation", step)
+    if evaluated < stage.num_steps:
+        metrics_file.truncate(first_step + evaluated)
+        timing_file.truncate(first_step + evaluated)
+    if not step and config.recover_from_nan:
+        recorder.save(None)
+    ends = step % config.evaluate_every == 0 or step == stage.num_steps
+    if evaluated < step and ends:
+        recorder.finish_epoch()
     pools = experiment.pools(algorithm)
     shown = callbacks.Progress(
         num_steps=stage.num_steps,
         images_per_step=sum(pool.batch_size for pool in pools),
         verbose=config.verbose,
     )
-    if fresh and experiment.strategy.num_replicas_in_sync == 1:
-        data = experiment.training_data(algorithm, 0, stage.name)
-        callbacks.write_view_images(run_dir, next(iter(data)))
-    for step, length, count in segments(
-        state["step"], stage.num_steps, config.evaluate_every
+    guard = callbacks.DivergenceGuard(config.max_loss)
+    for begin, length, count in segments(
+        step, stage.num_steps, config.evaluate_every
     ):
-        algorithm.fit(
-            experiment.training_data(algorithm, step, stage.name),
-            epochs=count,
-            steps_per_epoch=length,
-            shuffle=False,
-            callbacks=[callbacks.DivergenceGuard(), recorder, shown],
-            verbose=0,
+        data = experiment.training_data(
+            algorithm, begin, stage.name, len(state["recoveries"])
         )
-    restore_selected(folder, algorithm, config.selection)
+        try:
+            algorithm.fit(
+                data,
+                epochs=count,
+                steps_per_epoch=length,
+                shuffle=False,
+                callbacks=[guard, recorder, shown],
+                verbose=0,
+            )
+        finally:
+            shown.on_train_end()
 
 
 def segments(step, num_steps, every):
@@ -476,31 +572,3 @@ def deployable_role(algorithm):
         for role, network in algorithm.evaluated_networks.items()
         if network is algorithm.deployable_model
     )
-
-
-def fresh_run_dir(config):
-    """A folder below `runs/` that does not exist yet."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    dataset = config.dataset.replace("/", "-")
-    base = pathlib.Path("runs") / f"{config.algo}-{dataset}-{stamp}"
-    path, number = base, 1
-    while path.exists():
-        number += 1
-        path = base.with_name(f"{base.name}-{number}")
-    return path
-
-
-def check_same_run(config, run_dir):
-    """Raises ConfigError if `run_dir` holds anything but the same run."""
-    # The list of bad images is written even if there are too many to start.
-    if not run_dir.exists() or all(
-        path.name == "bad_images.csv" for path in run_dir.iterdir()
-    ):
-        return
-    changes = config_lib.differences(config_lib.load(run_dir), config)
-    if changes:
-        raise ConfigError(
-            f"--run_dir={run_dir} holds a run with another configuration:\n  "
-            + "\n  ".join(changes)
-            + "\nUse the same flags to resume it, or another --run_dir."
-        )

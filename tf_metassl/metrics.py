@@ -1,5 +1,7 @@
 """Metrics that are exact on any number of devices."""
 
+import math
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -72,3 +74,92 @@ class ConfusionMatrix(keras.metrics.Metric):
     def get_config(self):
         """The constructor's arguments."""
         return {**super().get_config(), "num_classes": self.num_classes}
+
+
+@keras.saving.register_keras_serializable("tf_metassl")
+class ClassEntropy(keras.metrics.Metric):
+    """Entropy of the classes that labels fall into, in units of log C.
+
+    1 if all classes are equally frequent, 0 if there is only one.
+    """
+
+    def __init__(self, num_classes, name="class_entropy", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.num_classes = num_classes
+        self.counts = self.add_variable(
+            (num_classes,), initializer="zeros", name="counts"
+        )
+
+    def update_state(self, scores):
+        """Counts the largest of each row of `scores [N, C]`."""
+        label = tf.argmax(scores, axis=-1, output_type=tf.int32)
+        one_hot = tf.one_hot(label, self.num_classes)
+        self.counts.assign_add(tf.reduce_sum(one_hot, axis=0))
+
+    def result(self):
+        """A float32 scalar in [0, 1]; 0 before the first update."""
+        counts = tf.convert_to_tensor(self.counts)
+        share = tf.math.divide_no_nan(counts, tf.reduce_sum(counts))
+        # Not the negative, which is -0 for a single class.
+        entropy = 0.0 - tf.reduce_sum(tf.math.xlogy(share, share))
+        return entropy / max(math.log(self.num_classes), 1e-9)
+
+    def get_config(self):
+        """The constructor's arguments."""
+        return {**super().get_config(), "num_classes": self.num_classes}
+
+
+def to_lists(metrics, strategy):
+    """The variables of `metrics` as JSON-ready numbers, without loss.
+
+    Each replica has its own part of a running mean. Sums over replicas would
+    be rounded otherwise than in a run that goes on.
+
+    Args:
+        metrics: Keras metrics.
+        strategy: the strategy that they were made in.
+
+    Returns:
+        Metric name -> one nested list `[replicas, ...]` per variable.
+    """
+
+    def gather():
+        context = tf.distribute.get_replica_context()
+        return [
+            [context.all_gather(v.value[tf.newaxis], 0) for v in m.variables]
+            for m in metrics
+        ]
+
+    gathered = strategy.run(tf.function(gather))
+    return {
+        metric.name: [
+            strategy.experimental_local_results(value)[0].numpy().tolist()
+            for value in values
+        ]
+        for metric, values in zip(metrics, gathered, strict=True)
+    }
+
+
+def from_lists(metrics, strategy, lists):
+    """Gives the variables of `metrics` the values that `to_lists` returned.
+
+    With another number of replicas the sums are the same.
+    """
+    size = strategy.num_replicas_in_sync
+
+    def parts(value):
+        value = np.asarray(value, np.float32)
+        if len(value) != size:
+            rest = np.zeros((size - 1, *value.shape[1:]), np.float32)
+            value = np.concatenate([value.sum(0, keepdims=True), rest])
+        return tf.constant(value)
+
+    values = [[parts(value) for value in lists[m.name]] for m in metrics]
+
+    def assign(values):
+        context = tf.distribute.get_replica_context()
+        for metric, parts in zip(metrics, values, strict=True):
+            for variable, part in zip(metric.variables, parts, strict=True):
+                variable.assign(part[context.replica_id_in_sync_group])
+
+    strategy.run(assign, args=(values,))

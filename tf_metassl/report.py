@@ -105,13 +105,22 @@ def table(rows):
     return "\n".join(lines)
 
 
-def write(run_dir, *, plan, results, rows, confusion, class_names):
+def recovery(entry):
+    """One recovery of `experiment.run_stage` as a sentence."""
+    return (
+        f"{entry['what']} at step {entry['at']} of {entry['stage']}: the run "
+        f"went back to step {entry['back_to']} and on with other batches."
+    )
+
+
+def write(run_dir, *, plan, results, recoveries, rows, confusion, class_names):
     """Writes report.md, results.json and the pictures.
 
     Args:
         run_dir: folder of the run.
         plan: text of the plan.
         results: rows of the final table, see `table`.
+        recoveries: what `experiment.run_stage` returned.
         rows: all rows of metrics.jsonl.
         confusion: `[C, C]` test counts of the exported network.
         class_names: one per class.
@@ -125,10 +134,12 @@ def write(run_dir, *, plan, results, rows, confusion, class_names):
         run_dir / "confusion_matrix.png", dpi=120
     )
     method = next(line for line in plan.splitlines() if "method" in line)
+    accidents = "".join(f"- {recovery(entry)}\n" for entry in recoveries)
     text = (
         f"# {method.split()[-1]}\n\n```\n{plan}\n```\n\n{table(results)}\n\n"
         "Test images were evaluated once, after training; nothing was chosen "
         "by them.\n\n"
+        f"{accidents}\n"
         "![Learning curves](learning_curve.png)\n\n"
         "![Confusion matrix of the exported network on the test images]"
         "(confusion_matrix.png)\n"

@@ -3,16 +3,18 @@
 from absl import flags
 
 from tf_metassl import commands, config
+from tf_metassl.termination import Termination
 
 
 def main(_):
     """Trains what the flags describe."""
     settings = config.from_flags()
-    # TensorFlow is imported here, after every flag has been looked at.
-    from tf_metassl import experiment
+    with Termination() as termination:
+        # TensorFlow is imported here, after every flag has been looked at.
+        from tf_metassl import experiment
 
-    commands.quieten()
-    experiment.train(settings)
+        commands.quieten()
+        experiment.train(settings, termination)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tf_metassl import averaging
 from tf_metassl.contract import Views
-from tf_metassl.metrics import ConfusionMatrix
+from tf_metassl.metrics import ClassEntropy, ConfusionMatrix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +83,10 @@ class Algorithm(keras.Model):
             metric: keras.metrics.Mean(name=metric)
             for metric in self.metric_names
         }
+        if "pseudo_label_entropy" in self._trackers:
+            self._trackers["pseudo_label_entropy"] = ClassEntropy(
+                num_classes, name="pseudo_label_entropy"
+            )
         self._confusions = {
             role: ConfusionMatrix(num_classes, name=role)
             for role in self.evaluated_networks
@@ -354,7 +358,10 @@ class Algorithm(keras.Model):
         self.track("labeled_accuracy", hits(label, logits))
 
     def track_pseudo_labels(self, oracle_label, pseudo_label, selected=None):
-        """Tracks `pseudo_label_accuracy` where the true label is known.
+        """Tracks `pseudo_label_entropy` and `pseudo_label_accuracy`.
+
+        The first is that of the classes of all pseudo-labels, the second
+        counts where the true label is known.
 
         Args:
             oracle_label: `[N]` integers, -1 where unknown.
@@ -362,6 +369,7 @@ class Algorithm(keras.Model):
             selected: None or `[N]`; with it, only selected examples count and
                 the name is `selected_pseudo_label_accuracy`.
         """
+        self._trackers["pseudo_label_entropy"].update_state(pseudo_label)
         known = tf.cast(oracle_label >= 0, tf.float32)
         correct = hits(oracle_label, pseudo_label)
         self.track("pseudo_label_accuracy", correct, known)
@@ -433,6 +441,11 @@ class Algorithm(keras.Model):
     def metrics(self):
         """All trackers, in the one place where Keras resets them."""
         return [*self._trackers.values(), *self._confusions.values()]
+
+    @property
+    def train_metrics(self):
+        """The trackers of training, which `fit` resets at every epoch."""
+        return list(self._trackers.values())
 
     def make_train_function(self, force=False):
         """Builds the function that `fit` calls; see `_step_function`."""

@@ -41,6 +41,7 @@ class MetaPseudoLabels(Algorithm):
         "labeled_accuracy",
         "selected_share",
         "pseudo_label_accuracy",
+        "pseudo_label_entropy",
     )
 
     def __init__(self, **kwargs):

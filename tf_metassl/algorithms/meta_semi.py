@@ -35,6 +35,7 @@ class MetaSemi(Algorithm):
         "labeled_accuracy",
         "selected_share",
         "pseudo_label_accuracy",
+        "pseudo_label_entropy",
         "selected_pseudo_label_accuracy",
     )
 

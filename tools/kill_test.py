@@ -1,0 +1,265 @@
+"""Kills training runs at random moments: do they end like undisturbed ones?
+
+    python tools/kill_test.py --algos=meta_semi,meta_pseudo_labels --out=results
+
+For each method one run goes through undisturbed. Another is killed with SIGKILL
+again and again and started again with the same command until it is done: while
+it starts, while it trains and evaluates, and, as soon as the unfinished folder
+of one appears, while it writes a checkpoint. If it ends with kills left over, a
+further run takes them. Everything that a run computes must be the same to the
+bit. One line per method is written to OUT/kill_test.jsonl, and OUT/kill_test.md
+is made from those lines.
+"""
+
+import collections
+import json
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+from absl import app, flags
+
+# Small enough for a process to live for seconds.
+RUN = (
+    "--num_steps=600",
+    "--evaluate_every=100",
+    "--batch_size=16",
+    "--verbose=1",
+)
+# Twice a second, so that kills can be aimed at checkpoints.
+OFTEN = "--checkpoint_minutes=0.008"
+# How often a life ends in which way.
+KINDS = {"start": 1, "training": 5, "checkpoint": 4}
+
+
+def command(arguments, run_dir):
+    return [
+        sys.executable,
+        "-m",
+        "tf_metassl.train",
+        *arguments,
+        f"--run_dir={run_dir}",
+    ]
+
+
+def unfinished(run_dir):
+    """Folders that show that a checkpoint is being written."""
+    return sorted(run_dir.glob("checkpoints/*/.*"))
+
+
+def live(arguments, run_dir, kind, rng, start_seconds):
+    """Starts or resumes a run and kills it, if it does not end before.
+
+    Args:
+        arguments: flags of the run.
+        run_dir: its folder.
+        kind: a key of `KINDS`; None: let it end.
+        rng: decides about the moment.
+        start_seconds: about how long a run takes until its first checkpoint.
+
+    Returns:
+        Whether it was killed.
+
+    Raises:
+        RuntimeError: if it ends with an error; its output is shown.
+    """
+    left_behind = set(unfinished(run_dir))
+    # How many checkpoints to see begin, and how long to wait then.
+    to_see, delay = {
+        "start": (0, rng.uniform(0, start_seconds)),
+        "training": (1, rng.uniform(0, 3)),
+        "checkpoint": (rng.randint(2, 5), rng.uniform(0, 0.02)),
+        None: (0, None),
+    }[kind]
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(
+            command([*arguments, OFTEN], run_dir),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        seen, writing = 0, False
+        while process.poll() is None and seen < to_see:
+            # What the last kill left behind is removed by the run itself.
+            left_behind &= (now := set(unfinished(run_dir)))
+            was_writing, writing = writing, bool(now - left_behind)
+            seen += writing and not was_writing
+            time.sleep(0.001)
+        try:
+            process.wait(delay)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+        status = process.wait()
+        if status not in (0, -signal.SIGKILL):
+            output.seek(0)
+            raise RuntimeError(output.read())
+        return status != 0
+
+
+def computed(run_dir):
+    """All that a run has computed: name -> bytes."""
+    paths = [run_dir / "metrics.jsonl", run_dir / "results.json"]
+    for stage in (run_dir / "checkpoints").iterdir():
+        paths += [*stage.glob("best/variables.*")]
+        # Parameters, average, optimizer slots, batch norm, random states.
+        last = max(stage.glob("step-*"))
+        paths += last.glob("variables.*")
+    result = {str(p.relative_to(run_dir)): p.read_bytes() for p in paths}
+    for path in run_dir.glob("checkpoints/*/step-*/state.json"):
+        state = json.loads(path.read_text())
+        del state["wall_clock_seconds"]
+        if path.parent == max(path.parents[1].glob("step-*")):
+            result[str(path.relative_to(run_dir))] = json.dumps(state).encode()
+    return result
+
+
+def survive(arguments, kills, folder, seed=0, kinds=None):
+    """Compares runs that are killed with one that is not.
+
+    Args:
+        arguments: flags of the run.
+        kills: how many of them.
+        folder: where the runs are written.
+        seed: of the moments.
+        kinds: the kinds of the kills, in order; None: at random.
+
+    Returns:
+        A JSON-ready dict of counts.
+
+    Raises:
+        RuntimeError: if a run fails.
+    """
+    rng = random.Random(seed)
+    started = time.monotonic()
+    whole = folder / "whole"
+    done = subprocess.run(
+        command(arguments, whole),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stdout)
+    start_seconds = min((time.monotonic() - started) / 2, 10)
+    expected = computed(whole)
+    left = list(
+        kinds or rng.choices(list(KINDS), list(KINDS.values()), k=kills)
+    )
+    counts, in_save, runs, different = collections.Counter(), 0, 0, []
+    while left:
+        runs += 1
+        run_dir = folder / f"killed-{runs}"
+        while True:
+            kind = left[0] if left else None
+            before = set(unfinished(run_dir))
+            if not live(arguments, run_dir, kind, rng, start_seconds):
+                break
+            left.pop(0)
+            counts[kind] += 1
+            new = bool(set(unfinished(run_dir)) - before)
+            in_save += new
+            print(
+                f"kill {sum(counts.values())}: {kind}"
+                + (", a checkpoint was being written" if new else ""),
+                flush=True,
+            )
+        got = computed(run_dir)
+        different += [
+            f"killed-{runs}/{name}"
+            for name in sorted(expected.keys() | got.keys())
+            if expected.get(name) != got.get(name)
+        ]
+    return {
+        "flags": list(arguments),
+        "kills": sum(counts.values()),
+        "kinds": dict(counts),
+        "while_writing_a_checkpoint": in_save,
+        "runs": runs,
+        "compared_files": len(expected),
+        "compared_bytes": sum(map(len, expected.values())),
+        "different": different,
+        "seconds": round(time.monotonic() - started),
+    }
+
+
+def markdown(results):
+    """The table.
+
+    Args:
+        results: method -> what `survive` returned.
+    """
+    lines = [
+        "# Runs that were killed and started again",
+        "",
+        "Made by `python tools/kill_test.py`. Compared to the bit: parameters, "
+        "average, batch norm, optimizer slots and random states of the last "
+        "and the best checkpoint of each stage, `metrics.jsonl` and the final "
+        "table.",
+        "",
+        "| method | kills survived | while writing a checkpoint | while "
+        "starting | runs | compared with the undisturbed run | minutes |",
+        "| --- | --: | --: | --: | --: | --- | --: |",
+    ]
+    for algo, result in results.items():
+        verdict = (
+            f"{result['compared_files']} files, "
+            f"{result['compared_bytes']:,} bytes: "
+        )
+        verdict += (
+            f"{len(result['different'])} differ"
+            if result["different"]
+            else "all identical"
+        )
+        lines.append(
+            f"| {algo} | {result['kills']} "
+            f"| {result['while_writing_a_checkpoint']} "
+            f"| {result['kinds'].get('start', 0)} | {result['runs']} "
+            f"| {verdict} | {result['seconds'] / 60:.0f} |"
+        )
+    flags_used = next(iter(results.values()))["flags"][1:]
+    return "\n".join([*lines, "", f"Flags: `{' '.join(flags_used)}`.", ""])
+
+
+def main(_):
+    """Kills runs of every method and writes the table."""
+    values = flags.FLAGS
+    out = pathlib.Path(values.out)
+    out.mkdir(parents=True, exist_ok=True)
+    record = out / "kill_test.jsonl"
+    for algo in values.algos:
+        with tempfile.TemporaryDirectory() as folder:
+            result = survive(
+                (f"--algo={algo}", *RUN),
+                values.kills,
+                pathlib.Path(folder),
+                values.seed,
+            )
+        results = {}
+        if record.exists():
+            for line in record.read_text().splitlines():
+                results |= json.loads(line)
+        results[algo] = result
+        record.write_text(
+            "".join(json.dumps({k: v}) + "\n" for k, v in results.items())
+        )
+        (out / "kill_test.md").write_text(markdown(results))
+        print(
+            f"{algo}: {result['kills']} kills survived, "
+            f"{result['while_writing_a_checkpoint']} of them while writing a "
+            f"checkpoint, {len(result['different'])} differences "
+            f"{result['different']}",
+            flush=True,
+        )
+        if result["different"]:
+            sys.exit(1)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_list("algos", ["meta_semi"], "Methods to kill.")
+    flags.DEFINE_integer("kills", 30, "How often to kill.", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "Seed of the moments.")
+    flags.DEFINE_string("out", "results", "Folder for the table.")
+    app.run(main)
