@@ -75,11 +75,45 @@ def test_a_save_that_fails_leaves_the_last_one_intact(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoints, "_flush", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(checkpoints.CheckpointError, match="No space left"):
         checkpoints.save(tmp_path, algorithm, 2, {})
+    with pytest.raises(checkpoints.CheckpointError, match="No space left"):
+        checkpoints.save(tmp_path, algorithm, 1, {})
     monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == [good]
     assert checkpoints.newest_whole(tmp_path) == good
     checkpoints.save(tmp_path, algorithm, 3, {})
+
+
+def test_one_that_was_being_replaced_gets_its_name_back(algorithm, tmp_path):
+    whole = checkpoints.save(tmp_path, algorithm, 1, {})
+    # Killed between the two renames, and during another save.
+    whole.rename(tmp_path / ".step-00000001.replaced")
+    (tmp_path / ".step-00000002.aside").mkdir()
+    checkpoints.clean(tmp_path)
+    assert list(tmp_path.iterdir()) == [whole]
+    # Killed after the second.
+    (tmp_path / ".step-00000001.replaced").mkdir()
+    checkpoints.clean(tmp_path)
+    assert list(tmp_path.iterdir()) == [whole]
+    assert checkpoints.damage(whole) is None
+
+
+def test_a_damaged_later_one_takes_no_place(algorithm, tmp_path):
+    for step in (1, 2, 4):
+        checkpoints.save(tmp_path, algorithm, step, {}, keep=3)
+    flip_byte(data_file(tmp_path / "step-00000004"))
+    checkpoints.save(tmp_path, algorithm, 3, {}, keep=2)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["step-00000002", "step-00000003"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_found(algorithm, value):
+    assert checkpoints.all_finite(algorithm)
+    momentum = algorithm.student_optimizer.variables[-1]
+    momentum.assign(momentum.value + value)
+    assert not checkpoints.all_finite(algorithm)
 
 
 def test_another_network_is_refused(algorithm, tmp_path):

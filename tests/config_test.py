@@ -64,14 +64,35 @@ def test_wrong_values_name_the_flag_and_what_is_allowed(given, message):
         config.resolve(given)
 
 
-def test_differences_are_listed_field_by_field():
+def test_what_does_not_change_a_run_is_not_compared():
     old = config.resolve({"run_dir": "a"})
-    new = config.resolve({"run_dir": "b", "seed": 3, "mixup_alpha": 0.25})
-    assert config.differences(old, old) == []
-    assert config.differences(old, new) == [
-        f"mixup_alpha: {old.hyperparameters.mixup_alpha} -> 0.25",
-        "seed: 0 -> 3",
-    ]
+    new = config.resolve(
+        {
+            "run_dir": "b",
+            "verbose": 0,
+            "keep_checkpoints": 5,
+            "checkpoint_minutes": 0.0,
+            "recover_from_nan": 2,
+            "allow_changed": "seed",
+        }
+    )
+    assert config.compared(old) == config.compared(new)
+    for name, value in (("seed", 3), ("mixup_alpha", 0.25)):
+        other = config.compared(config.resolve({name: value}))
+        assert other != config.compared(old)
+        assert other[name] == value
+
+
+def test_allowed_changes_must_be_fields():
+    given = {"allow_changed": "num_replicas, keras,feedback"}
+    settings = config.resolve(given)
+    names = {"num_replicas", "keras", "feedback"}
+    assert config.allowed_changes(settings) == names
+    assert not any("allow_changed" in line for line in settings.to_flags())
+    with pytest.raises(config.ConfigError, match="replicas is not among"):
+        config.resolve({"allow_changed": "replicas"})
+    with pytest.raises(config.ConfigError, match="verbose is not among"):
+        config.resolve({"allow_changed": "verbose"})
 
 
 def test_saved_configuration_and_flagfile(tmp_path):
@@ -100,7 +121,7 @@ def test_a_flagfile_reproduces_the_configuration(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     again = config.Config.from_json(json.loads(done.stdout))
-    assert config.differences(settings, again) == []
+    assert config.compared(again) == config.compared(settings)
 
 
 FLAGFILES = sorted(pathlib.Path(__file__).parents[1].glob("flags/*/*.flags"))

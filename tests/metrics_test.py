@@ -1,10 +1,14 @@
 """The confusion matrix against scikit-learn."""
 
+import json
+
+import keras
 import numpy as np
 import tensorflow as tf
 from sklearn import metrics as oracle
 
-from tf_metassl.metrics import ConfusionMatrix
+from tf_metassl import metrics
+from tf_metassl.metrics import ClassEntropy, ConfusionMatrix
 
 
 def test_accuracy_and_macro_f1_with_masked_rows():
@@ -33,3 +37,53 @@ def test_accuracy_and_macro_f1_with_masked_rows():
     metric.reset_state()
     assert tf.reduce_sum(metric.counts.value) == 0
     assert float(metric.result()["student_accuracy"]) == 0
+
+
+def test_class_entropy():
+    metric = ClassEntropy(4)
+    assert float(metric.result()) == 0.0
+    metric.update_state(np.eye(4, dtype=np.float32)[[0, 0]])
+    assert float(metric.result()) == 0.0
+    metric.update_state(np.eye(4, dtype=np.float32)[[1, 1]] * 0.3)
+    # Half and half: log 2 / log 4.
+    np.testing.assert_allclose(float(metric.result()), 0.5, rtol=1e-6)
+    metric.update_state(np.eye(4, dtype=np.float32)[[2, 3, 2, 3]])
+    np.testing.assert_allclose(float(metric.result()), 1.0, rtol=1e-6)
+
+
+def local(metric, strategy):
+    return [
+        [part.numpy() for part in strategy.experimental_local_results(v.value)]
+        for v in metric.variables
+    ]
+
+
+def test_parts_of_replicas_are_saved_without_rounding(two_replicas):
+    with two_replicas.scope():
+        old, new = keras.metrics.Mean(name="m"), keras.metrics.Mean(name="m")
+        entropy = ClassEntropy(3, name="e")
+    one = keras.metrics.Mean(name="m")
+
+    def update():
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        # 1e8 + 1 is no float32: the sum of the parts is not what they were.
+        old.update_state(tf.where(replica == 0, 1e8, 1.0))
+        entropy.update_state(tf.one_hot([replica], 3))
+
+    two_replicas.run(update)
+    saved = json.loads(
+        json.dumps(metrics.to_lists([old, entropy], two_replicas))
+    )
+    assert saved == {
+        "m": [[1e8, 1.0], [1.0, 1.0]],
+        "e": [[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]],
+    }
+    metrics.from_lists([new], two_replicas, saved)
+    assert local(new, two_replicas) == local(old, two_replicas)
+    # Fewer replicas get the sum.
+    metrics.from_lists([one], tf.distribute.get_strategy(), saved)
+    assert float(one.result()) == float(old.result()) == 5e7
+    # More get it, too.
+    back = metrics.to_lists([one], tf.distribute.get_strategy())
+    metrics.from_lists([new], two_replicas, back)
+    assert local(new, two_replicas) == [[1e8, 0.0], [2.0, 0.0]]

@@ -202,7 +202,8 @@ class Recorder(keras.callbacks.Callback):
         if logs is None:
             self._restore_metrics()
             logs = {m.name: m.result() for m in self.model.train_metrics}
-        train = {name: float(value) for name, value in logs.items()}
+        # In an order of their own, whoever has collected them.
+        train = {name: float(logs[name]) for name in sorted(logs)}
         rate = tf.convert_to_tensor(self.model.optimizer.learning_rate)
         train["learning_rate"] = float(rate)
         # Evaluating resets them.

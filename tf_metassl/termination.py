@@ -28,7 +28,7 @@ class Termination:
     Inside of the block SIGTERM raises `Terminated` at once while `deferred` is
     false: there is nothing to save then. While it is true, the first signal
     sets `requested`, which the training loop looks at after every step, and a
-    second one ends the process where it is. Outside of the block, as in a
+    second one kills the process wherever it is. Outside of the block, as in a
     notebook, signals are left alone.
 
     Attributes:
@@ -49,11 +49,10 @@ class Termination:
 
     def _handle(self, number, frame):
         del number, frame
-        if self.requested:
-            os._exit(EXIT_CODE)
         if not self.deferred:
             raise Terminated("Stopped by SIGTERM; nothing had to be saved.")
         self.requested = True
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         # Not `print`, which must not be entered twice.
         os.write(
             sys.__stderr__.fileno(),

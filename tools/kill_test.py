@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 
+import numpy as np
 from absl import app, flags
 
 # Small enough for a process to live for seconds.
@@ -100,20 +101,42 @@ def live(arguments, run_dir, kind, rng, start_seconds):
 
 
 def computed(run_dir):
-    """All that a run has computed: name -> bytes."""
-    paths = [run_dir / "metrics.jsonl", run_dir / "results.json"]
+    """All that a run has computed: name -> bytes.
+
+    Of checkpoints that is every array of the last and of the best one of each
+    stage: parameters, average, batch norm, optimizer slots, random states.
+    """
+    import tensorflow as tf
+
+    result = {}
+
+    def add(path, data):
+        result[str(path.relative_to(run_dir))] = data
+
+    for name in ("metrics.jsonl", "results.json"):
+        add(run_dir / name, (run_dir / name).read_bytes())
     for stage in (run_dir / "checkpoints").iterdir():
-        paths += [*stage.glob("best/variables.*")]
-        # Parameters, average, optimizer slots, batch norm, random states.
         last = max(stage.glob("step-*"))
-        paths += last.glob("variables.*")
-    result = {str(p.relative_to(run_dir)): p.read_bytes() for p in paths}
-    for path in run_dir.glob("checkpoints/*/step-*/state.json"):
-        state = json.loads(path.read_text())
+        state = json.loads((last / "state.json").read_text())
         del state["wall_clock_seconds"]
-        if path.parent == max(path.parents[1].glob("step-*")):
-            result[str(path.relative_to(run_dir))] = json.dumps(state).encode()
+        add(last / "state.json", json.dumps(state).encode())
+        for folder in (last, stage / "best"):
+            reader = tf.train.load_checkpoint(str(folder / "variables"))
+            for name in reader.get_variable_to_shape_map():
+                # The names of variables, which count those of a process.
+                if not name.startswith("_"):
+                    array = reader.get_tensor(name)
+                    add(folder / name, np.asarray(array).tobytes())
     return result
+
+
+def differences(expected, got):
+    """Names of what differs between two results of `computed`, or lacks."""
+    return [
+        name
+        for name in sorted(expected.keys() | got.keys())
+        if expected.get(name) != got.get(name)
+    ]
 
 
 def survive(arguments, kills, folder, seed=0, kinds=None):
@@ -166,11 +189,9 @@ def survive(arguments, kills, folder, seed=0, kinds=None):
                 + (", a checkpoint was being written" if new else ""),
                 flush=True,
             )
-        got = computed(run_dir)
         different += [
             f"killed-{runs}/{name}"
-            for name in sorted(expected.keys() | got.keys())
-            if expected.get(name) != got.get(name)
+            for name in differences(expected, computed(run_dir))
         ]
     return {
         "flags": list(arguments),
@@ -178,7 +199,7 @@ def survive(arguments, kills, folder, seed=0, kinds=None):
         "kinds": dict(counts),
         "while_writing_a_checkpoint": in_save,
         "runs": runs,
-        "compared_files": len(expected),
+        "compared_items": len(expected),
         "compared_bytes": sum(map(len, expected.values())),
         "different": different,
         "seconds": round(time.monotonic() - started),
@@ -189,23 +210,23 @@ def markdown(results):
     """The table.
 
     Args:
-        results: method -> what `survive` returned.
+        results: method, and its further flags -> what `survive` returned.
     """
     lines = [
         "# Runs that were killed and started again",
         "",
-        "Made by `python tools/kill_test.py`. Compared to the bit: parameters, "
-        "average, batch norm, optimizer slots and random states of the last "
-        "and the best checkpoint of each stage, `metrics.jsonl` and the final "
-        "table.",
+        "Made by `python tools/kill_test.py` on a CPU. Compared to the bit: "
+        "parameters, average, batch norm, optimizer slots and random states of "
+        "the last and the best checkpoint of each stage, `metrics.jsonl` and "
+        "the final table.",
         "",
         "| method | kills survived | while writing a checkpoint | while "
         "starting | runs | compared with the undisturbed run | minutes |",
         "| --- | --: | --: | --: | --: | --- | --: |",
     ]
-    for algo, result in results.items():
+    for name, result in results.items():
         verdict = (
-            f"{result['compared_files']} files, "
+            f"{result['compared_items']} arrays and files, "
             f"{result['compared_bytes']:,} bytes: "
         )
         verdict += (
@@ -214,13 +235,12 @@ def markdown(results):
             else "all identical"
         )
         lines.append(
-            f"| {algo} | {result['kills']} "
+            f"| {name} | {result['kills']} "
             f"| {result['while_writing_a_checkpoint']} "
             f"| {result['kinds'].get('start', 0)} | {result['runs']} "
             f"| {verdict} | {result['seconds'] / 60:.0f} |"
         )
-    flags_used = next(iter(results.values()))["flags"][1:]
-    return "\n".join([*lines, "", f"Flags: `{' '.join(flags_used)}`.", ""])
+    return "\n".join([*lines, "", f"Flags of all: `{' '.join(RUN)}`.", ""])
 
 
 def main(_):
@@ -232,7 +252,7 @@ def main(_):
     for algo in values.algos:
         with tempfile.TemporaryDirectory() as folder:
             result = survive(
-                (f"--algo={algo}", *RUN),
+                (f"--algo={algo}", *RUN, *values.extra),
                 values.kills,
                 pathlib.Path(folder),
                 values.seed,
@@ -241,13 +261,14 @@ def main(_):
         if record.exists():
             for line in record.read_text().splitlines():
                 results |= json.loads(line)
-        results[algo] = result
+        name = " ".join([algo, *values.extra])
+        results[name] = result
         record.write_text(
             "".join(json.dumps({k: v}) + "\n" for k, v in results.items())
         )
         (out / "kill_test.md").write_text(markdown(results))
         print(
-            f"{algo}: {result['kills']} kills survived, "
+            f"{name}: {result['kills']} kills survived, "
             f"{result['while_writing_a_checkpoint']} of them while writing a "
             f"checkpoint, {len(result['different'])} differences "
             f"{result['different']}",
@@ -261,5 +282,6 @@ if __name__ == "__main__":
     flags.DEFINE_list("algos", ["meta_semi"], "Methods to kill.")
     flags.DEFINE_integer("kills", 30, "How often to kill.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Seed of the moments.")
+    flags.DEFINE_multi_string("extra", [], "Further flags of the runs.")
     flags.DEFINE_string("out", "results", "Folder for the table.")
     app.run(main)
