@@ -48,8 +48,10 @@ def test_a_difference_is_found(tmp_path):
     assert "metrics.jsonl" in kill_test.differences(before, computed(1))
 
 
-def test_the_table_counts():
+def test_the_table_adds_up():
     result = {
+        "name": "supervised",
+        "seed": 0,
         "flags": ["--algo=supervised", "--num_steps=6"],
         "kills": 7,
         "kinds": {"start": 2, "training": 5},
@@ -60,8 +62,10 @@ def test_the_table_counts():
         "different": [],
         "seconds": 300,
     }
-    text = kill_test.markdown({"supervised": result})
-    row = "| supervised | 7 | 3 | 2 | 1 | 4 arrays and files, 12,345 bytes: "
-    assert row + "all identical" in text
-    result["different"] = ["killed-1/metrics.jsonl"]
-    assert "12,345 bytes: 1 differ" in kill_test.markdown({"x": result})
+    again = {**result, "seed": 1, "kinds": {"training": 7}}
+    text = kill_test.markdown([result, again, {**result, "name": "other"}])
+    row = "| 4 arrays and files of each, 12,345 bytes: all identical "
+    assert f"| supervised | 14 | 6 | 2 | 2 {row}| 10 |" in text
+    assert f"| other | 7 | 3 | 2 | 1 {row}| 5 |" in text
+    again["different"] = ["killed-1/metrics.jsonl"]
+    assert "12,345 bytes: 1 differ |" in kill_test.markdown([result, again])

@@ -7,8 +7,8 @@ again and again and started again with the same command until it is done: while
 it starts, while it trains and evaluates, and, as soon as the unfinished folder
 of one appears, while it writes a checkpoint. If it ends with kills left over, a
 further run takes them. Everything that a run computes must be the same to the
-bit. One line per method is written to OUT/kill_test.jsonl, and OUT/kill_test.md
-is made from those lines.
+bit. A line per method and --seed is appended to OUT/kill_test.jsonl, and
+OUT/kill_test.md is made from all lines that are there.
 """
 
 import collections
@@ -210,7 +210,7 @@ def markdown(results):
     """The table.
 
     Args:
-        results: method, and its further flags -> what `survive` returned.
+        results: list of what `survive` returned, with `name` and `seed`.
     """
     lines = [
         "# Runs that were killed and started again",
@@ -224,21 +224,21 @@ def markdown(results):
         "starting | runs | compared with the undisturbed run | minutes |",
         "| --- | --: | --: | --: | --: | --- | --: |",
     ]
-    for name, result in results.items():
-        verdict = (
-            f"{result['compared_items']} arrays and files, "
-            f"{result['compared_bytes']:,} bytes: "
-        )
-        verdict += (
-            f"{len(result['different'])} differ"
-            if result["different"]
-            else "all identical"
-        )
+    for name in dict.fromkeys(result["name"] for result in results):
+        mine = [result for result in results if result["name"] == name]
+
+        def total(key, mine=mine):
+            return sum(result[key] for result in mine)
+
+        starting = sum(result["kinds"].get("start", 0) for result in mine)
+        different = sum(len(result["different"]) for result in mine)
         lines.append(
-            f"| {name} | {result['kills']} "
-            f"| {result['while_writing_a_checkpoint']} "
-            f"| {result['kinds'].get('start', 0)} | {result['runs']} "
-            f"| {verdict} | {result['seconds'] / 60:.0f} |"
+            f"| {name} | {total('kills')} "
+            f"| {total('while_writing_a_checkpoint')} | {starting} "
+            f"| {total('runs')} | {mine[0]['compared_items']} arrays and files "
+            f"of each, {mine[0]['compared_bytes']:,} bytes: "
+            f"{f'{different} differ' if different else 'all identical'} "
+            f"| {total('seconds') / 60:.0f} |"
         )
     return "\n".join([*lines, "", f"Flags of all: `{' '.join(RUN)}`.", ""])
 
@@ -249,6 +249,7 @@ def main(_):
     out = pathlib.Path(values.out)
     out.mkdir(parents=True, exist_ok=True)
     record = out / "kill_test.jsonl"
+    record.touch()
     for algo in values.algos:
         with tempfile.TemporaryDirectory() as folder:
             result = survive(
@@ -257,16 +258,13 @@ def main(_):
                 pathlib.Path(folder),
                 values.seed,
             )
-        results = {}
-        if record.exists():
-            for line in record.read_text().splitlines():
-                results |= json.loads(line)
         name = " ".join([algo, *values.extra])
-        results[name] = result
-        record.write_text(
-            "".join(json.dumps({k: v}) + "\n" for k, v in results.items())
-        )
-        (out / "kill_test.md").write_text(markdown(results))
+        with record.open("a") as file:
+            line = {"name": name, "seed": values.seed, **result}
+            file.write(json.dumps(line) + "\n")
+        lines = record.read_text().splitlines()
+        table = markdown([json.loads(line) for line in lines])
+        (out / "kill_test.md").write_text(table)
         print(
             f"{name}: {result['kills']} kills survived, "
             f"{result['while_writing_a_checkpoint']} of them while writing a "
