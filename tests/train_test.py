@@ -276,3 +276,9 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 )
 def test_segments_end_at_evaluations(step, expected):
     assert experiment.segments(step, 35, 10) == expected
+    alone = experiment.segments(step, 35, 10, one_by_one=True)
+    assert [begin for begin, _, _ in alone] == sorted(
+        {step, *range(-(-step // 10) * 10, 35, 10)} - {35}
+    )
+    assert sum(length for _, length, _ in alone) == 35 - step
+    assert all(count == 1 for _, _, count in alone)

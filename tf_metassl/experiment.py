@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_metassl import (
+    augmentation_rates,
     callbacks,
     checkpoints,
     distribution,
@@ -79,13 +80,22 @@ class Experiment:
         """
         salt = 0 if stage == "train" else sum(stage.encode())
         salt += 1_000_003 * recovery
+        augmentation = self.augmentation
+        if algorithm.augmentation_rates is not None:
+            rates = algorithm.augmentation_rates.value
+            augmentation = dataclasses.replace(
+                augmentation,
+                probabilities=augmentation_rates.probabilities(
+                    tf.convert_to_tensor(rates)
+                ).numpy(),
+            )
 
         def make_dataset(**shards):
             return pipeline.training_dataset(
                 self.source,
                 self.pools(algorithm),
                 views=algorithm.views,
-                augmentation=self.augmentation,
+                augmentation=augmentation,
                 seed=self.config.seed + salt,
                 first_step=first_step,
                 **shards,
@@ -498,8 +508,13 @@ def _train_from(
     )
     guard = callbacks.DivergenceGuard(config.max_loss)
     for begin, length, count in segments(
-        step, stage.num_steps, config.evaluate_every
+        step,
+        stage.num_steps,
+        config.evaluate_every,
+        one_by_one=algorithm.augmentation_rates is not None,
     ):
+        if begin % config.evaluate_every == 0:
+            algorithm.refresh_augmentation_rates()
         data = experiment.training_data(
             algorithm, begin, stage.name, len(state["recoveries"])
         )
@@ -516,11 +531,18 @@ def _train_from(
             shown.on_train_end()
 
 
-def segments(step, num_steps, every):
+def segments(step, num_steps, every, *, one_by_one=False):
     """Calls of `fit` that lead from `step` to `num_steps`.
 
     Evaluations fall on multiples of `every` and on the last step, wherever
     a run was interrupted.
+
+    Args:
+        step: the first step.
+        num_steps: the step to end before.
+        every: steps between evaluations.
+        one_by_one: whether every epoch needs a call of its own, because the
+            data of the next one depends on what has been learned.
 
     Returns:
         A list of `(first step, steps per epoch, epochs)`.
@@ -530,9 +552,12 @@ def segments(step, num_steps, every):
         length = min(every - step % every, num_steps - step)
         result.append((step, length, 1))
         step += length
-    if count := (num_steps - step) // every:
+    count = (num_steps - step) // every
+    if one_by_one:
+        result += [(step + i * every, every, 1) for i in range(count)]
+    elif count:
         result.append((step, every, count))
-        step += every * count
+    step += every * count
     if step < num_steps:
         result.append((step, num_steps - step, 1))
     return result

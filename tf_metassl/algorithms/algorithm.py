@@ -156,6 +156,21 @@ class Algorithm(keras.Model):
                 iterator of training batches, always the same.
         """
 
+    @property
+    def augmentation_rates(self):
+        """CTAugment's rates that the pipeline draws with, a variable, or None.
+
+        See `tf_metassl.augmentation_rates`. The pipeline works ahead, so that
+        rates which change with every step would make batches depend on its
+        speed: it keeps to these until `refresh_augmentation_rates`. They are a
+        variable other than the one that the method updates, since a run may be
+        resumed between two evaluations.
+        """
+        return None
+
+    def refresh_augmentation_rates(self):
+        """Called at every evaluation: takes over the rates learned so far."""
+
     def select_unlabeled(self, rows):
         """The rows of the unlabeled pool that this stage trains on.
 
