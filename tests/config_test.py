@@ -11,6 +11,7 @@ import pytest
 from tf_metassl import config
 from tf_metassl.algorithms import ALGORITHMS
 from tf_metassl.hyperparameters import HYPERPARAMETERS
+from tf_metassl.models import NETWORKS
 
 
 def test_every_method_has_hyperparameters_and_every_field_its_help():
@@ -55,13 +56,30 @@ def test_given_values_win_over_the_datasets_defaults():
         ),
         ({"num_steps": 5, "warmup_steps": 5}, "leave nothing of --num_steps=5"),
         ({"algorithm": "mpl"}, "Unknown setting 'algorithm'"),
-        ({"model": "wrn"}, "--model=wrn: must be digits_cnn or wrn_D_K"),
+        ({"model": "wrn"}, "--model=wrn: must be one of digits_cnn, .*wrn_D_K"),
+        (
+            {"normalization": "mean_std"},
+            "--normalization=mean_std is for --dataset=cifar10, .* not digits",
+        ),
         ({"dataset": "imagenot"}, "--dataset=imagenot: must be one of digits"),
     ],
 )
 def test_wrong_values_name_the_flag_and_what_is_allowed(given, message):
     with pytest.raises(config.ConfigError, match=message):
         config.resolve(given)
+
+
+def test_the_networks_own_dropout_unless_a_flag_says_otherwise():
+    for model in ("auto", "wrn_28_2", "cnn13_ict", "my.module:network"):
+        assert config.resolve({"model": model}).dropout == 0
+    assert config.resolve({"model": "auto"}).model == "digits_cnn"
+    teacher = config.resolve({"algo": "mpl", "model": "cnn13"})
+    assert teacher.dropout == teacher.hyperparameters.teacher_dropout == 0.5
+    given = config.resolve(
+        {"algo": "mpl", "model": "efficientnet_b3", "dropout": 0.0}
+    )
+    assert given.dropout == 0
+    assert given.hyperparameters.teacher_dropout == 0.3
 
 
 def test_what_does_not_change_a_run_is_not_compared():
@@ -155,10 +173,11 @@ def command(*arguments):
 
 def test_help_lists_the_methods_and_imports_no_tensorflow():
     done = command("--help")
-    for name in ALGORITHMS:
+    for name in (*ALGORITHMS, *NETWORKS, "wrn_D_K", "module:function"):
         assert name in done.stdout
     code = (
         "import sys, tf_metassl.config, tf_metassl.commands, tf_metassl.train;"
+        "import tf_metassl.summary;"
         "sys.exit(any(m in sys.modules for m in ('tensorflow', 'keras')))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

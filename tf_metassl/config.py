@@ -8,13 +8,17 @@ import dataclasses
 import json
 import os
 import pathlib
-import re
 
 from absl import flags
 
+from tf_metassl import models
 from tf_metassl.algorithms import ALGORITHMS, ALIASES
 from tf_metassl.contract import MIX_BLOCK
-from tf_metassl.data.options import DATASETS, DataOptions
+from tf_metassl.data.options import (
+    DATASETS,
+    PIXEL_STATISTICS,
+    DataOptions,
+)
 from tf_metassl.hyperparameters import (
     HYPERPARAMETERS,
     Hyperparameters,
@@ -99,12 +103,26 @@ class Config(DataOptions):
     # Network.
     model: str = knob(
         "auto",
-        "digits_cnn, or wrn_D_K for a wide residual network of depth D and "
-        "width K, such as wrn_28_2; auto: what suits the dataset.",
+        f"{', '.join(models.NETWORKS)}, {models.FURTHER}; auto: what suits the "
+        "dataset.",
+    )
+    normalization: str = knob(
+        "unit",
+        "How the network scales pixels. unit: to -1...1; mean_std: minus the "
+        "mean and divided by the standard deviation of each channel that the "
+        f"literature has for the dataset ({', '.join(PIXEL_STATISTICS)}).",
+        choices=("unit", "mean_std"),
     )
     dropout: float = knob(
         0.0,
-        "Dropout before the last layer of the student. 0 = off.",
+        "Dropout of the student, before the last layer, in cnn13 after both "
+        "poolings. 0 = off. Unless it is given, the network's own rate: "
+        + ", ".join(
+            f"{name} {network.dropout}"
+            for name, network in models.NETWORKS.items()
+            if network.dropout
+        )
+        + ", else off.",
         minimum=0.0,
         maximum=0.99,
     )
@@ -372,7 +390,14 @@ def resolve(given):
                 if known
                 else f"Unknown setting {name!r}."
             )
-    settings = {**DATASET_DEFAULTS[dataset], **given}
+    defaults = dict(DATASET_DEFAULTS[dataset])
+    if given.get("model") == "auto":
+        del given["model"]
+    network = _network(given.get("model", defaults["model"]))
+    for name in fields | knobs:
+        if name.endswith("dropout"):
+            defaults[name] = network.dropout
+    settings = {**defaults, **given}
     for name, value in settings.items():
         _check(fields.get(name) or knobs[name], value)
     config = Config(
@@ -515,12 +540,24 @@ def _check_choice(name, value, choices):
         )
 
 
+def _network(name):
+    """What is known of the network called `name`."""
+    try:
+        return models.find(name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
 def _check_together(config):
     """Raises ConfigError for values that do not go with one another."""
-    if not re.fullmatch(r"digits_cnn|wrn_\d+_\d+", config.model):
+    if (
+        config.normalization == "mean_std"
+        and config.dataset not in PIXEL_STATISTICS
+    ):
         raise ConfigError(
-            f"--model={config.model}: must be digits_cnn or wrn_D_K, such as "
-            "wrn_28_2."
+            "--normalization=mean_std is for --dataset="
+            f"{', '.join(PIXEL_STATISTICS)}, whose mean and standard deviation "
+            f"are known, not {config.dataset}: use --normalization=unit."
         )
     known = {*compared(config), *_knobs_by_name(), *PROVENANCE}
     if unknown := sorted(allowed_changes(config) - known):

@@ -23,6 +23,7 @@ from tf_metassl.algorithms import algorithm_class
 from tf_metassl.algorithms.algorithm import Algorithm, Stage
 from tf_metassl.config import Config, ConfigError
 from tf_metassl.data import image_ops, pipeline, sources, splits
+from tf_metassl.data.options import PIXEL_STATISTICS
 from tf_metassl.termination import Terminated, Termination
 
 
@@ -230,6 +231,10 @@ def build_algorithm(config, info, num_replicas=1, num_images=0):
         "synchronized": True,
     }[config.batch_norm]
 
+    mean, std = None, None
+    if config.normalization == "mean_std":
+        mean, std = PIXEL_STATISTICS[config.dataset]
+
     def network(role):
         dropout = getattr(knobs, f"{role}_dropout", config.dropout)
         return models.build(
@@ -238,6 +243,8 @@ def build_algorithm(config, info, num_replicas=1, num_images=0):
             info.num_classes,
             dropout=dropout,
             synchronized=synchronized,
+            mean=mean,
+            std=std,
             network_name=role,
         )
 

@@ -206,7 +206,10 @@ class MetaPseudoLabels(Hyperparameters):
         minimum=0,
     )
     teacher_dropout: float = knob(
-        0.0, "Dropout before the teacher's last layer. 0 = off.", minimum=0.0
+        0.0,
+        "Dropout of the teacher; see --dropout. 0 = off.",
+        minimum=0.0,
+        maximum=0.99,
     )
     finetune_steps: int = knob(
         100,

@@ -22,6 +22,23 @@ DATASETS = (
     "csv",
 )
 
+# Mean and standard deviation of each channel of the training images, on a scale
+# of 0...1, as the literature has them.
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+PIXEL_STATISTICS = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": (
+        (0.507075, 0.486549, 0.440918),
+        (0.267334, 0.256438, 0.276151),
+    ),
+    "svhn_cropped": (
+        (0.43768, 0.44377, 0.47280),
+        (0.19803, 0.20102, 0.19704),
+    ),
+    "imagenet2012": _IMAGENET,
+    "imagenet2012_subset/10pct": _IMAGENET,
+}
+
 LABEL_SPLITS = ("balanced", "proportional", "first")
 
 

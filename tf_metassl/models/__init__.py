@@ -1,35 +1,212 @@
-"""Networks: uint8 images (or floats in 0...255) -> float32 logits."""
+"""Networks: uint8 images (or floats in 0...255) -> float32 logits.
 
+The registry has names as text, so that listing the networks imports no
+TensorFlow. A new network is one file here and one line below: a function from
+scaled images, the number of classes, `dropout`, `synchronized` and the line's
+options to logits, whose last layer is called `logits`
+(`tf_metassl.models.layers.classifier`).
+"""
+
+import importlib
 import re
-
-from tf_metassl.models.digits_cnn import digits_cnn
-from tf_metassl.models.wide_resnet import wide_resnet
+import typing
 
 
-def build(name, image_shape, num_classes, **options):
+class Network(typing.NamedTuple):
+    """What is known of a network before it is built.
+
+    Attributes:
+        function: where it is, `module:function`.
+        options: keyword arguments that make the function this network.
+        dropout: its own rate, where no flag says otherwise.
+        image_size: height and width that it was published with.
+        smallest: the least height and width that it can take.
+    """
+
+    function: str
+    options: dict = {}
+    dropout: float = 0.0
+    image_size: int = 32
+    smallest: int = 1
+
+
+def _cnn13(variant, dropout):
+    options = {"variant": variant}
+    return Network(
+        "tf_metassl.models.cnn13:cnn13", options, dropout, smallest=12
+    )
+
+
+def _resnet(depth):
+    options = {"depth": depth}
+    return Network("tf_metassl.models.resnet:resnet", options, image_size=224)
+
+
+def _efficientnet(width, depth, image_size, dropout):
+    options = {"width": width, "depth": depth}
+    return Network(
+        "tf_metassl.models.efficientnet:efficientnet",
+        options,
+        dropout,
+        image_size,
+        smallest=32,
+    )
+
+
+NETWORKS = {
+    "digits_cnn": Network(
+        "tf_metassl.models.digits_cnn:digits_cnn", image_size=8
+    ),
+    "cnn13": _cnn13("plain", 0.5),
+    "cnn13_mean_teacher": _cnn13("mean_teacher", 0.5),
+    "cnn13_vat": _cnn13("vat", 0.5),
+    "cnn13_fast_swa": _cnn13("fast_swa", 0.5),
+    "cnn13_ict": _cnn13("ict", 0.0),
+    "cnn13_semi_meta": _cnn13("semi_meta", 0.5),
+    "cnn13_fixmatch": _cnn13("fixmatch", 0.0),
+    "resnet_50": _resnet(50),
+    "resnet_152": _resnet(152),
+    # Tan and Le's compound scaling: width, depth, resolution, dropout.
+    "efficientnet_b0": _efficientnet(1.0, 1.0, 224, 0.2),
+    "efficientnet_b1": _efficientnet(1.0, 1.1, 240, 0.2),
+    "efficientnet_b2": _efficientnet(1.1, 1.2, 260, 0.3),
+    "efficientnet_b3": _efficientnet(1.2, 1.4, 300, 0.3),
+    "efficientnet_b4": _efficientnet(1.4, 1.8, 380, 0.4),
+    "efficientnet_b5": _efficientnet(1.6, 2.2, 456, 0.4),
+    "efficientnet_b6": _efficientnet(1.8, 2.6, 528, 0.5),
+    "efficientnet_b7": _efficientnet(2.0, 3.1, 600, 0.5),
+    "efficientnet_l2": _efficientnet(4.3, 5.3, 512, 0.5),
+    # Meta Pseudo Labels reports 390 million parameters, and its code a width
+    # of 5.0, which gives 317 million. This width gives 390 at the depth of B6.
+    "efficientnet_b6_wide": _efficientnet(5.55, 2.6, 512, 0.5),
+}
+
+# Families and what a user brings, as they are shown in help and errors.
+FURTHER = (
+    "wrn_D_K, wrn_D_K_mpl or wrn_D_K_fixmatch for a wide residual network of "
+    "depth D and width K such as wrn_28_2, or module:function for a network of "
+    "your own"
+)
+
+
+def find(name):
+    """The `Network` called `name`; imports nothing.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if name in NETWORKS:
+        return NETWORKS[name]
+    if match := re.fullmatch(r"wrn_(\d+)_(\d+)(?:_(mpl|fixmatch))?", name):
+        depth, width, variant = match.groups(default="plain")
+        return Network(
+            "tf_metassl.models.wide_resnet:wide_resnet",
+            {"depth": int(depth), "width": int(width), "variant": variant},
+        )
+    if re.fullmatch(r"\w+(\.\w+)*:\w+", name):
+        return Network(name)
+    raise ValueError(
+        f"--model={name}: must be one of {', '.join(NETWORKS)}, {FURTHER}."
+    )
+
+
+def build(
+    name,
+    image_shape,
+    num_classes,
+    *,
+    dropout=None,
+    synchronized=False,
+    mean=None,
+    std=None,
+    network_name=None,
+):
     """Builds the network called `name`.
 
     Args:
-        name: `digits_cnn` or `wrn_D_K`, such as `wrn_28_2`.
+        name: see `NETWORKS` and `FURTHER`.
         image_shape: height, width, channels.
         num_classes: C.
-        **options: `dropout`, `synchronized` and `network_name`, see the
-            networks.
+        dropout: rate before the last layer, in cnn13 after its two poolings;
+            0 adds no layer, None takes the network's own.
+        synchronized: batch statistics over all replicas.
+        mean: of each channel, on a scale of 0...1, to be subtracted from the
+            pixels; None scales pixels to -1...1.
+        std: of each channel, to divide by then.
+        network_name: name of the Keras model; None takes `name`.
 
     Returns:
-        A built Keras model, `[N, H, W, C]` -> logits `[N, C]`.
+        A built Keras model, `[N, H, W, C]` uint8 or floats in 0...255 ->
+        logits `[N, C]` in full precision.
 
     Raises:
-        ValueError: if the name is unknown or the depth impossible.
+        ValueError: if the name is unknown, the depth impossible or the images
+            too small; or if a network of the user's own is not as described
+            in `tf_metassl.models.own`.
     """
-    if name == "digits_cnn":
-        return digits_cnn(image_shape, num_classes, **options)
-    match = re.fullmatch(r"wrn_(\d+)_(\d+)", name)
-    if not match:
-        raise ValueError(
-            f"--model={name}: must be digits_cnn or wrn_D_K, such as wrn_28_2."
+    found = find(name)
+    if dropout is None:
+        dropout = found.dropout
+    # Keras is imported here, so that listing the networks does without.
+    import keras
+
+    from tf_metassl.models import layers, own
+
+    if found.function == name:
+        if dropout or mean is not None:
+            raise ValueError(
+                f"--model={name}: a network of your own has its dropout and "
+                "the scaling of its pixels inside: leave --dropout at 0 and "
+                "--normalization at unit."
+            )
+        network = own.load(name, image_shape, num_classes)
+        if synchronized:
+            layers.synchronize(network)
+    else:
+        if min(image_shape[:2]) < found.smallest:
+            raise ValueError(
+                f"--model={name} needs images of at least {found.smallest}x"
+                f"{found.smallest} pixels, got {image_shape[0]}x"
+                f"{image_shape[1]}: change --model or --image_size."
+            )
+        module, function = found.function.split(":")
+        function = getattr(importlib.import_module(module), function)
+        pixels, scaled = layers.image_input(image_shape, mean, std)
+        logits = function(
+            scaled,
+            num_classes,
+            dropout=dropout,
+            synchronized=synchronized,
+            **found.options,
         )
-    depth, width = map(int, match.groups())
-    return wide_resnet(
-        image_shape, num_classes, depth=depth, width=width, **options
+        network = keras.Model(pixels, logits)
+    network.name = network_name or name.replace(":", ".")
+    return network
+
+
+def features(network):
+    """A network and what its last layer sees, for further heads.
+
+    Args:
+        network: what `build` returned, or its averaged copy.
+
+    Returns:
+        A Keras model that shares all layers, images -> (features `[N, F]`,
+        after pooling and dropout and in the precision of the layers; logits
+        `[N, C]`).
+
+    Raises:
+        ValueError: if a network of the user's own has no layer called logits.
+    """
+    import keras
+
+    if not any(layer.name == "logits" for layer in network.layers):
+        raise ValueError(
+            "This method has a further head on the network's features: call "
+            "the last dense layer of your network (--model) `logits`."
+        )
+    return keras.Model(
+        network.inputs[0],
+        (network.get_layer("logits").input, network.outputs[0]),
+        name=f"{network.name}_features",
     )

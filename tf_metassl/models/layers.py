@@ -1,43 +1,187 @@
-"""The first and the last layers of every network."""
+"""The first and the last layers of every network, and layers of several."""
+
+import math
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 
-def image_input(image_shape):
+def image_input(image_shape, mean=None, std=None):
     """The network's input and its first layer.
 
     Pixels come as uint8, or as floats in 0...255 after MixUp, and are scaled
-    to -1...1 inside the network, so that training, evaluation and serving
-    cannot disagree. Scaling is done in full precision: half precision would
-    round mixed pixels first.
+    inside the network, so that training, evaluation and serving cannot
+    disagree. Scaling is done in full precision: half precision would round
+    mixed pixels first.
 
     Args:
         image_shape: height, width, channels.
+        mean: of each channel, on a scale of 0...1. None scales to -1...1.
+        std: of each channel, likewise.
 
     Returns:
         The input and the scaled images, two Keras tensors.
+
+    Raises:
+        ValueError: if there are not as many values as channels.
     """
+    scale, offset = 1 / 127.5, -1.0
+    if mean is not None:
+        if not len(mean) == len(std) == image_shape[-1]:
+            raise ValueError(
+                f"mean and std must have {image_shape[-1]} values, one for "
+                f"each channel, got {len(mean)} and {len(std)}: change "
+                "--normalization or --channels."
+            )
+        scale = [1 / (255 * s) for s in std]
+        offset = [-m / s for m, s in zip(mean, std, strict=True)]
     dtype = keras.config.floatx()
     pixels = keras.Input(image_shape, dtype=dtype, name="image")
-    scaled = layers.Rescaling(1 / 127.5, offset=-1.0, dtype=dtype)(pixels)
-    return pixels, scaled
+    return pixels, layers.Rescaling(scale, offset, dtype=dtype)(pixels)
 
 
-def classifier(features, num_classes, dropout):
+def classifier(
+    feature_map,
+    num_classes,
+    dropout=0.0,
+    *,
+    dense=layers.Dense,
+    kernel_initializer="glorot_uniform",
+):
     """Global average pooling, dropout, logits in full precision.
 
     Args:
-        features: Keras tensor `[N, h, w, F]`.
+        feature_map: Keras tensor `[N, h, w, F]`.
         num_classes: C.
         dropout: rate; 0 adds no layer.
+        dense: class of the last layer.
+        kernel_initializer: of the last layer.
 
     Returns:
         Keras tensor `[N, C]`.
     """
-    x = layers.GlobalAveragePooling2D()(features)
+    x = layers.GlobalAveragePooling2D()(feature_map)
     if dropout:
         x = layers.Dropout(dropout)(x)
-    return layers.Dense(
-        num_classes, dtype=keras.config.floatx(), name="logits"
+    return dense(
+        num_classes,
+        kernel_initializer=kernel_initializer,
+        dtype=keras.config.floatx(),
+        name="logits",
     )(x)
+
+
+def fan_out_normal():
+    """N(0, 2 / fan out), what most convolutions here start from."""
+    return keras.initializers.VarianceScaling(
+        2.0, mode="fan_out", distribution="untruncated_normal"
+    )
+
+
+def fan_out_uniform():
+    """Uniform in +-1 / sqrt(fan out), for last layers of Google's code."""
+    return keras.initializers.VarianceScaling(
+        1 / 3, mode="fan_out", distribution="uniform"
+    )
+
+
+def synchronize(network):
+    """Gives all batch norm of `network` batch statistics over all replicas."""
+    for layer in network.layers:
+        if isinstance(layer, keras.Model):
+            synchronize(layer)
+        elif isinstance(layer, layers.BatchNormalization):
+            layer.synchronized = True
+
+
+class WeightNorm:
+    """Mixin: each output's weights are gain * v / |v|.
+
+    Source: Salimans and Kingma, arXiv 1602.07868. Gains start at a constant
+    that keeps the variance of the activations, where the paper measures it on
+    a first batch.
+    """
+
+    initial_gain = 1.0
+
+    def build(self, input_shape):
+        """Creates the gains beside the kernel v."""
+        super().build(input_shape)
+        self.gain = self.add_weight(
+            name="gain",
+            shape=self._kernel.shape[-1:],
+            initializer=keras.initializers.Constant(self.initial_gain),
+        )
+
+    @property
+    def kernel(self):
+        """The weights that the layer applies."""
+        direction = super().kernel
+        # Thousands of squares: not to be summed in half precision.
+        squares = ops.cast(ops.square(direction), keras.config.floatx())
+        norm = ops.sqrt(ops.sum(squares, axis=range(len(squares.shape) - 1)))
+        return direction * ops.cast(self.gain / norm, direction.dtype)
+
+
+class WeightNormConv2D(WeightNorm, layers.Conv2D):
+    """A convolution with weight norm, before a rectifier."""
+
+    initial_gain = math.sqrt(2.0)
+
+
+class WeightNormDense(WeightNorm, layers.Dense):
+    """A dense layer with weight norm."""
+
+
+class MeanOnlyBatchNormalization(layers.Layer):
+    """Subtracts the mean of the batch, then adds a bias.
+
+    Source: Salimans and Kingma, arXiv 1602.07868, section 4; goes with weight
+    norm, which takes care of the variance.
+
+    Args:
+        momentum: of the moving mean.
+        synchronized: the mean over all replicas.
+        **kwargs: of `keras.layers.Layer`.
+    """
+
+    def __init__(self, momentum=0.999, synchronized=False, **kwargs):
+        super().__init__(**kwargs)
+        self.momentum = momentum
+        self.synchronized = synchronized
+
+    def build(self, input_shape):
+        """Creates the bias and the moving mean, in full precision."""
+        self.bias = self.add_weight(
+            name="bias",
+            shape=input_shape[-1:],
+            initializer="zeros",
+            autocast=False,
+        )
+        self.moving_mean = self.add_weight(
+            name="moving_mean",
+            shape=input_shape[-1:],
+            initializer="zeros",
+            trainable=False,
+            autocast=False,
+        )
+
+    def call(self, inputs, training=False):
+        """`[..., F]` -> the same shape."""
+        x = ops.cast(inputs, keras.config.floatx())
+        mean = self.moving_mean.value
+        if training and self.trainable:
+            old, axes = mean, list(range(len(x.shape) - 1))
+            mean, _ = ops.moments(x, axes, synchronized=self.synchronized)
+            self.moving_mean.assign(
+                self.momentum * old + (1.0 - self.momentum) * mean
+            )
+        return ops.cast(x - mean + self.bias, self.compute_dtype)
+
+    def get_config(self):
+        """What `from_config` needs for a copy, such as the averaged one."""
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "synchronized": self.synchronized,
+        }

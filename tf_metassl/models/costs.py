@@ -1,0 +1,102 @@
+"""What a network costs: parameters, arithmetic, memory."""
+
+import contextlib
+import dataclasses
+import math
+
+import keras
+from keras import layers
+from keras.src.backend.common import global_state
+
+# Layers that do 2 operations per weight and position of their output.
+_MULTIPLIERS = (
+    layers.Conv1D,
+    layers.Conv2D,
+    layers.Conv3D,
+    layers.DepthwiseConv2D,
+    layers.Dense,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """Of one network.
+
+    Attributes:
+        trainable: number of trained values.
+        averages: number of other values, such as batch-norm averages.
+        flops: operations of a forward pass per image. A multiply-add counts
+            2; convolutions and dense layers count, nothing else.
+        activation_bytes: per image, the outputs of all layers together, which
+            is about what training keeps for the backward pass.
+    """
+
+    trainable: int
+    averages: int
+    flops: int
+    activation_bytes: int
+
+
+@contextlib.contextmanager
+def shapes_only():
+    """Networks built in here have variables with shapes but without memory.
+
+    They can be looked at, but not run, even afterwards.
+    """
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        # Keras would give them values at the end of its next such scope.
+        global_state.set_global_attribute("uninitialized_variables", [])
+
+
+def of(network):
+    """The `Costs` of a Keras network of fixed image size.
+
+    A layer that the network calls several times counts once.
+    """
+
+    def count(variables):
+        # Dropout's random states are integers.
+        return sum(
+            math.prod(v.shape)
+            for v in variables
+            if keras.backend.is_float_dtype(v.dtype)
+        )
+
+    leaves = list(_leaves(network))
+    return Costs(
+        trainable=count(network.trainable_variables),
+        averages=count(network.non_trainable_variables),
+        flops=sum(map(_flops, leaves)),
+        activation_bytes=sum(map(_output_bytes, leaves)),
+    )
+
+
+def _leaves(network):
+    """All layers but inputs, those of networks inside included."""
+    for layer in network.layers:
+        if isinstance(layer, keras.Model):
+            yield from _leaves(layer)
+        elif not isinstance(layer, layers.InputLayer):
+            yield layer
+
+
+def _flops(layer):
+    if not isinstance(layer, _MULTIPLIERS):
+        return 0
+    # `layer.kernel` may be computed, as with weight norm.
+    kernel = next(v for v in layer.weights if v.name == "kernel")
+    return 2 * math.prod(kernel.shape) * math.prod(layer.output.shape[1:-1])
+
+
+def _output_bytes(layer):
+    return sum(
+        math.prod(tensor.shape[1:]) * _itemsize(tensor.dtype)
+        for tensor in keras.tree.flatten(layer.output)
+    )
+
+
+def _itemsize(dtype):
+    return {"bool": 1, "bfloat16": 2}.get(dtype) or int(dtype[-2:]) // 8

@@ -1,0 +1,86 @@
+"""A network that the user brings: `--model=module:function`."""
+
+import importlib
+
+import keras
+import numpy as np
+
+
+def load(name, image_shape, num_classes):
+    """Calls the user's function and checks the network that it returns.
+
+    The function gets height, width and channels as a tuple and the number of
+    classes. It returns a functional or sequential Keras model that takes
+    pixels in 0...255 and gives logits. Its layers have names and types that
+    Keras can copy, because the averaged network is a copy.
+
+    Args:
+        name: `module:function`; the module is importable from where the
+            command is run.
+        image_shape: height, width, channels.
+        num_classes: C.
+
+    Returns:
+        The Keras model.
+
+    Raises:
+        ValueError: if there is no such function, or the network is of another
+            kind, takes other images or gives something else than logits.
+    """
+    module_name, function_name = name.split(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ValueError(
+            f"--model={name}: cannot import {module_name} ({error}). It must "
+            "be a module in the current folder or an installed one."
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise ValueError(
+            f"--model={name}: {module_name} has no function {function_name}."
+        )
+    network = function(tuple(image_shape), num_classes)
+    problem = _problem(network, tuple(image_shape), num_classes)
+    if problem:
+        raise ValueError(
+            f"--model={name}: {problem}. The function must return a functional "
+            f"or sequential Keras model from pixels {tuple(image_shape)} in "
+            f"0...255 to {num_classes} logits."
+        )
+    return network
+
+
+def _problem(network, image_shape, num_classes):
+    """What is wrong with the network, or an empty string."""
+    if not isinstance(network, keras.Model):
+        return f"it returned {type(network).__name__}, not a Keras model"
+    inputs = getattr(network, "inputs", None)
+    if not inputs:
+        return f"the input of {type(network).__name__} is not declared"
+    if len(inputs) != 1 or len(network.outputs) != 1:
+        return f"it has {len(inputs)} inputs and {len(network.outputs)} outputs"
+    shape = inputs[0].shape[1:]
+    fits = len(shape) == 3 and all(
+        a in (None, b) for a, b in zip(shape, image_shape, strict=True)
+    )
+    if not fits:
+        return f"its input has the shape {shape}"
+    if not inputs[0].dtype.startswith("float"):
+        # It would round what MixUp mixes.
+        return f"its input is {inputs[0].dtype}; floats hold mixed pixels, too"
+    output = network.outputs[0]
+    if output.shape[1:] != (num_classes,):
+        return f"its output has the shape {output.shape[1:]}"
+    if output.dtype != keras.config.floatx():
+        return (
+            f"its output is {output.dtype}: give the last layer "
+            f"dtype={keras.config.floatx()!r}"
+        )
+    images = np.random.default_rng(0).integers(
+        0, 256, (2, *image_shape), np.uint8
+    )
+    rows = np.asarray(network(images, training=False))
+    if np.all(rows >= 0) and np.allclose(rows.sum(axis=1), 1, atol=1e-3):
+        return "its output is a softmax: leave the softmax away"
+    return ""

@@ -1,0 +1,75 @@
+"""python -m tf_metassl.summary --model=...: what a network costs."""
+
+from absl import flags
+
+from tf_metassl import commands, models
+from tf_metassl.config import ConfigError
+
+
+def define_flags():
+    """Defines the flags of this command."""
+    flags.DEFINE_string("model", None, "The network, as in training.")
+    flags.DEFINE_integer(
+        "image_size",
+        0,
+        "Height and width of the images. 0 = what the network was published "
+        "with.",
+        lower_bound=0,
+    )
+    flags.DEFINE_integer("channels", 3, "3 = colour, 1 = grey.", lower_bound=1)
+    flags.DEFINE_integer("num_classes", 10, "Classes.", lower_bound=1)
+    flags.DEFINE_enum(
+        "precision",
+        "float32",
+        ["float32", "mixed_bfloat16"],
+        "Precision of the layers.",
+    )
+    flags.mark_flag_as_required("model")
+
+
+def text(name, image_shape, num_classes, costs):
+    """The summary that is printed.
+
+    Args:
+        name: of the network.
+        image_shape: height, width, channels.
+        num_classes: C.
+        costs: a `tf_metassl.models.costs.Costs`.
+    """
+    mebibyte = 2**20
+    return (
+        f"{name}, {'x'.join(map(str, image_shape))} -> {num_classes}\n"
+        f"parameters        {costs.trainable:,} "
+        f"({4 * costs.trainable / mebibyte:,.1f} MiB as float32), and "
+        f"{costs.averages:,} averages\n"
+        f"FLOPs per image   {costs.flops:,} forward (a multiply-add is 2; "
+        "convolutions and dense layers)\n"
+        f"activation memory {costs.activation_bytes / mebibyte:,.1f} MiB per "
+        "image (the outputs of all layers)"
+    )
+
+
+def main(_):
+    """Prints the costs of a network without giving it any weights."""
+    values = flags.FLAGS.flag_values_dict()
+    name, num_classes = values["model"], values["num_classes"]
+    try:
+        size = values["image_size"] or models.find(name).image_size
+        # TensorFlow is imported here, after the name has been looked up.
+        import keras
+
+        from tf_metassl.models import costs
+
+        commands.quieten()
+        keras.config.set_dtype_policy(values["precision"])
+        image_shape = (size, size, values["channels"])
+        with costs.shapes_only():
+            network = models.build(name, image_shape, num_classes)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    print(text(name, image_shape, num_classes, costs.of(network)))
+
+
+if __name__ == "__main__":
+    define_flags()
+    commands.run(main)
