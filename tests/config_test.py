@@ -58,8 +58,8 @@ def test_given_values_win_over_the_datasets_defaults():
         ({"algorithm": "mpl"}, "Unknown setting 'algorithm'"),
         ({"model": "wrn"}, "--model=wrn: must be one of digits_cnn, .*wrn_D_K"),
         (
-            {"normalization": "mean_std"},
-            "--normalization=mean_std is for --dataset=cifar10, .* not digits",
+            {"normalization": "pca"},
+            "--normalization=pca: must be one of unit, mean_std, zca",
         ),
         ({"dataset": "imagenot"}, "--dataset=imagenot: must be one of digits"),
     ],

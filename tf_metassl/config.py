@@ -109,9 +109,10 @@ class Config(DataOptions):
     normalization: str = knob(
         "unit",
         "How the network scales pixels. unit: to -1...1; mean_std: minus the "
-        "mean and divided by the standard deviation of each channel that the "
-        f"literature has for the dataset ({', '.join(PIXEL_STATISTICS)}).",
-        choices=("unit", "mean_std"),
+        "mean and divided by the standard deviation of each channel, as the "
+        f"literature has them for {', '.join(PIXEL_STATISTICS)}, else of the "
+        "training images; zca: whitened over all pixels of an image.",
+        choices=("unit", "mean_std", "zca"),
     )
     dropout: float = knob(
         0.0,
@@ -550,15 +551,6 @@ def _network(name):
 
 def _check_together(config):
     """Raises ConfigError for values that do not go with one another."""
-    if (
-        config.normalization == "mean_std"
-        and config.dataset not in PIXEL_STATISTICS
-    ):
-        raise ConfigError(
-            "--normalization=mean_std is for --dataset="
-            f"{', '.join(PIXEL_STATISTICS)}, whose mean and standard deviation "
-            f"are known, not {config.dataset}: use --normalization=unit."
-        )
     known = {*compared(config), *_knobs_by_name(), *PROVENANCE}
     if unknown := sorted(allowed_changes(config) - known):
         raise ConfigError(

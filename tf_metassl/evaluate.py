@@ -12,7 +12,7 @@ def main(_):
     from tf_metassl import experiment, report
 
     commands.quieten()
-    built = experiment.build(settings)
+    built = experiment.build(settings, run_dir)
     rows = []
     for stage, algorithm in experiment.restored_stages(built, run_dir):
         rows.extend(experiment.final_metrics(built, algorithm, stage.name))

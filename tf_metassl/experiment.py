@@ -22,8 +22,7 @@ from tf_metassl import (
 from tf_metassl.algorithms import algorithm_class
 from tf_metassl.algorithms.algorithm import Algorithm, Stage
 from tf_metassl.config import Config, ConfigError
-from tf_metassl.data import image_ops, pipeline, sources, splits
-from tf_metassl.data.options import PIXEL_STATISTICS
+from tf_metassl.data import image_ops, pipeline, sources, splits, statistics
 from tf_metassl.termination import Terminated, Termination
 
 
@@ -197,12 +196,19 @@ def build(config, run_dir=None):
             validation_rows=source.validation_rows,
             class_names=source.info.class_names,
         )
+        scaling = statistics.scaling(
+            config.normalization,
+            config.dataset,
+            source.train,
+            run_dir and run_directory.normalization(run_dir),
+        )
         with strategy.scope():
             algorithm = build_algorithm(
                 config,
                 source.info,
                 strategy.num_replicas_in_sync,
                 len(source.train),
+                scaling,
             )
         if algorithm.views.unlabeled:
             splits.check_unlabeled(rows)
@@ -211,7 +217,7 @@ def build(config, run_dir=None):
     return Experiment(config, strategy, source, rows, algorithm)
 
 
-def build_algorithm(config, info, num_replicas=1, num_images=0):
+def build_algorithm(config, info, num_replicas=1, num_images=0, scaling=None):
     """Networks, optimizers and the compiled method, in the current scope.
 
     Args:
@@ -219,6 +225,7 @@ def build_algorithm(config, info, num_replicas=1, num_images=0):
         info: the `DatasetInfo`.
         num_replicas: decides whether batch norm is synchronised.
         num_images: training images, labeled or not.
+        scaling: see `tf_metassl.data.statistics.scaling`.
 
     Returns:
         A compiled `Algorithm`.
@@ -231,10 +238,6 @@ def build_algorithm(config, info, num_replicas=1, num_images=0):
         "synchronized": True,
     }[config.batch_norm]
 
-    mean, std = None, None
-    if config.normalization == "mean_std":
-        mean, std = PIXEL_STATISTICS[config.dataset]
-
     def network(role):
         dropout = getattr(knobs, f"{role}_dropout", config.dropout)
         return models.build(
@@ -243,8 +246,7 @@ def build_algorithm(config, info, num_replicas=1, num_images=0):
             info.num_classes,
             dropout=dropout,
             synchronized=synchronized,
-            mean=mean,
-            std=std,
+            **(scaling or {}),
             network_name=role,
         )
 
@@ -278,7 +280,7 @@ def build_algorithm(config, info, num_replicas=1, num_images=0):
         steps_per_execution=config.steps_per_execution,
     )
     algorithm.rebuild = functools.partial(
-        build_algorithm, config, info, num_replicas, num_images
+        build_algorithm, config, info, num_replicas, num_images, scaling
     )
     return algorithm
 

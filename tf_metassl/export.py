@@ -12,7 +12,7 @@ def main(_):
     from tf_metassl import experiment, serving
 
     commands.quieten()
-    built = experiment.build(settings)
+    built = experiment.build(settings, run_dir)
     *_, (_, algorithm) = experiment.restored_stages(built, run_dir)
     serving.export_saved_model(
         algorithm.deployable_model,

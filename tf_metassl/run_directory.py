@@ -25,6 +25,9 @@ try:
 except ImportError:  # Windows.
     fcntl = None
 
+# Computed before the run is known to be possible.
+NORMALIZATION = "normalization.npz"
+
 _LOCK = ".lock"
 _PROVENANCE = "provenance.json"
 
@@ -81,6 +84,22 @@ def locked(run_dir):
                     run_dir.rmdir()
 
 
+def normalization(run_dir):
+    """Where the scaling of pixels is kept; what an aborted start left is void.
+
+    Args:
+        run_dir: folder of the run.
+
+    Returns:
+        A `pathlib.Path`.
+    """
+    run_dir = pathlib.Path(run_dir)
+    path = run_dir / NORMALIZATION
+    if not (run_dir / "config.json").exists():
+        path.unlink(missing_ok=True)
+    return path
+
+
 def versions():
     """Library -> version, of all that the numbers of a run depend on."""
     return {
@@ -126,7 +145,8 @@ def check_settings(config, run_dir):
     # The list of bad images is written even if there are too many to start.
     # Hidden files are the lock and what a killed process was about to write.
     if not run_dir.exists() or all(
-        path.name == "bad_images.csv" or path.name.startswith(".")
+        path.name in ("bad_images.csv", NORMALIZATION)
+        or path.name.startswith(".")
         for path in run_dir.iterdir()
     ):
         return

@@ -51,18 +51,18 @@ def text(name, image_shape, num_classes, costs):
 
 def main(_):
     """Prints the costs of a network without giving it any weights."""
-    values = flags.FLAGS.flag_values_dict()
-    name, num_classes = values["model"], values["num_classes"]
+    values = flags.FLAGS
+    name, num_classes = values.model, values.num_classes
     try:
-        size = values["image_size"] or models.find(name).image_size
+        size = values.image_size or models.find(name).image_size
         # TensorFlow is imported here, after the name has been looked up.
         import keras
 
         from tf_metassl.models import costs
 
         commands.quieten()
-        keras.config.set_dtype_policy(values["precision"])
-        image_shape = (size, size, values["channels"])
+        keras.config.set_dtype_policy(values.precision)
+        image_shape = (size, size, values.channels)
         with costs.shapes_only():
             network = models.build(name, image_shape, num_classes)
     except ValueError as error:

@@ -119,6 +119,7 @@ def build(
     synchronized=False,
     mean=None,
     std=None,
+    whitening=None,
     network_name=None,
 ):
     """Builds the network called `name`.
@@ -133,6 +134,8 @@ def build(
         mean: of each channel, on a scale of 0...1, to be subtracted from the
             pixels; None scales pixels to -1...1.
         std: of each channel, to divide by then.
+        whitening: mean and matrix over all pixels in place of these two, see
+            `tf_metassl.models.layers.Whitening`.
         network_name: name of the Keras model; None takes `name`.
 
     Returns:
@@ -153,7 +156,7 @@ def build(
     from tf_metassl.models import layers, own
 
     if found.function == name:
-        if dropout or mean is not None:
+        if dropout or mean is not None or whitening is not None:
             raise ValueError(
                 f"--model={name}: a network of your own has its dropout and "
                 "the scaling of its pixels inside: leave --dropout at 0 and "
@@ -171,7 +174,7 @@ def build(
             )
         module, function = found.function.split(":")
         function = getattr(importlib.import_module(module), function)
-        pixels, scaled = layers.image_input(image_shape, mean, std)
+        pixels, scaled = layers.image_input(image_shape, mean, std, whitening)
         logits = function(
             scaled,
             num_classes,

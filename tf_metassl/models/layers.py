@@ -6,7 +6,37 @@ import keras
 from keras import layers, ops
 
 
-def image_input(image_shape, mean=None, std=None):
+class Whitening(layers.Layer):
+    """Subtracts a mean from all pixels of an image and mixes them linearly.
+
+    The numbers are constants, not weights: nothing trains, averages or saves
+    them again with every checkpoint.
+
+    Args:
+        mean: `[H * W * C]`, on a scale of 0...1.
+        matrix: `[H * W * C, H * W * C]`.
+    """
+
+    def __init__(self, mean, matrix, **kwargs):
+        super().__init__(**kwargs)
+        self._mean, self._matrix = mean, matrix
+
+    def call(self, pixels):
+        """Pixels in 0...255, `[N, H, W, C]`, to whitened ones."""
+        size = len(self._mean)
+        flat = ops.reshape(pixels, (-1, size)) / 255.0
+        mean = ops.convert_to_tensor(self._mean, dtype=flat.dtype)
+        matrix = ops.convert_to_tensor(self._matrix, dtype=flat.dtype)
+        mixed = ops.matmul(flat - mean, matrix)
+        return ops.reshape(mixed, (-1, *pixels.shape[1:]))
+
+    def get_config(self):
+        """The constructor's arguments."""
+        config = super().get_config()
+        return {**config, "mean": self._mean, "matrix": self._matrix}
+
+
+def image_input(image_shape, mean=None, std=None, whitening=None):
     """The network's input and its first layer.
 
     Pixels come as uint8, or as floats in 0...255 after MixUp, and are scaled
@@ -18,6 +48,7 @@ def image_input(image_shape, mean=None, std=None):
         image_shape: height, width, channels.
         mean: of each channel, on a scale of 0...1. None scales to -1...1.
         std: of each channel, likewise.
+        whitening: arguments of `Whitening`, in place of mean and std.
 
     Returns:
         The input and the scaled images, two Keras tensors.
@@ -37,6 +68,8 @@ def image_input(image_shape, mean=None, std=None):
         offset = [-m / s for m, s in zip(mean, std, strict=True)]
     dtype = keras.config.floatx()
     pixels = keras.Input(image_shape, dtype=dtype, name="image")
+    if whitening is not None:
+        return pixels, Whitening(*whitening, dtype=dtype)(pixels)
     return pixels, layers.Rescaling(scale, offset, dtype=dtype)(pixels)
 
 

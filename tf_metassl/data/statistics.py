@@ -1,0 +1,127 @@
+"""What a network's first layer subtracts and divides by, computed once.
+
+Only training images are looked at, labeled or not.
+"""
+
+import os
+import pathlib
+
+import numpy as np
+
+from tf_metassl.data.options import PIXEL_STATISTICS
+
+# Whitening multiplies with a matrix of the square of this many numbers.
+LARGEST_WHITENED = 4096
+_CHUNK = 4096
+
+
+def _chunks(images):
+    """Pixels in 0...1, `[n, H * W * C]` float64 at a time."""
+    for start in range(0, len(images), _CHUNK):
+        rows = np.arange(start, min(start + _CHUNK, len(images)))
+        pixels = images.read(rows)
+        yield pixels.reshape(len(pixels), -1) / 255.0
+
+
+def channel_statistics(images):
+    """Mean and standard deviation of each channel.
+
+    Args:
+        images: a `tf_metassl.data.store.Images`.
+
+    Returns:
+        `mean [C]` and `std [C]` float64, on a scale of 0...1.
+
+    Raises:
+        ValueError: if a channel has the same value everywhere.
+    """
+    channels = images.shape[2]
+    count, total, squares = 0, 0.0, 0.0
+    for chunk in _chunks(images):
+        pixels = chunk.reshape(-1, channels)
+        count += len(pixels)
+        total = total + pixels.sum(0)
+        squares = squares + (pixels**2).sum(0)
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+    if not std.min() > 1e-6:
+        raise ValueError(
+            "--normalization=mean_std: a channel of the training images has "
+            "the same value everywhere; use --normalization=unit."
+        )
+    return mean, std
+
+
+def whitening(images, epsilon=1e-5):
+    """ZCA: the linear map that makes all pixels uncorrelated.
+
+    (x - mean) U diag(1 / sqrt(eigenvalue + epsilon)) U^T, with eigenvectors
+    and eigenvalues of the covariance of pixels in 0...1; the epsilon of the
+    code of Temporal Ensembling (arXiv 1610.02242). Papers whiten images before
+    they shift them, here a network whitens what it is given.
+
+    Args:
+        images: a `tf_metassl.data.store.Images`.
+        epsilon: added to the eigenvalues.
+
+    Returns:
+        `mean [D]` and `matrix [D, D]` float32, D = H * W * C.
+
+    Raises:
+        ValueError: if D is too large.
+    """
+    size = int(np.prod(images.shape))
+    if size > LARGEST_WHITENED:
+        raise ValueError(
+            f"--normalization=zca needs a {size} x {size} matrix for images of "
+            f" {'x'.join(map(str, images.shape))}, more than "
+            f"{LARGEST_WHITENED} x {LARGEST_WHITENED}: lower --image_size or "
+            "use --normalization=mean_std."
+        )
+    total = sum(chunk.sum(0) for chunk in _chunks(images))
+    mean = total / len(images)
+    covariance = np.zeros([size, size])
+    for chunk in _chunks(images):
+        centred = chunk - mean
+        covariance += centred.T @ centred
+    values, vectors = np.linalg.eigh(covariance / len(images))
+    scale = 1.0 / np.sqrt(np.maximum(values, 0.0) + epsilon)
+    matrix = (vectors * scale) @ vectors.T
+    return mean.astype(np.float32), matrix.astype(np.float32)
+
+
+def scaling(kind, dataset, images, path=None):
+    """The arguments of `tf_metassl.models.build` that scale pixels.
+
+    Args:
+        kind: value of `--normalization`.
+        dataset: name of the dataset.
+        images: its training images, a `tf_metassl.data.store.Images`.
+        path: `.npz` file from which computed values are read if it is there,
+            else it is written; None for neither.
+
+    Returns:
+        A dict, empty for `unit`.
+    """
+    if kind == "unit":
+        return {}
+    if kind == "mean_std" and dataset in PIXEL_STATISTICS:
+        mean, std = PIXEL_STATISTICS[dataset]
+        return {"mean": mean, "std": std}
+    names = ("mean", "std") if kind == "mean_std" else ("mean", "matrix")
+    path = path and pathlib.Path(path)
+    if path and path.exists():
+        with np.load(path) as file:
+            values = [file[name] for name in names]
+    else:
+        compute = channel_statistics if kind == "mean_std" else whitening
+        values = compute(images)
+        if path:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside = path.with_name(f".{path.name}.{os.getpid()}.npz")
+            np.savez(aside, **dict(zip(names, values, strict=True)))
+            os.replace(aside, path)
+    if kind == "mean_std":
+        mean, std = (tuple(map(float, value)) for value in values)
+        return {"mean": mean, "std": std}
+    return {"whitening": tuple(values)}
