@@ -51,18 +51,17 @@ def text(name, image_shape, num_classes, costs):
 
 def main(_):
     """Prints the costs of a network without giving it any weights."""
-    values = flags.FLAGS
-    name, num_classes = values.model, values.num_classes
+    name, num_classes = flags.FLAGS.model, flags.FLAGS.num_classes
     try:
-        size = values.image_size or models.find(name).image_size
+        size = flags.FLAGS.image_size or models.find(name).image_size
         # TensorFlow is imported here, after the name has been looked up.
         import keras
 
         from tf_metassl.models import costs
 
         commands.quieten()
-        keras.config.set_dtype_policy(values.precision)
-        image_shape = (size, size, values.channels)
+        keras.config.set_dtype_policy(flags.FLAGS.precision)
+        image_shape = (size, size, flags.FLAGS.channels)
         with costs.shapes_only():
             network = models.build(name, image_shape, num_classes)
     except ValueError as error:
