@@ -223,7 +223,7 @@ def test_a_full_disk_during_a_checkpoint(whole, tmp_path, monkeypatch):
         at_step(patch, 6, limit)
         try:
             with pytest.raises(
-                checkpoints.CheckpointError, match="File too large"
+                checkpoints.CheckpointError, match="; File too large. Those"
             ):
                 train(run_dir)
         finally:

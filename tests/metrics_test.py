@@ -80,6 +80,7 @@ def test_parts_of_replicas_are_saved_without_rounding(two_replicas):
     }
     metrics.from_lists([new], two_replicas, saved)
     assert local(new, two_replicas) == local(old, two_replicas)
+    metrics.from_lists([keras.metrics.Mean(name="new")], two_replicas, saved)
     # Fewer replicas get the sum.
     metrics.from_lists([one], tf.distribute.get_strategy(), saved)
     assert float(one.result()) == float(old.result()) == 5e7

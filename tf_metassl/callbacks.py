@@ -337,8 +337,8 @@ def _writing(what):
         yield
     except (OSError, tf.errors.OpError) as error:
         raise WriteError(
-            f"{what} cannot be written: {error} The last checkpoint is "
-            "intact. Make room; the same command goes on from it."
+            f"{what} cannot be written: {checkpoints.plain(error)}. The last "
+            "checkpoint is intact. Make room; the same command goes on from it."
         ) from error
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 
 import tensorflow as tf
@@ -60,8 +61,9 @@ def save(folder, algorithm, step, state, *, keep=2, name=None):
     except (OSError, tf.errors.OpError) as error:
         clean(folder)
         raise CheckpointError(
-            f"The checkpoint {target} cannot be written: {error} Those before "
-            "it are intact. Make room; the same command goes on from the last."
+            f"The checkpoint {target} cannot be written: {plain(error)}. Those "
+            "before it are intact. Make room; the same command goes on from "
+            "the last."
         ) from error
     shutil.rmtree(replaced, ignore_errors=True)
     if name is None:
@@ -70,6 +72,11 @@ def save(folder, algorithm, step, state, *, keep=2, name=None):
         for path in set(_by_step(folder)) - set(earlier[-keep:]):
             shutil.rmtree(path, ignore_errors=True)
     return target
+
+
+def plain(error):
+    """What an error of Python or TensorFlow says, without the operation."""
+    return re.sub(r"\{\{.*?\}\} | \[Op:.*?\]", "", str(error))
 
 
 def clean(folder):

@@ -143,8 +143,10 @@ def to_lists(metrics, strategy):
 def from_lists(metrics, strategy, lists):
     """Gives the variables of `metrics` the values that `to_lists` returned.
 
-    With another number of replicas the sums are the same.
+    With another number of replicas the sums are the same. A metric that is not
+    in `lists`, because it came with a later version, is left alone.
     """
+    metrics = [metric for metric in metrics if metric.name in lists]
     size = strategy.num_replicas_in_sync
 
     def parts(value):
