@@ -105,16 +105,70 @@ def test_the_step_is_traced_once(name):
     assert len(traces) == 1
 
 
+def twenty_steps(name, **options):
+    """All values after 20 steps, and the metrics, means over the steps."""
+    keras.utils.set_random_seed(1)
+    algorithm = tiny_algorithm(name, **options)
+    step = algorithm.make_train_function()
+    batches = [tiny_batch(seed=seed) for seed in range(20)]
+    dataset = tf.data.Dataset.from_generator(
+        lambda: iter(batches),
+        output_signature=tf.nest.map_structure(
+            tf.TensorSpec.from_tensor, batches[0]
+        ),
+    )
+    iterator = iter(dataset)
+    for _ in range(20 // algorithm.steps_per_execution):
+        metrics = step(iterator)
+    metrics = {name: float(value) for name, value in metrics.items()}
+    return all_values(algorithm), metrics
+
+
 @every_algorithm
-def test_xla_equals_graph(name, float64):
-    batches = [tiny_batch(seed=seed) for seed in range(3)]
+def test_xla_and_steps_per_execution_change_no_number(name, float64):
+    values_of_one, metrics_of_one = twenty_steps(name)
+    for options in ({"jit_compile": True}, {"steps_per_execution": 20}):
+        got, metrics = twenty_steps(name, **options)
+        assert_same(values_of_one, got, rtol=1e-7, atol=1e-9)
+        assert metrics == pytest.approx(metrics_of_one, rel=1e-6, abs=1e-6)
+
+
+@every_algorithm
+def test_bfloat16_gives_nearly_the_same_losses(name):
+    _, expected = twenty_steps(name)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        _, metrics = twenty_steps(name)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert metrics["loss"] == pytest.approx(expected["loss"], rel=0.05)
+
+
+@every_algorithm
+def test_micro_batches_change_no_number_or_are_refused(name, float64):
+    def network(role):
+        return tiny_network(role, batch_norm=False)
+
+    if not tiny_algorithm(name).can_accumulate:
+        with pytest.raises(ValueError, match="Use --remat"):
+            tiny_algorithm(name, gradient_accumulation_steps=4)
+        return
     results = []
-    for jit_compile in (False, True):
+    for parts in (1, 4):
         keras.utils.set_random_seed(1)
-        algorithm = tiny_algorithm(name, jit_compile=jit_compile)
-        run(algorithm, *batches)
-        results.append(all_values(algorithm))
-    assert_same(*results, rtol=1e-7, atol=1e-9)
+        algorithm = tiny_algorithm(
+            name,
+            network=network,
+            gradient_accumulation_steps=parts,
+            gradient_clip_norm=1.0,
+        )
+        metrics = run(
+            algorithm, *(tiny_batch(32, 64, seed=seed) for seed in range(3))
+        )
+        results.append((all_values(algorithm), metrics))
+    (whole, metrics_of_whole), (split, metrics_of_split) = results
+    assert_same(whole, split, rtol=1e-6, atol=1e-8)
+    assert metrics_of_split == pytest.approx(metrics_of_whole, rel=1e-5)
 
 
 @every_algorithm

@@ -28,7 +28,8 @@ def tiny_network(
     x = layers.GlobalAveragePooling2D()(x)
     if dropout:
         x = layers.Dropout(dropout)(x)
-    return keras.Model(pixels, layers.Dense(NUM_CLASSES)(x), name=name)
+    logits = layers.Dense(NUM_CLASSES, dtype=keras.config.floatx())(x)
+    return keras.Model(pixels, logits, name=name)
 
 
 def tiny_batch(num_labeled=8, num_unlabeled=16, seed=0):
@@ -65,6 +66,9 @@ def tiny_algorithm(
     weight_decay=1e-4,
     jit_compile=False,
     gradient_clip_norm=0.0,
+    steps_per_execution=1,
+    gradient_accumulation_steps=1,
+    recompute=False,
     network=None,
     **knobs,
 ):
@@ -87,6 +91,9 @@ def tiny_algorithm(
         weight_decay=weight_decay,
         gradient_clip_norm=gradient_clip_norm,
         jit_compile=jit_compile,
+        steps_per_execution=steps_per_execution,
+        gradient_accumulation_steps=gradient_accumulation_steps,
+        recompute=recompute,
     )
     return algorithm
 

@@ -110,6 +110,8 @@ class Recorder(keras.callbacks.Callback):
             checkpoint.
         state: what `checkpoints.restore` returned, or a fresh dict.
         termination: a `Termination`.
+        any_worker: function of booleans, tells which of them are true on any
+            worker; see `distribution.any_worker`.
         first_step: added to the stage's own steps in all that is written.
         checkpoint_minutes: minutes between checkpoints; 0 for none between
             evaluations.
@@ -128,6 +130,7 @@ class Recorder(keras.callbacks.Callback):
         best_metric,
         state,
         termination,
+        any_worker=lambda *flags: flags,
         first_step=0,
         checkpoint_minutes=0.0,
         keep=2,
@@ -140,6 +143,7 @@ class Recorder(keras.callbacks.Callback):
         self._timing_file = timing_file
         self._best_metric = best_metric
         self._termination = termination
+        self._any_worker = any_worker
         self._first_step = first_step
         self._interval = 60 * checkpoint_minutes or math.inf
         self._keep = keep
@@ -170,8 +174,11 @@ class Recorder(keras.callbacks.Callback):
         del batch, logs
         # From now on there is something to save before the process ends.
         self._termination.deferred = True
-        ending = self._termination.requested
-        if ending or time.monotonic() - self._saved > self._interval:
+        ending, due = self._any_worker(
+            self._termination.requested,
+            time.monotonic() - self._saved > self._interval,
+        )
+        if ending or due:
             path = self.save(self._train_metrics())
         if ending:
             raise _terminated(path)
@@ -209,7 +216,7 @@ class Recorder(keras.callbacks.Callback):
         # Evaluating resets them.
         train_metrics = self._train_metrics()
         try:
-            validation = self._evaluate([_Interrupter(self._termination)])
+            validation = self._evaluate([_Interrupter(self._ending)])
         except Terminated:
             path = self.save(train_metrics)
             raise _terminated(path) from None
@@ -223,7 +230,7 @@ class Recorder(keras.callbacks.Callback):
             self.save(None, name="best")
         path = self.save(None)
         self._watch_collapse()
-        if self._termination.requested:
+        if self._ending():
             raise _terminated(path)
         return validation
 
@@ -256,6 +263,9 @@ class Recorder(keras.callbacks.Callback):
         )
         self._saved = time.monotonic()
         return path
+
+    def _ending(self):
+        return self._any_worker(self._termination.requested)[0]
 
     def _elapsed(self):
         return self._seconds + time.monotonic() - self._started
@@ -312,14 +322,14 @@ class Recorder(keras.callbacks.Callback):
 class _Interrupter(keras.callbacks.Callback):
     """Ends an evaluation whose process has been asked to end."""
 
-    def __init__(self, termination):
+    def __init__(self, ending):
         super().__init__()
-        self._termination = termination
+        self._ending = ending
 
     def on_test_batch_end(self, batch, logs=None):
         """See `keras.callbacks.Callback`."""
         del batch, logs
-        if self._termination.requested:
+        if self._ending():
             raise Terminated("Stopped by SIGTERM.")
 
 

@@ -62,6 +62,7 @@ def _user_errors():
             "CollapseError",
             "WriteError",
         ),
+        "tf_metassl.distribution": ("WorkerLostError",),
     }
     return tuple(
         getattr(sys.modules[module], name)

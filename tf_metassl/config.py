@@ -165,8 +165,15 @@ class Config(DataOptions):
     strategy: str = knob(
         "auto",
         "one_device; mirrored: all local GPUs, or --num_replicas logical CPU "
-        "devices; auto: mirrored if there are several GPUs.",
-        choices=("auto", "one_device", "mirrored"),
+        "devices; multi_worker: the same command on every machine that "
+        "TF_CONFIG or SLURM names; tpu: see --tpu; auto: multi_worker if they "
+        "name several, else mirrored if there are several GPUs.",
+        choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
+    )
+    tpu: str = knob(
+        "",
+        "Name or address of the TPU of --strategy=tpu; local: this machine is "
+        "a TPU VM. Empty = what the environment says.",
     )
     num_replicas: int = knob(
         0, "Replicas of --strategy=mirrored. 0 = all GPUs.", minimum=0
@@ -175,6 +182,18 @@ class Config(DataOptions):
         "float32",
         "Precision of the networks' layers; logits and losses are float32.",
         choices=("float32", "mixed_bfloat16"),
+    )
+    gradient_accumulation_steps: int = knob(
+        1,
+        "Micro-batches that a step is divided into, one after another, for "
+        "batches that do not fit into memory. Batch norm sees one at a time. "
+        "Not for methods with a meta gradient. 1 = off.",
+        minimum=1,
+    )
+    remat: bool = knob(
+        False,
+        "Compute activations again for the gradient instead of keeping them: "
+        "the same result with less memory and more time.",
     )
     jit_compile: bool = knob(False, "Compile the training step with XLA.")
     steps_per_execution: int = knob(
@@ -320,6 +339,7 @@ _NOT_COMPARED = (
     "max_loss",
     "recover_from_nan",
     "allow_changed",
+    "tpu",
     "data_dir",
     "manual_dir",
     "cache_dir",
@@ -432,6 +452,9 @@ def define_run_flags():
 def run_from_flags():
     """What `define_run_flags` got: the run's configuration and two folders.
 
+    A run of several workers or a TPU is evaluated where the command is given:
+    the networks are the same.
+
     Returns:
         `(config, run_dir, output)`.
 
@@ -440,7 +463,10 @@ def run_from_flags():
     """
     run_dir = pathlib.Path(flags.FLAGS.run_dir)
     output = pathlib.Path(flags.FLAGS.output or run_dir / "export" / "1")
-    return load(run_dir), run_dir, output
+    config = load(run_dir)
+    if config.strategy in ("multi_worker", "tpu"):
+        config = dataclasses.replace(config, strategy="auto")
+    return config, run_dir, output
 
 
 def load(run_dir):
@@ -572,8 +598,11 @@ def _check_together(config):
             f"{wait} steps leave nothing of --num_steps={config.num_steps}."
         )
     mixes = getattr(config.hyperparameters, "mixup_alpha", 0)
-    if mixes and config.batch_size % MIX_BLOCK:
+    parts = config.gradient_accumulation_steps
+    if mixes and config.batch_size % (MIX_BLOCK * parts):
         raise ConfigError(
             f"--batch_size={config.batch_size}: must be a multiple of "
-            f"{MIX_BLOCK} with MixUp, whose partners are drawn in blocks."
+            f"{MIX_BLOCK * parts} with MixUp, whose partners are drawn in "
+            f"blocks of {MIX_BLOCK} that are not divided"
+            + (" by --gradient_accumulation_steps." if parts > 1 else ".")
         )

@@ -1,25 +1,50 @@
 """Strategies by name, and datasets that know their replica."""
 
+import contextlib
+import faulthandler
+import functools
+import sys
+
 import tensorflow as tf
 
+from tf_metassl import cluster as cluster_lib
 
-def make_strategy(name, num_replicas=0):
+# Seconds for which a worker waits for the others before anything starts.
+JOIN_TIMEOUT = 60
+
+
+class WorkerLostError(RuntimeError):
+    """Another worker of the cluster has ended or cannot be reached."""
+
+
+def make_strategy(name, num_replicas=0, tpu=""):
     """The `tf.distribute` strategy called `name`.
 
+    Has to come before any other use of TensorFlow: neither can a CPU be split
+    nor a cluster be joined later.
+
     Args:
-        name: `one_device`, `mirrored` or `auto`, which is mirrored if there
-            are several GPUs.
+        name: `one_device`, `mirrored`, `multi_worker`, `tpu` or `auto`, which
+            is `multi_worker` if the environment names several workers, else
+            `mirrored` if there are several GPUs, else `one_device`.
         num_replicas: replicas of `mirrored`; 0 for all GPUs. Without a GPU
             the CPU is split into as many logical devices.
+        tpu: name or address of the TPU, or `local`; empty for what the
+            environment names.
 
     Raises:
-        ValueError: if there are not as many devices.
+        ValueError: if there are not as many devices, no cluster or no TPU.
     """
     # Physical devices: asking for logical ones would initialise TensorFlow,
     # after which the CPU cannot be split any more.
     gpus = tf.config.list_physical_devices("GPU")
+    cluster = cluster_lib.for_strategy(name)
+    if name == "multi_worker" or cluster:
+        return _multi_worker(cluster, len(gpus))
     if name == "auto":
         name = "mirrored" if len(gpus) > 1 else "one_device"
+    if name == "tpu":
+        return _tpu(tpu)
     if name == "one_device":
         return tf.distribute.get_strategy()
     if gpus:
@@ -54,27 +79,174 @@ def _logical_cpus(count):
     return names[:count]
 
 
+def _multi_worker(cluster, num_gpus):
+    """All GPUs, or the CPU, of every worker of `cluster`."""
+    if cluster is None:
+        raise ValueError(
+            "--strategy=multi_worker: neither TF_CONFIG nor SLURM names the "
+            "workers. Start the command once per worker, with TF_CONFIG set "
+            "or with srun."
+        )
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(cluster.workers)}),
+        task_type="worker",
+        task_id=cluster.index,
+        num_accelerators={"GPU": num_gpus} if num_gpus else {},
+        rpc_layer="grpc",
+    )
+    print(
+        f"Worker {cluster.index} of {', '.join(cluster.workers)}: waiting at "
+        f"most {JOIN_TIMEOUT} s for the others. A timeout below means that "
+        "one of them has not come.",
+        file=sys.stderr,
+        flush=True,
+    )
+    # Joining holds the interpreter's lock, so that no Python code could end
+    # it; this watchdog needs none. TensorFlow's own limit is an hour.
+    faulthandler.dump_traceback_later(
+        JOIN_TIMEOUT, exit=True, file=sys.__stderr__
+    )
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    except tf.errors.OpError as error:
+        raise WorkerLostError(
+            f"Worker {cluster.index} could not join "
+            f"{', '.join(cluster.workers)}: {error.message}"
+        ) from error
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _tpu(name):
+    """All cores of a TPU."""
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(name)
+        if name != "local":
+            tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
+        first_line = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"--strategy=tpu --tpu={name!r}: there is no TPU to be reached "
+            f"({type(error).__name__}: {first_line}). Give its name or address "
+            "as --tpu, or --tpu=local on a TPU VM."
+        ) from error
+
+
+def is_chief(strategy):
+    """Whether this process is the one that writes files."""
+    resolver = strategy.cluster_resolver
+    return num_workers(strategy) == 1 or resolver.task_id == 0
+
+
+def num_workers(strategy):
+    """The number of processes that share the training."""
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return 1
+    return strategy.cluster_resolver.cluster_spec().num_tasks("worker")
+
+
+def wait_for_all(strategy):
+    """Returns when every worker has come here; files are written by then.
+
+    It fails within seconds if one of them is gone, see `lost_workers_named`.
+    """
+    any_worker(strategy, True)
+
+
+def any_worker(strategy, *flags):
+    """Which of `flags` are true on any worker; all workers have to ask.
+
+    A worker alone may know that it has to end, or that time is up. If it acted
+    alone, the others would wait for it in the next step.
+
+    Args:
+        strategy: a `tf.distribute.Strategy`.
+        *flags: booleans of this worker.
+
+    Returns:
+        A tuple of booleans, the same on all workers.
+    """
+    if num_workers(strategy) == 1:
+        return flags
+    counts = _summing(strategy)(tf.constant(flags, tf.float32))
+    counts = strategy.experimental_local_results(counts)[0]
+    return tuple(bool(count) for count in counts.numpy() > 0)
+
+
+@functools.cache
+def _summing(strategy):
+    """A compiled sum over all replicas of a tensor that each worker has."""
+
+    def total(values):
+        context = tf.distribute.get_replica_context()
+        # A copy on the replica's own device, which a constant has not.
+        values = tf.identity(values)
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+    return tf.function(
+        lambda values: strategy.run(total, args=(values,)), autograph=False
+    )
+
+
+@contextlib.contextmanager
+def lost_workers_named(strategy):
+    """Turns TensorFlow's errors about a lost worker into one sentence.
+
+    Raises:
+        WorkerLostError: if a worker was killed (at once: its connection is
+            closed) or has not answered for some ten seconds (TensorFlow's
+            heartbeat).
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        # Cancelled: the other collectives of the step that failed.
+        lost = (
+            tf.errors.UnavailableError,
+            tf.errors.DeadlineExceededError,
+            tf.errors.AbortedError,
+            tf.errors.CancelledError,
+            tf.errors.InternalError,
+        )
+        if num_workers(strategy) == 1 or not isinstance(error, lost):
+            raise
+        index = strategy.cluster_resolver.task_id
+        reason = str(error.message).strip().partition("\n")[0]
+        raise WorkerLostError(
+            f"Worker {index} has lost another worker and stops ({reason}). "
+            "Start the same command on all workers again; it goes on from the "
+            "last checkpoint."
+        ) from error
+
+
 def distribute(strategy, make_dataset):
     """A dataset for `fit` or `evaluate` under `strategy`.
 
     Args:
         strategy: a `tf.distribute.Strategy`.
         make_dataset: function of `shard`, `num_shards` and `local_shards`, see
-            `tf_metassl.data.pipeline`, that returns per-replica batches.
+            `tf_metassl.data.pipeline`, that returns per-replica batches. Each
+            worker reads the rows of its own replicas alone.
 
     Returns:
-        A `tf.data.Dataset`, or its distributed form if there are several
-        replicas.
+        A `tf.data.Dataset`, or its distributed form, without end, if there are
+        several replicas.
     """
     if strategy.num_replicas_in_sync == 1:
         return make_dataset(shard=0, num_shards=1, local_shards=1)
 
     def for_pipeline(context):
         local = context.num_replicas_in_sync // context.num_input_pipelines
-        return make_dataset(
+        dataset = make_dataset(
             shard=context.input_pipeline_id * local,
             num_shards=context.num_replicas_in_sync,
             local_shards=local,
         )
+        # Whoever reads it counts the steps. From a dataset that may end,
+        # several workers would get batches of unknown size, because one of
+        # them might have no more.
+        return dataset.repeat()
 
     return strategy.distribute_datasets_from_function(for_pipeline)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import tempfile
 
 import keras
 import numpy as np
@@ -12,6 +13,7 @@ from tf_metassl import (
     augmentation_rates,
     callbacks,
     checkpoints,
+    cluster,
     distribution,
     models,
     report,
@@ -164,12 +166,13 @@ class Experiment:
         return np.concatenate(logits)[: len(images)]
 
 
-def build(config, run_dir=None):
+def build(config, run_dir=None, strategy=None):
     """Builds the experiment that `config` describes.
 
     Args:
         config: a `Config`.
         run_dir: where unusable image files are listed, if there are any.
+        strategy: one that exists already; None for what `config` names.
 
     Returns:
         An `Experiment`.
@@ -178,12 +181,12 @@ def build(config, run_dir=None):
         ConfigError: if the data cannot be split as asked, or the network or
             devices do not exist.
     """
-    keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
     try:
-        strategy = distribution.make_strategy(
-            config.strategy, config.num_replicas
+        strategy = strategy or distribution.make_strategy(
+            config.strategy, config.num_replicas, config.tpu
         )
+        keras.utils.set_random_seed(config.seed)
         source = sources.load(config.dataset, config, run_dir)
         rows = splits.split(
             source.train.labels,
@@ -230,6 +233,13 @@ def build_algorithm(config, info, num_replicas=1, num_images=0, scaling=None):
     Returns:
         A compiled `Algorithm`.
     """
+    shares = num_replicas * config.gradient_accumulation_steps
+    if config.batch_size % shares:
+        raise ConfigError(
+            f"--batch_size={config.batch_size} must be a multiple of "
+            f"{shares}: {num_replicas} replicas times "
+            f"--gradient_accumulation_steps={config.gradient_accumulation_steps}."
+        )
     cls = algorithm_class(config.algo)
     knobs = config.hyperparameters
     synchronized = {
@@ -278,6 +288,8 @@ def build_algorithm(config, info, num_replicas=1, num_images=0, scaling=None):
         gradient_clip_norm=config.gradient_clip_norm,
         jit_compile=config.jit_compile,
         steps_per_execution=config.steps_per_execution,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        recompute=config.remat,
     )
     algorithm.rebuild = functools.partial(
         build_algorithm, config, info, num_replicas, num_images, scaling
@@ -305,25 +317,50 @@ def train(config, termination=None):
         WriteError: if something else cannot be written.
         Terminated: if the process has been asked to end.
     """
+    termination = termination or Termination()
+    try:
+        workers = cluster.for_strategy(config.strategy)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if workers and not config.run_dir:
+        raise ConfigError(
+            "--run_dir is empty: several workers need the name of one folder "
+            "that all of them can read."
+        )
     run_dir = pathlib.Path(config.run_dir or run_directory.fresh(config))
+    if workers and not workers.is_chief:
+        # All workers run the same program, because reading a variable or
+        # evaluating may need all of them. What all but the chief write is
+        # thrown away.
+        with tempfile.TemporaryDirectory() as output:
+            return _train(config, run_dir, pathlib.Path(output), termination)
     with run_directory.locked(run_dir):
-        return _train(config, run_dir, termination or Termination())
+        return _train(config, run_dir, run_dir, termination)
 
 
-def _train(config, run_dir, termination):
-    """`train` in a folder that no other process writes to."""
+def _train(config, run_dir, output, termination):
+    """`train` that reads from `run_dir` and writes into `output`."""
     run_directory.check_settings(config, run_dir)
-    experiment = build(config, run_dir)
+    experiment = build(config, output)
+    with distribution.lost_workers_named(experiment.strategy):
+        _train_built(config, experiment, run_dir, output, termination)
+    return run_dir
+
+
+def _train_built(config, experiment, run_dir, output, termination):
+    """Trains, evaluates, reports and exports what `build` has built."""
+    chief = distribution.is_chief(experiment.strategy)
     fingerprint = run_directory.data_fingerprint(
         experiment.source, experiment.splits
     )
     run_directory.check_data(config, run_dir, fingerprint)
-    run_directory.save(config, run_dir, fingerprint)
+    run_directory.save(config, output, fingerprint)
     splits.save_ids(
-        experiment.source, experiment.splits, run_dir / "labeled_ids.txt"
+        experiment.source, experiment.splits, output / "labeled_ids.txt"
     )
     plan = report.plan(experiment)
-    print(plan, flush=True)
+    if chief:
+        print(plan, flush=True)
 
     # Train: the main stage, then whatever the method adds to it.
     first_step, results, recoveries = 0, [], []
@@ -331,15 +368,32 @@ def _train(config, run_dir, termination):
         with experiment.strategy.scope():
             algorithm = stage.build()
         recoveries += run_stage(
-            experiment, algorithm, stage, run_dir, first_step, termination
+            experiment,
+            algorithm,
+            stage,
+            run_dir,
+            first_step,
+            termination,
+            output,
         )
         first_step += stage.num_steps
         # The only place that looks at the test images.
         results.extend(final_metrics(experiment, algorithm, stage.name))
 
-    # Report and export.
-    names = experiment.source.info.class_names
+    # Report and export; the others have done their part then.
     confusion = algorithm.confusion(deployable_role(algorithm))
+    if chief:
+        write_results(
+            experiment, algorithm, run_dir, plan, results, recoveries, confusion
+        )
+    distribution.wait_for_all(experiment.strategy)
+
+
+def write_results(
+    experiment, algorithm, run_dir, plan, results, recoveries, confusion
+):
+    """Exports the deployable network and writes and prints the report."""
+    names = experiment.source.info.class_names
     serving.export_saved_model(
         algorithm.deployable_model,
         names,
@@ -356,7 +410,6 @@ def _train(config, run_dir, termination):
         class_names=names,
     )
     print(f"\n{report.table(results)}\n\n{written}", flush=True)
-    return run_dir
 
 
 def stages(experiment):
@@ -411,7 +464,13 @@ def restore_selected(folder, algorithm, selection):
 
 
 def run_stage(
-    experiment, algorithm, stage, run_dir, first_step=0, termination=None
+    experiment,
+    algorithm,
+    stage,
+    run_dir,
+    first_step=0,
+    termination=None,
+    output=None,
 ):
     """Runs one stage to its end, from its newest checkpoint if there is one.
 
@@ -424,6 +483,7 @@ def run_stage(
         run_dir: folder of the run.
         first_step: steps of the stages before.
         termination: a `Termination`.
+        output: where to write; `run_dir` if None.
 
     Returns:
         The recoveries that it took: a list of dicts with `stage`, `what` went
@@ -431,8 +491,10 @@ def run_stage(
     """
     config = experiment.config
     termination = termination or Termination()
+    output = output or run_dir
     folder = callbacks.checkpoint_folder(run_dir, stage.name)
-    checkpoints.clean(folder)
+    checkpoints.clean(callbacks.checkpoint_folder(output, stage.name))
+    distribution.wait_for_all(experiment.strategy)
     state = restore_newest(folder, algorithm)
     if state["step"]:
         print(f"Resuming {stage.name} at step {state['step']} from {folder}")
@@ -440,7 +502,9 @@ def run_stage(
         algorithm.prepare(experiment.predict)
         if experiment.strategy.num_replicas_in_sync == 1:
             data = experiment.training_data(algorithm, 0, stage.name)
-            callbacks.write_view_images(run_dir, next(iter(data)))
+            callbacks.write_view_images(output, next(iter(data)))
+    # Whatever is written from here on, nobody reads half of it.
+    distribution.wait_for_all(experiment.strategy)
     while True:
         recoveries = state.setdefault("recoveries", [])
         try:
@@ -449,7 +513,7 @@ def run_stage(
                 experiment,
                 algorithm,
                 stage,
-                run_dir,
+                output,
                 first_step,
                 termination,
             )
@@ -457,6 +521,7 @@ def run_stage(
         except callbacks.TrainingDivergedError as error:
             if len(recoveries) == config.recover_from_nan:
                 raise
+            distribution.wait_for_all(experiment.strategy)
             state = restore_newest(folder, algorithm)
             state["recoveries"] = [
                 *recoveries,
@@ -470,30 +535,34 @@ def run_stage(
             print(report.recovery(state["recoveries"][-1]), flush=True)
         finally:
             termination.deferred = False
-    if termination.requested:
+    ending = distribution.any_worker(experiment.strategy, termination.requested)
+    if ending[0]:
         raise Terminated("Stopped by SIGTERM at the end of a stage.")
     restore_selected(folder, algorithm, config.selection)
     return recoveries
 
 
 def _train_from(
-    state, experiment, algorithm, stage, run_dir, first_step, termination
+    state, experiment, algorithm, stage, output, first_step, termination
 ):
     """Runs a stage from `state`, which `algorithm` is in, to its end."""
     config, step = experiment.config, state["step"]
-    metrics_file = callbacks.MetricsFile(run_dir / "metrics.jsonl")
-    timing_file = callbacks.MetricsFile(run_dir / "timing.jsonl")
+    metrics_file = callbacks.MetricsFile(output / "metrics.jsonl")
+    timing_file = callbacks.MetricsFile(output / "timing.jsonl")
     recorder = callbacks.Recorder(
         evaluate=lambda watchers: experiment.evaluate(
             algorithm, "validation", watchers
         ),
-        run_dir=run_dir,
+        run_dir=output,
         stage=stage.name,
         metrics_file=metrics_file,
         timing_file=timing_file,
         best_metric=f"{deployable_role(algorithm)}_accuracy",
         state=state,
         termination=termination,
+        any_worker=functools.partial(
+            distribution.any_worker, experiment.strategy
+        ),
         first_step=first_step,
         checkpoint_minutes=config.checkpoint_minutes,
         keep=config.keep_checkpoints,
@@ -513,7 +582,7 @@ def _train_from(
     shown = callbacks.Progress(
         num_steps=stage.num_steps,
         images_per_step=sum(pool.batch_size for pool in pools),
-        verbose=config.verbose,
+        verbose=config.verbose * distribution.is_chief(experiment.strategy),
     )
     guard = callbacks.DivergenceGuard(config.max_loss)
     for begin, length, count in segments(

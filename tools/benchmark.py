@@ -11,15 +11,23 @@ step are made than a WRN-28-2 step consumes them.
     python tools/benchmark.py data_memory
 
 prints the memory of the process while it makes the batches of many steps.
+
+    python tools/benchmark.py memory --out=results
+
+measures how much the resident memory of a fresh process grows during training
+steps, with and without recomputed activations and with micro-batches, and
+writes OUT/memory.md.
 """
 
 import argparse
 import dataclasses
 import functools
+import json
 import multiprocessing
 import os
 import pathlib
 import random
+import subprocess
 import sys
 import time
 
@@ -336,6 +344,139 @@ def run_data_memory(args):
     )
 
 
+# Way -> flags. The first one is what the others are compared with.
+MEMORY_WAYS = {
+    "supervised": {
+        "all activations kept": {},
+        "--remat": {"remat": True},
+        "--gradient_accumulation_steps=4": {"gradient_accumulation_steps": 4},
+        "both": {"remat": True, "gradient_accumulation_steps": 4},
+    },
+    "meta_semi": {
+        "all activations kept": {},
+        "--remat": {"remat": True},
+        "--meta_gradient=forward_mode": {"meta_gradient": "forward_mode"},
+        "forward_mode and --remat": {
+            "meta_gradient": "forward_mode",
+            "remat": True,
+        },
+    },
+    "meta_pseudo_labels": {
+        "all activations kept": {},
+        "--remat": {"remat": True},
+    },
+}
+
+
+def step_memory(algo, settings, model, batch_size, num_steps):
+    """Grows this process by `num_steps` steps on random images.
+
+    Returns:
+        `(bytes, seconds)`: by how much the largest resident size has grown
+        since the networks were built, and what a step takes after the first.
+    """
+    import resource
+
+    import tensorflow as tf
+
+    from tf_metassl import config as config_lib
+    from tf_metassl import experiment
+    from tf_metassl.contract import DatasetInfo
+    from tf_metassl.data import pipeline, store
+
+    def largest_size():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    settings = config_lib.resolve(
+        {"algo": algo, "model": model, "batch_size": batch_size, **settings}
+    )
+    info = DatasetInfo("noise", tuple("0123456789"), (SIDE, SIDE, 3))
+    images = store.Images(
+        make_images(1024), np.arange(1024, dtype=np.int32) % 10
+    )
+    source = store.Source(info, images, images, "flip_crop", "mpl")
+    algorithm = experiment.build_algorithm(settings, info, 1, len(images))
+    rows = np.arange(len(images))
+    pools = [
+        pipeline.Pool(name, rows, size, views)
+        for name, size, views in (
+            ("labeled", batch_size, algorithm.views.labeled),
+            ("unlabeled", 2 * batch_size, algorithm.views.unlabeled),
+        )
+        if views
+    ]
+    data = pipeline.training_dataset(
+        source,
+        pools,
+        views=algorithm.views,
+        augmentation=pipeline.Augmentation(source.weak_policy, "mpl"),
+        seed=0,
+    )
+    # One batch again and again: reading is not what is measured.
+    batch = next(iter(data))
+    iterator = iter(tf.data.Dataset.from_tensors(batch).repeat())
+    step = algorithm.make_train_function()
+    before = largest_size()
+    step(iterator)
+    started = time.perf_counter()
+    for _ in range(num_steps - 1):
+        step(iterator)
+    seconds = (time.perf_counter() - started) / (num_steps - 1)
+    return largest_size() - before, seconds
+
+
+def run_memory(args):
+    """Prints and writes the memory of a step in every way."""
+    if args.settings:
+        algo, settings = json.loads(args.settings)
+        print(
+            json.dumps(
+                step_memory(
+                    algo, settings, args.model, args.batch_size, args.steps
+                )
+            )
+        )
+        return
+    lines = [
+        "# Memory of a training step",
+        "",
+        f"Made by `python tools/benchmark.py memory`: {args.model}, {SIDE} x "
+        f"{SIDE} x 3, {args.batch_size} labeled and, where the method uses "
+        f"them, {2 * args.batch_size} unlabeled images, float32, on a CPU. "
+        "Growth of the largest resident size of a fresh process after the "
+        f"networks are built, over {args.steps} steps.",
+        "",
+        "| method | way | MiB | share | time |",
+        "| --- | --- | --: | --: | --: |",
+    ]
+    print("\n".join(lines), flush=True)
+    for algo in args.algos.split(","):
+        base = None
+        for way, settings in MEMORY_WAYS[algo].items():
+            done = subprocess.run(
+                [
+                    *(sys.executable, __file__, "memory"),
+                    f"--settings={json.dumps([algo, settings])}",
+                    f"--model={args.model}",
+                    f"--batch_size={args.batch_size}",
+                    f"--steps={args.steps}",
+                ],
+                stdout=subprocess.PIPE,
+                check=True,
+                text=True,
+            )
+            size, seconds = json.loads(done.stdout.splitlines()[-1])
+            base = base or (size, seconds)
+            lines.append(
+                f"| {algo} | {way} | {size / 2**20:,.0f} "
+                f"| {size / base[0]:.2f} | {seconds / base[1]:.2f} |"
+            )
+            print(lines[-1], flush=True)
+    if args.out:
+        text = "\n".join(lines) + "\n"
+        (pathlib.Path(args.out) / "memory.md").write_text(text)
+
+
 def main():
     """Parses the command line and runs one benchmark."""
     parser = argparse.ArgumentParser(
@@ -352,6 +493,14 @@ def main():
     memory = commands.add_parser("data_memory", help="memory over many steps")
     memory.add_argument("--steps", type=int, default=10_000)
     memory.set_defaults(run=run_data_memory)
+    memory = commands.add_parser("memory", help="memory of a step")
+    memory.add_argument("--algos", default=",".join(MEMORY_WAYS))
+    memory.add_argument("--model", default="wrn_28_2")
+    memory.add_argument("--batch_size", type=int, default=64)
+    memory.add_argument("--steps", type=int, default=3)
+    memory.add_argument("--out", help="folder for memory.md")
+    memory.add_argument("--settings", help="for processes of this tool")
+    memory.set_defaults(run=run_memory)
     args = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))

@@ -7,8 +7,9 @@ import zlib
 import keras
 import tensorflow as tf
 
-from tf_metassl import averaging
+from tf_metassl import averaging, remat
 from tf_metassl.contract import Views
+from tf_metassl.meta import functional
 from tf_metassl.metrics import ClassEntropy, ConfusionMatrix
 
 
@@ -92,6 +93,8 @@ class Algorithm(keras.Model):
             for role in self.evaluated_networks
         }
         self._optimizers = {}
+        self._micro_batches = 1
+        self._micro_batch = 0
         # Without arguments: another compiled algorithm of the same method and
         # settings on fresh networks, for a later stage. Set by whoever built
         # this one.
@@ -117,13 +120,39 @@ class Algorithm(keras.Model):
         raise NotImplementedError
 
     def train_step(self, batch):
-        """One optimizer step of the student on `compute_losses`."""
-        with tf.GradientTape() as tape:
-            loss = self.compute_losses(batch)
-        self.update("student", tape, loss)
+        """One optimizer step of the student on `compute_losses`.
+
+        With several micro-batches their gradients are summed first. That is
+        the step on the whole batch, but for what looks at several images at
+        once: batch norm takes its statistics, and a method its thresholds,
+        from one micro-batch at a time.
+        """
+        total, gradients = 0.0, []
+        for part in self._split(batch):
+            # Not before the last gradients are there, or the activations of
+            # all micro-batches would be alive at once.
+            with tf.control_dependencies(gradients):
+                with tf.GradientTape() as tape:
+                    loss = self.compute_losses(part) / self._micro_batches
+                new = self.gradients("student", tape, loss)
+                if gradients:
+                    new = [a + b for a, b in zip(gradients, new, strict=True)]
+                gradients = new
+                total += loss
+        self.apply_gradients("student", gradients)
         self.update_ema()
-        self.track("loss", loss * self.num_replicas)
+        self.track("loss", total * self.num_replicas)
         return {}
+
+    @property
+    def can_accumulate(self):
+        """Whether a step is a sum over micro-batches.
+
+        It is for methods with `compute_losses` alone. In a meta step every
+        image is judged by all labeled ones at one point, and what is summed
+        next depends on that.
+        """
+        return type(self).train_step is Algorithm.train_step
 
     def later_stages(self):
         """Stages that follow the main training, a list of `Stage`."""
@@ -242,7 +271,17 @@ class Algorithm(keras.Model):
             The logits `[N_i, C]` of each group, in training mode; a single
             tensor for a single group.
         """
-        logits = network(tf.concat(image_groups, axis=0), training=True)
+        images = tf.concat(image_groups, axis=0)
+        if remat.is_on(network):
+            logits, new_state = functional.call(
+                network,
+                functional.parameters(network),
+                functional.state(network),
+                images,
+            )
+            functional.assign_state(network, new_state)
+        else:
+            logits = network(images, training=True)
         if len(image_groups) == 1:
             return logits
         return tf.split(logits, [group.shape[0] for group in image_groups])
@@ -307,19 +346,29 @@ class Algorithm(keras.Model):
         key = tf.constant([self._seed & 0x7FFFFFFF, zlib.crc32(name.encode())])
         fold = tf.random.experimental.stateless_fold_in
         seed = fold(tf.cast(key, tf.int64), tf.cast(self.step, tf.int64))
-        replicas = self.num_replicas
-        values = sample([replicas * shape[0], *shape[1:]], seed=seed)
-        if replicas == 1:
+        shares = self.num_replicas * self._micro_batches
+        values = sample([shares * shape[0], *shape[1:]], seed=seed)
+        if shares == 1:
             return values
-        context = tf.distribute.get_replica_context()
-        values = tf.reshape(values, [replicas, *shape])
-        return tf.gather(values, context.replica_id_in_sync_group)
+        share = self._micro_batch
+        if self.num_replicas > 1:
+            context = tf.distribute.get_replica_context()
+            replica = context.replica_id_in_sync_group
+            share += replica * self._micro_batches
+        return tf.gather(tf.reshape(values, [shares, *shape]), share)
 
     def update(self, role, tape, loss):
         """Differentiates `loss` and takes one optimizer step of `role`."""
-        variables = self.trained_variables(role)
-        gradients = tape.gradient(loss, [v.value for v in variables])
-        self.apply_gradients(role, gradients)
+        self.apply_gradients(role, self.gradients(role, tape, loss))
+
+    def gradients(self, role, tape, loss):
+        """This replica's share of the gradient of what `role` trains."""
+        values = [v.value for v in self.trained_variables(role)]
+        gradients = tape.gradient(loss, values)
+        return [
+            tf.zeros_like(value) if g is None else g
+            for g, value in zip(gradients, values, strict=True)
+        ]
 
     def apply_gradients(self, role, gradients):
         """Weight decay, sum over replicas, clipping, optimizer step.
@@ -405,6 +454,8 @@ class Algorithm(keras.Model):
         gradient_clip_norm=0.0,
         jit_compile=False,
         steps_per_execution=1,
+        gradient_accumulation_steps=1,
+        recompute=False,
     ):
         """Attaches one optimizer per role and creates all of their slots.
 
@@ -416,6 +467,14 @@ class Algorithm(keras.Model):
                 weight decay; 0 switches it off.
             jit_compile: compile the step with XLA.
             steps_per_execution: steps per call of the compiled function.
+            gradient_accumulation_steps: micro-batches that a step is divided
+                into, so that only one has its activations in memory.
+            recompute: compute activations again for the gradient, see
+                `tf_metassl.remat`.
+
+        Raises:
+            ValueError: if the optimizers are not those of the roles, or the
+                method or network cannot do what is asked for.
         """
         if set(optimizers) != set(self.roles):
             raise ValueError(
@@ -427,6 +486,16 @@ class Algorithm(keras.Model):
             jit_compile=jit_compile,
             steps_per_execution=steps_per_execution,
         )
+        if gradient_accumulation_steps > 1 and not self.can_accumulate:
+            raise ValueError(
+                f"--gradient_accumulation_steps={gradient_accumulation_steps}: "
+                f"the step of {type(self).__name__} is not a sum over "
+                "micro-batches. Use --remat, or a smaller --batch_size."
+            )
+        self._micro_batches = gradient_accumulation_steps
+        if recompute:
+            for role in self.roles:
+                remat.switch_on(getattr(self, role))
         self._optimizers = dict(optimizers)
         self._weight_decay = weight_decay
         self._gradient_clip_norm = gradient_clip_norm
@@ -477,6 +546,18 @@ class Algorithm(keras.Model):
                 self.test_step, self._confusions, 1
             )
         return self.test_function
+
+    def _split(self, batch):
+        """Yields the micro-batches of this replica's batch, in order."""
+        parts = self._micro_batches
+        for index in range(parts):
+            self._micro_batch = index
+
+            def rows(values, index=index):
+                size = values.shape[0] // parts
+                return values[index * size : (index + 1) * size]
+
+            yield batch if parts == 1 else tf.nest.map_structure(rows, batch)
 
     def _step_function(self, step, metrics, steps_per_execution):
         """Runs `step` over the strategy, then reads the metrics' results.

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from tf_metassl import remat
+
 
 def parameters(network):
     """The trainable variables' values as a list of tensors.
@@ -34,6 +36,8 @@ def call(network, params, network_state, images, *, training=True):
         `(logits, new_state)`; the network itself is left bit-identical. The
         same state gives the same dropout masks.
     """
+    if training and remat.is_on(network):
+        return remat.call(network, params, network_state, images)
     return network.stateless_call(
         params, network_state, images, training=training
     )

@@ -1,0 +1,183 @@
+"""Strategies by name, several workers, and evaluation that is exact."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.helpers import NUM_CLASSES, tiny_algorithm, tiny_network
+from tf_metassl import config, distribution, experiment
+from tf_metassl.contract import DatasetInfo
+from tf_metassl.data import pipeline, sources
+from tools import equivalence_table, kill_workers
+
+# Two tests start processes that connect to each other.
+SHORT = ("--num_steps=6", "--evaluate_every=3", "--batch_size=16")
+
+
+@pytest.fixture
+def workers_of(monkeypatch):
+    """Sets TF_CONFIG to a cluster of so many workers."""
+
+    def set_config(count):
+        addresses = [f"127.0.0.1:{port}" for port in range(count)]
+        task = {"type": "worker", "index": 0}
+        value = {"cluster": {"worker": addresses}, "task": task}
+        monkeypatch.setenv("TF_CONFIG", json.dumps(value))
+
+    monkeypatch.delenv("SLURM_STEP_NODELIST", raising=False)
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    return set_config
+
+
+def test_auto_without_cluster_or_gpus_is_one_device(workers_of):
+    assert distribution.make_strategy("auto").num_replicas_in_sync == 1
+    workers_of(1)
+    assert distribution.make_strategy("auto").num_replicas_in_sync == 1
+
+
+def test_auto_with_several_workers_is_multi_worker(workers_of, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        distribution, "_multi_worker", lambda cluster, _: asked.append(cluster)
+    )
+    workers_of(2)
+    distribution.make_strategy("auto")
+    distribution.make_strategy("multi_worker")
+    distribution.make_strategy("one_device")
+    assert [len(cluster.workers) for cluster in asked] == [2, 2]
+
+
+def test_multi_worker_without_a_cluster_says_what_is_missing(workers_of):
+    with pytest.raises(ValueError, match="TF_CONFIG .* SLURM .* srun"):
+        distribution.make_strategy("multi_worker")
+
+
+def test_several_workers_need_the_name_of_a_run_directory(workers_of):
+    workers_of(2)
+    with pytest.raises(config.ConfigError, match="--run_dir is empty"):
+        experiment.train(config.resolve({"algo": "supervised"}))
+
+
+@pytest.mark.parametrize("name", ("grpc://127.0.0.1:1", "local"))
+def test_no_tpu_is_an_error_that_names_the_flag(name, monkeypatch):
+    # Connecting would take TensorFlow minutes to give up.
+    def fail(*_):
+        raise tf.errors.NotFoundError(None, None, "No TPU devices\nin sight")
+
+    monkeypatch.setattr(tf.config, "experimental_connect_to_cluster", fail)
+    monkeypatch.setattr(tf.tpu.experimental, "initialize_tpu_system", fail)
+    with pytest.raises(ValueError, match="--tpu=.*No TPU devices\\)"):
+        distribution.make_strategy("tpu", tpu=name)
+
+
+def test_one_worker_alone_needs_nobody():
+    strategy = tf.distribute.get_strategy()
+    assert distribution.is_chief(strategy)
+    assert distribution.num_workers(strategy) == 1
+    assert distribution.any_worker(strategy, True, False) == (True, False)
+    distribution.wait_for_all(strategy)
+
+
+def test_errors_that_are_not_about_workers_stay_what_they_are():
+    strategy = tf.distribute.get_strategy()
+    with pytest.raises(tf.errors.UnavailableError):
+        with distribution.lost_workers_named(strategy):
+            raise tf.errors.UnavailableError(None, None, "gone")
+
+
+@pytest.mark.parametrize("size", (1, 13, 16, 37))
+def test_evaluation_of_any_number_of_images_is_exact(size, two_replicas):
+    rng = np.random.default_rng(size)
+    info = DatasetInfo("random", tuple("abc"), (6, 5, 1))
+    images = sources.Images(
+        rng.integers(0, 256, (size, *info.image_shape), np.uint8),
+        rng.integers(0, NUM_CLASSES, size).astype(np.int32),
+    )
+    network = tiny_network()
+    predicted = np.argmax(network(images.images), axis=1)
+    expected = np.zeros((NUM_CLASSES, NUM_CLASSES))
+    np.add.at(expected, (images.labels, predicted), 1)
+    for strategy in (tf.distribute.get_strategy(), two_replicas):
+        with strategy.scope():
+            algorithm = tiny_algorithm("supervised", ema_decay=0.0)
+            algorithm.student.set_weights(network.get_weights())
+        data = distribution.distribute(
+            strategy,
+            lambda **shards: pipeline.evaluation_dataset(
+                images, batch_size=8, **shards
+            ),
+        )
+        steps = pipeline.evaluation_steps(size, 8)
+        algorithm.evaluate(data, steps=steps, verbose=0)
+        np.testing.assert_array_equal(algorithm.confusion("student"), expected)
+
+
+def test_a_worker_reads_the_rows_of_its_own_replicas_alone():
+    """The second of two workers with two replicas each."""
+
+    class Strategy:
+        num_replicas_in_sync = 4
+
+        def distribute_datasets_from_function(self, function):
+            return function(
+                tf.distribute.InputContext(
+                    num_input_pipelines=2,
+                    input_pipeline_id=1,
+                    num_replicas_in_sync=4,
+                )
+            )
+
+    read = []
+
+    class Recording(sources.Images):
+        def gather(self, index):
+            read.append(index.shape[0])
+            return super().gather(index)
+
+    labels = np.arange(64, dtype=np.int32) % 5
+    images = Recording(np.zeros((64, 4, 4, 1), np.uint8), labels)
+    data = distribution.distribute(
+        Strategy(),
+        lambda **shards: pipeline.evaluation_dataset(
+            images, batch_size=32, **shards
+        ),
+    )
+    # The dataset is traced once and reads a replica's eight rows at a time.
+    assert read == [8]
+    assert data.cardinality() == tf.data.INFINITE_CARDINALITY
+    taken = [batch["label"].numpy() for batch in data.take(4)]
+    rows = np.concatenate([np.arange(16, 32), np.arange(48, 64)])
+    np.testing.assert_array_equal(np.concatenate(taken), rows % 5)
+
+
+def test_two_workers_equal_one_device_and_two_replicas(tmp_path):
+    """Parameters to 1e-5 and every prediction on a test set of odd size."""
+    algos = ["meta_semi", "meta_pseudo_labels"]
+    equivalence_table.run_ways(algos, ["one device", "2 replicas"], tmp_path)
+    equivalence_table.run_ways(algos, [equivalence_table.WORKERS], tmp_path)
+    for algo in algos:
+        one = equivalence_table.load(tmp_path, algo, "one device")
+        assert one["confusion student"].sum() == 397
+        for way in ("2 replicas", equivalence_table.WORKERS):
+            other = equivalence_table.load(tmp_path, algo, way)
+            found = equivalence_table.compare(other, one)
+            assert found["variables"] < 1e-5, (algo, way, found)
+            assert found["loss"] < 1e-6, (algo, way, found)
+            assert found["confusion"] == 0, (algo, way, found)
+
+
+def test_a_killed_worker_ends_the_other_and_both_go_on(tmp_path):
+    arguments = ("--algo=supervised", *SHORT)
+    output = kill_workers.train(arguments, tmp_path / "whole")
+    assert "multi_worker: 2 x CPU" in output
+    expected = kill_workers.computed(tmp_path / "whole")
+    killed = tmp_path / "killed"
+    seconds, message = kill_workers.lose(arguments, killed, victim=1)
+    assert seconds < kill_workers.LIMIT
+    assert "Worker 0 has lost another worker" in message
+    output = kill_workers.train(arguments, killed)
+    assert "Resuming train at step" in output
+    got = kill_workers.computed(killed)
+    assert not kill_workers.different_files(expected, got)
