@@ -15,6 +15,7 @@ import collections
 import json
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,10 @@ import time
 
 import numpy as np
 from absl import app, flags
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from tf_metassl import config
 
 # Small enough for a process to live for seconds.
 RUN = (
@@ -78,7 +83,7 @@ def live(arguments, run_dir, kind, rng, start_seconds):
     }[kind]
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(
-            command([*arguments, OFTEN], run_dir),
+            command(arguments, run_dir),
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -145,7 +150,8 @@ def survive(arguments, kills, folder, seed=0, kinds=None):
     Args:
         arguments: flags of the run.
         kills: how many of them.
-        folder: where the runs are written.
+        folder: where the runs are written; in one that an earlier call has
+            not finished, this one goes on.
         seed: of the moments.
         kinds: the kinds of the kills, in order; None: at random.
 
@@ -155,54 +161,63 @@ def survive(arguments, kills, folder, seed=0, kinds=None):
     Raises:
         RuntimeError: if a run fails.
     """
-    rng = random.Random(seed)
-    started = time.monotonic()
-    whole = folder / "whole"
-    done = subprocess.run(
-        command(arguments, whole),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    if done.returncode:
-        raise RuntimeError(done.stdout)
-    start_seconds = min((time.monotonic() - started) / 2, 10)
-    expected = computed(whole)
-    left = list(
-        kinds or rng.choices(list(KINDS), list(KINDS.values()), k=kills)
-    )
-    counts, in_save, runs, different = collections.Counter(), 0, 0, []
-    while left:
-        runs += 1
-        run_dir = folder / f"killed-{runs}"
-        while True:
-            kind = left[0] if left else None
-            before = set(unfinished(run_dir))
-            if not live(arguments, run_dir, kind, rng, start_seconds):
-                break
-            left.pop(0)
-            counts[kind] += 1
+    notes = folder / "progress.json"
+    if notes.exists():
+        progress = json.loads(notes.read_text())
+    else:
+        started = time.monotonic()
+        shutil.rmtree(folder / "whole", ignore_errors=True)
+        live(arguments, folder / "whole", None, random.Random(), 0)
+        kinds = kinds or random.Random(seed).choices(
+            list(KINDS), list(KINDS.values()), k=kills
+        )
+        progress = {
+            "left": list(kinds),
+            "done": [],
+            "while_writing_a_checkpoint": 0,
+            "runs": 1,
+            "different": [],
+            "seconds": time.monotonic() - started,
+        }
+        config.write_text(notes, json.dumps(progress))
+    expected = computed(folder / "whole")
+    start_seconds = min(progress["seconds"] / 2, 10)
+    while True:
+        started = time.monotonic()
+        run_dir = folder / f"killed-{progress['runs']}"
+        kind = progress["left"][0] if progress["left"] else None
+        rng = random.Random(f"{seed} {len(progress['done'])}")
+        before = set(unfinished(run_dir))
+        if live([*arguments, OFTEN], run_dir, kind, rng, start_seconds):
+            progress["done"].append(progress["left"].pop(0))
             new = bool(set(unfinished(run_dir)) - before)
-            in_save += new
+            progress["while_writing_a_checkpoint"] += new
             print(
-                f"kill {sum(counts.values())}: {kind}"
+                f"kill {len(progress['done'])}: {kind}"
                 + (", a checkpoint was being written" if new else ""),
                 flush=True,
             )
-        different += [
-            f"killed-{runs}/{name}"
-            for name in differences(expected, computed(run_dir))
-        ]
+        else:
+            progress["different"] += [
+                f"{run_dir.name}/{name}"
+                for name in differences(expected, computed(run_dir))
+            ]
+            if not progress["left"]:
+                break
+            progress["runs"] += 1
+        progress["seconds"] += time.monotonic() - started
+        config.write_text(notes, json.dumps(progress))
+    done = progress["done"]
     return {
         "flags": list(arguments),
-        "kills": sum(counts.values()),
-        "kinds": dict(counts),
-        "while_writing_a_checkpoint": in_save,
-        "runs": runs,
+        "kills": len(done),
+        "kinds": dict(collections.Counter(done)),
+        "while_writing_a_checkpoint": progress["while_writing_a_checkpoint"],
+        "runs": progress["runs"],
         "compared_items": len(expected),
         "compared_bytes": sum(map(len, expected.values())),
-        "different": different,
-        "seconds": round(time.monotonic() - started),
+        "different": progress["different"],
+        "seconds": round(progress["seconds"] + time.monotonic() - started),
     }
 
 
@@ -251,14 +266,17 @@ def main(_):
     record = out / "kill_test.jsonl"
     record.touch()
     for algo in values.algos:
-        with tempfile.TemporaryDirectory() as folder:
-            result = survive(
-                (f"--algo={algo}", *RUN, *values.extra),
-                values.kills,
-                pathlib.Path(folder),
-                values.seed,
-            )
         name = " ".join([algo, *values.extra])
+        folder = pathlib.Path(values.work or tempfile.mkdtemp())
+        folder = folder / f"{name} {values.seed}".replace("/", "_")
+        folder.mkdir(parents=True, exist_ok=True)
+        result = survive(
+            (f"--algo={algo}", *RUN, *values.extra),
+            values.kills,
+            folder,
+            values.seed,
+        )
+        shutil.rmtree(folder)
         with record.open("a") as file:
             line = {"name": name, "seed": values.seed, **result}
             file.write(json.dumps(line) + "\n")
@@ -281,5 +299,11 @@ if __name__ == "__main__":
     flags.DEFINE_integer("kills", 30, "How often to kill.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Seed of the moments.")
     flags.DEFINE_multi_string("extra", [], "Further flags of the runs.")
+    flags.DEFINE_string(
+        "work",
+        "",
+        "Where the runs are written; a test that was broken off goes on there. "
+        "Empty = a temporary folder.",
+    )
     flags.DEFINE_string("out", "results", "Folder for the table.")
     app.run(main)
