@@ -17,7 +17,10 @@ MODULES = {
     if name.split(".")[0] == "tf_metassl"
 }
 # Functions over tensors.
-PURE = "losses pseudo_labels mixing schedules averaging metrics meta".split()
+PURE = (
+    "losses pseudo_labels mixing schedules averaging metrics meta remat "
+    "augmentation_rates"
+).split()
 # What is put together, and what puts it together.
 PARTS = ("data", "algorithms", "models")
 WHOLE = ("config", "commands", "experiment")
