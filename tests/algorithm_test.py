@@ -45,6 +45,19 @@ def test_all_rows_on_one_replica_are_the_rows():
     assert tiny_algorithm("supervised").all_rows(values) is values
 
 
+def test_the_global_mean_is_that_of_the_whole_batch(two_replicas):
+    algorithm = built_on(two_replicas)
+
+    def mean(replica):
+        values = tf.constant([[1.0, 2.0], [3.0, 6.0]])
+        return algorithm.global_mean(
+            values + 10.0 * tf.cast(replica, tf.float32)
+        )
+
+    for found in on_replicas(two_replicas, algorithm, mean):
+        np.testing.assert_allclose(found, [7, 9])
+
+
 def test_a_draw_is_one_draw_for_the_whole_batch(two_replicas):
     def normal(algorithm, rows):
         return algorithm.draw(tf.random.stateless_normal, [rows, 3], "noise")

@@ -8,6 +8,10 @@ import tensorflow as tf
 from tests.helpers import (
     IMAGE_SHAPE,
     NUM_CLASSES,
+    VIEWS,
+    all_values,
+    assert_same,
+    run,
     tiny_algorithm,
     tiny_batch,
     tiny_network,
@@ -19,36 +23,6 @@ from tf_metassl.config import resolve
 from tf_metassl.hyperparameters import HYPERPARAMETERS
 
 every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
-
-
-def run(algorithm, *batches):
-    """Runs one training step per batch, as `fit` does; returns the metrics."""
-    algorithm.reset_metrics()
-    step = algorithm.make_train_function()
-    for batch in batches:
-        dataset = tf.data.Dataset.from_tensors(batch)
-        metrics = step(iter(dataset))
-    return {name: float(value) for name, value in metrics.items()}
-
-
-def all_values(algorithm):
-    """Values of all networks and optimizers, by owner."""
-    owners = dict(algorithm.evaluated_networks)
-    owners |= {
-        f"{role} optimizer": getattr(algorithm, f"{role}_optimizer")
-        for role in algorithm.roles
-    }
-    return {name: values(owner) for name, owner in owners.items()}
-
-
-def assert_same(first, second, **tolerance):
-    """Compares two results of `all_values`; bit for bit without tolerance."""
-    for owner in first:
-        for a, b in zip(first[owner], second[owner], strict=True):
-            if tolerance:
-                np.testing.assert_allclose(a, b, err_msg=owner, **tolerance)
-            else:
-                np.testing.assert_array_equal(a, b, err_msg=owner)
 
 
 @every_algorithm
@@ -266,7 +240,7 @@ def test_it_memorises_32_images(name):
     label = rng.integers(0, NUM_CLASSES, 32).astype(np.int32)
     batch = tiny_batch(32, 32)
     for group, key in (("labeled", "label"), ("unlabeled", "oracle_label")):
-        for view in ("clean", "weak", "strong"):
+        for view in VIEWS:
             batch[group][view] = tf.constant(images)
         batch[group][key] = tf.constant(label)
         # Mixed images are no longer the 32 to be learned.
@@ -276,6 +250,7 @@ def test_it_memorises_32_images(name):
         network=lambda role: tiny_network(role, filters=64),
         ema_decay=0.9,
     )
+    algorithm.select_unlabeled(np.arange(32))
     step = algorithm.make_train_function()
     for _ in range(300):
         # As in the pipeline: with the same draw in every step, a label from

@@ -6,11 +6,17 @@ import tensorflow as tf
 from keras import layers
 
 from tf_metassl.algorithms import algorithm_class
+from tf_metassl.augmentation_rates import BINS, NUM_PARAMETERS
 from tf_metassl.contract import MIX_BLOCK
 from tf_metassl.hyperparameters import HYPERPARAMETERS
 
 IMAGE_SHAPE = (6, 5, 1)
 NUM_CLASSES = 3
+# Every view that an algorithm may ask for.
+VIEWS = (
+    *("clean", "weak", "strong", "weak_1", "weak_2"),
+    *("ctaugment", "ctaugment_1", "ctaugment_2", "probe"),
+)
 # Rows of the training set that the batches' `index` counts.
 NUM_IMAGES = 64
 
@@ -28,7 +34,9 @@ def tiny_network(
     x = layers.GlobalAveragePooling2D()(x)
     if dropout:
         x = layers.Dropout(dropout)(x)
-    logits = layers.Dense(NUM_CLASSES, dtype=keras.config.floatx())(x)
+    logits = layers.Dense(
+        NUM_CLASSES, dtype=keras.config.floatx(), name="logits"
+    )(x)
     return keras.Model(pixels, logits, name=name)
 
 
@@ -39,7 +47,7 @@ def tiny_batch(num_labeled=8, num_unlabeled=16, seed=0):
     def group(size):
         draw = {
             view: rng.integers(0, 256, (size, *IMAGE_SHAPE), np.uint8)
-            for view in ("clean", "weak", "strong")
+            for view in VIEWS
         }
         partner = [rng.permutation(MIX_BLOCK) for _ in range(size // MIX_BLOCK)]
         draw |= {
@@ -56,6 +64,13 @@ def tiny_batch(num_labeled=8, num_unlabeled=16, seed=0):
     batch = {"labeled": group(num_labeled), "unlabeled": group(num_unlabeled)}
     batch["labeled"]["label"] = labels(num_labeled)
     batch["unlabeled"]["oracle_label"] = labels(num_unlabeled)
+    probes = (num_labeled, 2)
+    batch["labeled"] |= {
+        "probe_op": rng.integers(0, len(BINS), probes).astype(np.int32),
+        "probe_bin": rng.integers(0, 6, (*probes, NUM_PARAMETERS)).astype(
+            np.int32
+        ),
+    }
     return tf.nest.map_structure(tf.constant, batch)
 
 
@@ -70,13 +85,14 @@ def tiny_algorithm(
     gradient_accumulation_steps=1,
     recompute=False,
     network=None,
+    cls=None,
     **knobs,
 ):
-    """A compiled algorithm on tiny networks."""
-    cls = algorithm_class(name)
+    """A compiled algorithm on tiny networks; `cls` is that of another stage."""
+    cls = cls or algorithm_class(name)
     network = network or tiny_network
     algorithm = cls(
-        networks={role: network(role) for role in cls.roles},
+        networks=cls.build_networks(network, NUM_CLASSES),
         hyperparameters=HYPERPARAMETERS[name](**knobs),
         num_classes=NUM_CLASSES,
         num_images=NUM_IMAGES,
@@ -102,6 +118,60 @@ def values(trackable):
     """Copies of the values of all variables of a network or optimizer."""
     variables = getattr(trackable, "weights", None) or trackable.variables
     return [v.value.numpy() for v in variables]
+
+
+def run(algorithm, *batches):
+    """Runs one training step per batch, as `fit` does; returns the metrics."""
+    algorithm.reset_metrics()
+    step = algorithm.make_train_function()
+    for batch in batches:
+        dataset = tf.data.Dataset.from_tensors(batch)
+        metrics = step(iter(dataset))
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def all_values(algorithm):
+    """Values of all networks and optimizers, by owner."""
+    owners = dict(algorithm.evaluated_networks)
+    owners |= {
+        f"{role} optimizer": getattr(algorithm, f"{role}_optimizer")
+        for role in algorithm.roles
+    }
+    return {name: values(owner) for name, owner in owners.items()}
+
+
+def assert_same(first, second, **tolerance):
+    """Compares two results of `all_values`; bit for bit without tolerance."""
+    for owner in first:
+        for a, b in zip(first[owner], second[owner], strict=True):
+            if tolerance:
+                np.testing.assert_allclose(a, b, err_msg=owner, **tolerance)
+            else:
+                np.testing.assert_array_equal(a, b, err_msg=owner)
+
+
+def softmax(logits):
+    """Probabilities of an array `[N, C]`."""
+    powers = np.exp(logits - logits.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def spied(algorithm, *names):
+    """Name -> what that method of the algorithm returned last."""
+    seen = {}
+
+    def spy(name):
+        method = getattr(algorithm, name)
+
+        def wrapped(*arguments):
+            seen[name] = method(*arguments)
+            return seen[name]
+
+        setattr(algorithm, name, wrapped)
+
+    for name in names:
+        spy(name)
+    return seen
 
 
 def central_difference(function, point, epsilon=1e-5):

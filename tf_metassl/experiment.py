@@ -220,7 +220,9 @@ def build(config, run_dir=None, strategy=None):
     return Experiment(config, strategy, source, rows, algorithm)
 
 
-def build_algorithm(config, info, num_replicas=1, num_images=0, scaling=None):
+def build_algorithm(
+    config, info, num_replicas=1, num_images=0, scaling=None, cls=None
+):
     """Networks, optimizers and the compiled method, in the current scope.
 
     Args:
@@ -229,6 +231,7 @@ def build_algorithm(config, info, num_replicas=1, num_images=0, scaling=None):
         num_replicas: decides whether batch norm is synchronised.
         num_images: training images, labeled or not.
         scaling: see `tf_metassl.data.statistics.scaling`.
+        cls: class of a later stage; the method's if None.
 
     Returns:
         A compiled `Algorithm`.
@@ -240,7 +243,7 @@ def build_algorithm(config, info, num_replicas=1, num_images=0, scaling=None):
             f"{shares}: {num_replicas} replicas times "
             f"--gradient_accumulation_steps={config.gradient_accumulation_steps}."
         )
-    cls = algorithm_class(config.algo)
+    cls = cls or algorithm_class(config.algo)
     knobs = config.hyperparameters
     synchronized = {
         "auto": num_replicas > 1,
@@ -276,7 +279,7 @@ def build_algorithm(config, info, num_replicas=1, num_images=0, scaling=None):
         )
 
     algorithm = cls(
-        networks={role: network(role) for role in cls.roles},
+        networks=cls.build_networks(network, info.num_classes),
         hyperparameters=knobs,
         num_classes=info.num_classes,
         num_images=num_images,
@@ -291,9 +294,14 @@ def build_algorithm(config, info, num_replicas=1, num_images=0, scaling=None):
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         recompute=config.remat,
     )
-    algorithm.rebuild = functools.partial(
-        build_algorithm, config, info, num_replicas, num_images, scaling
-    )
+
+    def rebuild(num_steps, cls=cls):
+        changed = dataclasses.replace(config, num_steps=num_steps)
+        return build_algorithm(
+            changed, info, num_replicas, num_images, scaling, cls
+        )
+
+    algorithm.rebuild = rebuild
     return algorithm
 
 

@@ -133,8 +133,8 @@ class MetaSemi(SupervisedMixup):
 
 
 @dataclasses.dataclass(frozen=True)
-class MetaPseudoLabels(Hyperparameters):
-    """Meta Pseudo Labels, arXiv 2003.10580, teacher trained with UDA."""
+class StudentFeedback(Hyperparameters):
+    """What every teacher has that learns from its student's feedback."""
 
     feedback: str = knob(
         "per_example",
@@ -169,18 +169,36 @@ class MetaPseudoLabels(Hyperparameters):
         "else sampled.",
         choices=("auto", "sampled", "soft"),
     )
-    pseudo_label_view: str = knob(
-        "strong",
-        "The view on which the teacher labels and is scored. The student "
-        "always sees the strong view.",
-        choices=("strong", "weak"),
-    )
     label_smoothing: float = knob(
         0.1,
         "Smoothing of the targets of the teacher's labeled loss and of the "
         "student's loss. 0 = off.",
         minimum=0.0,
         maximum=1.0,
+    )
+    teacher_learning_rate: float = knob(
+        0.0, "The teacher's peak rate. 0 = --learning_rate.", minimum=0.0
+    )
+    finetune_steps: int = knob(
+        100,
+        "Steps of the second stage, in which the averaged student is trained "
+        "on the labeled images alone. 0 = no second stage.",
+        minimum=0,
+    )
+    finetune_learning_rate: float = knob(
+        1e-3, "Constant rate of the second stage.", minimum=0.0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaPseudoLabels(StudentFeedback):
+    """Meta Pseudo Labels, arXiv 2003.10580, teacher trained with UDA."""
+
+    pseudo_label_view: str = knob(
+        "strong",
+        "The view on which the teacher labels and is scored. The student "
+        "always sees the strong view.",
+        choices=("strong", "weak"),
     )
     uda_weight: float = knob(
         1.0, "Weight of the teacher's UDA loss. 0 = off.", minimum=0.0
@@ -197,9 +215,6 @@ class MetaPseudoLabels(Hyperparameters):
         minimum=0.0,
         maximum=1.0,
     )
-    teacher_learning_rate: float = knob(
-        0.0, "The teacher's peak rate. 0 = --learning_rate.", minimum=0.0
-    )
     student_wait_steps: int = knob(
         0,
         "Steps before the student starts to learn; feedback is 0 meanwhile.",
@@ -210,15 +225,6 @@ class MetaPseudoLabels(Hyperparameters):
         "Dropout of the teacher; see --dropout. 0 = off.",
         minimum=0.0,
         maximum=0.99,
-    )
-    finetune_steps: int = knob(
-        100,
-        "Steps of the second stage, in which the averaged student is trained "
-        "on the labeled images alone. 0 = no second stage.",
-        minimum=0,
-    )
-    finetune_learning_rate: float = knob(
-        1e-3, "Constant rate of the second stage.", minimum=0.0
     )
     mpl_unlabeled: str = knob(
         "unlabeled",

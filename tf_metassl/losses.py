@@ -46,6 +46,26 @@ def cross_entropy(labels, logits):
     return -tf.reduce_sum(labels * tf.nn.log_softmax(logits), axis=-1)
 
 
+def squared_error(targets, probs):
+    """Squared difference of two distributions, averaged over the classes.
+
+    Args:
+        targets: `[N, C]` probabilities.
+        probs: `[N, C]` probabilities of the same dtype.
+
+    Returns:
+        `[N]`: 1/C sum_c (target_c - prob_c)^2. Gradients reach both arguments.
+
+    Raises:
+        ValueError: if the arguments are not two matrices of one shape.
+
+    Source: the consistency loss of Laine and Aila, arXiv 1610.02242.
+    """
+    check_rank("probs", probs, 2)
+    check_same_shape(targets=targets, probs=probs)
+    return tf.reduce_mean((targets - probs) ** 2, axis=-1)
+
+
 def consistency_cross_entropy(target_logits, logits, *, temperature, threshold):
     """The unlabeled loss of UDA: sharpened, thresholded cross-entropy.
 

@@ -6,6 +6,45 @@ from tf_metassl.checks import check_rank
 from tf_metassl.contract import MIX_BLOCK
 
 
+def num_blocks(size, block=MIX_BLOCK):
+    """How many blocks of `block` rows a batch of `size` rows has.
+
+    Raises:
+        ValueError: if it is not a whole number.
+    """
+    if size is None or size % block:
+        raise ValueError(
+            f"MixUp needs a static batch size that is a multiple of {block}, "
+            f"got {size}. Change --batch_size or the number of replicas."
+        )
+    return size // block
+
+
+def joined(groups, count):
+    """Puts groups together so that each block has its share of every group.
+
+    Rows are then mixed across groups and still inside blocks, which never
+    span replicas.
+
+    Args:
+        groups: tensors `[N_i, ...]`, equal but for N_i, multiples of `count`.
+        count: number of blocks.
+
+    Returns:
+        `[sum N_i, ...]`; `parted` is the inverse.
+    """
+    blocks = [tf.reshape(g, [count, -1, *g.shape[1:]]) for g in groups]
+    values = tf.concat(blocks, axis=1)
+    return tf.reshape(values, [-1, *values.shape[2:]])
+
+
+def parted(values, sizes, count):
+    """Takes groups of N_i = `sizes` apart that `joined` has put together."""
+    blocks = tf.reshape(values, [count, -1, *values.shape[1:]])
+    blocks = tf.split(blocks, [size // count for size in sizes], axis=1)
+    return [tf.reshape(b, [-1, *b.shape[2:]]) for b in blocks]
+
+
 def partners(values, mix_partner, block=MIX_BLOCK):
     """Gathers the MixUp partner of every row.
 
@@ -20,11 +59,7 @@ def partners(values, mix_partner, block=MIX_BLOCK):
     """
     check_rank("mix_partner", mix_partner, 1)
     size = values.shape[0]
-    if size is None or size % block:
-        raise ValueError(
-            f"MixUp needs a static batch size that is a multiple of {block}, "
-            f"got {size}. Change --batch_size or the number of replicas."
-        )
+    num_blocks(size, block)
     start = tf.repeat(tf.range(0, size, block, dtype=mix_partner.dtype), block)
     return tf.gather(values, start + mix_partner)
 

@@ -58,3 +58,45 @@ def sampled(logits, label_draw):
     # Rounding may leave the last cumulative value just under 1.
     label = tf.minimum(tf.reduce_sum(below, axis=-1), logits.shape[-1] - 1)
     return tf.one_hot(label, logits.shape[-1], dtype=logits.dtype)
+
+
+def sharpened(probs, temperature):
+    """Probabilities to the power of 1 / temperature, normalised.
+
+    Source: Berthelot et al., arXiv 1905.02249, equation 7.
+
+    Args:
+        probs: `[N, C]` probabilities.
+        temperature: 1 changes nothing; towards 0 the result is one-hot.
+
+    Returns:
+        `[N, C]`, same dtype, without gradient.
+    """
+    check_rank("probs", probs, 2)
+    # Powers of small probabilities underflow, logarithms do not.
+    log_probs = tf.math.log(tf.maximum(probs, 1e-30))
+    return soft(log_probs / temperature)
+
+
+def aligned(probs, *, target, current):
+    """Distribution alignment: predictions scaled towards a class distribution.
+
+    Source: Berthelot et al., arXiv 1911.09785, section 3.1.
+
+    Args:
+        probs: `[N, C]` probabilities.
+        target: `[C]`, the distribution of the classes that is wanted.
+        current: `[C]`, the running mean of the predictions.
+
+    Returns:
+        `[N, C]`: probs * target / current with rows that sum to 1; same dtype,
+        without gradient.
+    """
+    check_rank("probs", probs, 2)
+    check_rank("target", target, 1)
+    check_rank("current", current, 1)
+    ratio = (target + 1e-6) / (current + 1e-6)
+    scaled = probs * tf.cast(ratio, probs.dtype)
+    return tf.stop_gradient(
+        scaled / tf.reduce_sum(scaled, axis=-1, keepdims=True)
+    )

@@ -95,13 +95,27 @@ class Algorithm(keras.Model):
         self._optimizers = {}
         self._micro_batches = 1
         self._micro_batch = 0
-        # Without arguments: another compiled algorithm of the same method and
-        # settings on fresh networks, for a later stage. Set by whoever built
-        # this one.
+        # `rebuild(num_steps, cls=None)`: another compiled algorithm with the
+        # same settings on fresh networks, for a later stage of that length; of
+        # class `cls` if that is another. Set by whoever built this one.
         self.rebuild = None
         self.built = True
 
     # What a method defines.
+
+    @classmethod
+    def build_networks(cls, build, num_classes):
+        """Builds the network of every role.
+
+        Args:
+            build: role -> a built classifier of images.
+            num_classes: C, for networks of another kind.
+
+        Returns:
+            Role -> network.
+        """
+        del num_classes
+        return {role: build(role) for role in cls.roles}
 
     @property
     def views(self):
@@ -269,11 +283,12 @@ class Algorithm(keras.Model):
 
         Returns:
             The logits `[N_i, C]` of each group, in training mode; a single
-            tensor for a single group.
+            tensor for a single group. A network with several outputs gives a
+            list of that for each.
         """
         images = tf.concat(image_groups, axis=0)
         if remat.is_on(network):
-            logits, new_state = functional.call(
+            outputs, new_state = functional.call(
                 network,
                 functional.parameters(network),
                 functional.state(network),
@@ -281,10 +296,13 @@ class Algorithm(keras.Model):
             )
             functional.assign_state(network, new_state)
         else:
-            logits = network(images, training=True)
+            outputs = network(images, training=True)
         if len(image_groups) == 1:
-            return logits
-        return tf.split(logits, [group.shape[0] for group in image_groups])
+            return outputs
+        sizes = [group.shape[0] for group in image_groups]
+        if tf.is_tensor(outputs):
+            return tf.split(outputs, sizes)
+        return [tf.split(output, sizes) for output in outputs]
 
     def mean(self, values):
         """This replica's share of a mean over the global batch.
@@ -296,6 +314,45 @@ class Algorithm(keras.Model):
             A scalar; its sum over replicas is the mean over all examples.
         """
         return tf.reduce_mean(values) / self.num_replicas
+
+    def memory(self, name, shape, value=0.0, dtype=None):
+        """A variable that no optimizer trains; part of every checkpoint.
+
+        Args:
+            name: of the variable.
+            shape: a tuple.
+            value: what all of its elements start as.
+            dtype: of the variable; Keras' float type if None.
+
+        Returns:
+            A Keras variable. Assign the same value to it on every replica.
+        """
+        return self.add_weight(
+            name=name,
+            shape=shape,
+            initializer=keras.initializers.Constant(value),
+            dtype=dtype,
+            trainable=False,
+        )
+
+    @staticmethod
+    def average(variable, value, decay):
+        """Assigns decay * variable + (1 - decay) * value to the variable."""
+        decay = tf.cast(decay, variable.dtype)
+        value = tf.cast(value, variable.dtype)
+        variable.assign(decay * variable.value + (1.0 - decay) * value)
+
+    def global_mean(self, values):
+        """The mean over the global batch, the same on every replica.
+
+        Args:
+            values: `[N, ...]`, this replica's rows.
+
+        Returns:
+            `[...]`.
+        """
+        total = self.replica_sum(tf.reduce_mean(values, axis=0))
+        return total / self.num_replicas
 
     def replica_sum(self, values):
         """Sums a tensor, or a list of tensors, over replicas."""
@@ -327,6 +384,29 @@ class Algorithm(keras.Model):
         mine = tf.reshape(mine, [-1, *[1] * values.shape.rank])
         total = self.replica_sum(mine * values[None])
         return tf.reshape(total, [-1, *values.shape[1:]])
+
+    def write_rows(self, table, index, values):
+        """Writes rows of a per-image table, the same on every replica.
+
+        Args:
+            table: variable `[num_images, ...]`.
+            index: `[N]` int64, this replica's rows of it. If a row occurs
+                twice in the batch, where an epoch ends inside it, its first
+                value counts.
+            values: `[N, ...]`.
+        """
+        index, values = self.all_rows(index), self.all_rows(values)
+        place = tf.range(index.shape[0])
+        same = index[:, tf.newaxis] == index
+        first = tf.reduce_min(tf.where(same, place, index.shape[0]), axis=1)
+        # Equal rows get equal values, so that their order does not matter.
+        table.assign(
+            tf.tensor_scatter_nd_update(
+                tf.convert_to_tensor(table.value),
+                index[:, tf.newaxis],
+                tf.gather(values, first),
+            )
+        )
 
     def draw(self, sample, shape, name):
         """This replica's rows of a random draw for the whole batch.

@@ -64,9 +64,7 @@ class MetaPseudoLabels(Algorithm):
             )
         self._soft = soft
         self._regulariser = hp.mpl_unlabeled == "labeled"
-        self.baseline = self.add_weight(
-            name="baseline", shape=(), initializer="zeros", trainable=False
-        )
+        self.baseline = self.memory("baseline", ())
 
     @property
     def views(self):
@@ -101,8 +99,8 @@ class MetaPseudoLabels(Algorithm):
             return self.mean(cross_entropy(label, logits))
 
         with tf.GradientTape() as teacher_tape:
-            logits_l, logits_w, logits_s = self.forward(
-                self.teacher, labeled["weak"], unlabeled["weak"], images
+            logits_l, logits_w, logits_s = self.teacher_pass(
+                labeled, unlabeled, images
             )
             teacher_logits = (
                 logits_s if hp.pseudo_label_view == "strong" else logits_w
@@ -167,6 +165,22 @@ class MetaPseudoLabels(Algorithm):
         oracle = "label" if self._regulariser else "oracle_label"
         self.track_pseudo_labels(unlabeled[oracle], pseudo_label)
         return {}
+
+    def teacher_pass(self, labeled, unlabeled, images):
+        """The teacher's logits `[B, C]`, `[U, C]` and `[U, C]`.
+
+        Args:
+            labeled: the labeled group.
+            unlabeled: the group that is pseudo-labeled.
+            images: `[U, H, W, C]`, those of its images that the student sees.
+
+        Returns:
+            Logits of the labeled images, of the weak view of the others, and
+            of `images`.
+        """
+        return self.forward(
+            self.teacher, labeled["weak"], unlabeled["weak"], images
+        )
 
     def later_stages(self):
         """Finetuning of the averaged student on labeled images."""
