@@ -234,10 +234,116 @@ class MetaPseudoLabels(StudentFeedback):
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class FixMatch(Hyperparameters):
+    """FixMatch, arXiv 2001.07685."""
+
+    unlabeled_loss_weight: float = knob(
+        1.0, "Weight of the unlabeled loss (paper: 1). 0 = off.", minimum=0.0
+    )
+    confidence_threshold: float = knob(
+        0.95,
+        "Pseudo-labels whose probability is lower are not learned (paper: "
+        "0.95). 0 = keep all.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class FlexMatch(FixMatch):
+    """FlexMatch, arXiv 2110.08263."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Uda(FixMatch):
+    """UDA, arXiv 1904.12848."""
+
+    confidence_threshold: float = knob(
+        0.8,
+        "Targets whose confidence, before they are sharpened, is not higher "
+        "are not learned (paper: 0.8). 0 = keep all.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    temperature: float = knob(
+        0.4,
+        "Divides the logits of the targets (paper: 0.4). 1 = off.",
+        minimum=0.01,
+    )
+    tsa_schedule: str = knob(
+        "linear",
+        "Training signal annealing: how the threshold rises from 1 / classes "
+        "to 1, above which labeled images are not learned.",
+        choices=("off", "linear", "exp", "log"),
+    )
+    tsa_steps: int = knob(
+        600,
+        "Steps over which that threshold rises (paper: the whole run).",
+        minimum=1,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class FreeMatch(Hyperparameters):
+    """FreeMatch, arXiv 2205.07246."""
+
+    unlabeled_loss_weight: float = knob(
+        1.0, "Weight of the unlabeled loss (paper: 1). 0 = off.", minimum=0.0
+    )
+    statistics_decay: float = knob(
+        0.99,
+        "Decay of the running means of confidence and predictions (paper: "
+        "0.999).",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    max_confidence_threshold: float = knob(
+        1.0,
+        "Bound on the global threshold (paper: 0.95 on SVHN). 1 = no bound.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    fairness_weight: float = knob(
+        0.01,
+        "Weight of the fairness term (paper: 0.001 to 0.01). 0 = off.",
+        minimum=0.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftMatch(Hyperparameters):
+    """SoftMatch, arXiv 2301.10921."""
+
+    unlabeled_loss_weight: float = knob(
+        1.0, "Weight of the unlabeled loss (paper: 1). 0 = off.", minimum=0.0
+    )
+    statistics_decay: float = knob(
+        0.99,
+        "Decay of the running means of confidence and predictions (paper: "
+        "0.999).",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    num_sigmas: float = knob(
+        2.0,
+        "n: the weight falls with a variance of sigma^2 / n^2 (paper: 2).",
+        minimum=0.01,
+    )
+    uniform_alignment: bool = knob(
+        True, "Whether confidences are aligned to the uniform distribution."
+    )
+
+
 HYPERPARAMETERS = {
     "supervised": Supervised,
     "supervised_mixup": SupervisedMixup,
     "label_smoothing": LabelSmoothing,
     "meta_semi": MetaSemi,
     "meta_pseudo_labels": MetaPseudoLabels,
+    "fixmatch": FixMatch,
+    "uda": Uda,
+    "flexmatch": FlexMatch,
+    "freematch": FreeMatch,
+    "softmatch": SoftMatch,
 }

@@ -17,6 +17,11 @@ ALGORITHMS = {
     "meta_pseudo_labels": (
         "tf_metassl.algorithms.meta_pseudo_labels:MetaPseudoLabels"
     ),
+    "fixmatch": "tf_metassl.algorithms.fixmatch:FixMatch",
+    "uda": "tf_metassl.algorithms.uda:Uda",
+    "flexmatch": "tf_metassl.algorithms.flexmatch:FlexMatch",
+    "freematch": "tf_metassl.algorithms.freematch:FreeMatch",
+    "softmatch": "tf_metassl.algorithms.softmatch:SoftMatch",
 }
 
 ALIASES = {"mpl": "meta_pseudo_labels"}

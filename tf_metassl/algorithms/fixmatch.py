@@ -1,0 +1,101 @@
+"""FixMatch: Sohn et al., arXiv 2001.07685."""
+
+import tensorflow as tf
+
+from tf_metassl import pseudo_labels
+from tf_metassl.algorithms.algorithm import Algorithm
+from tf_metassl.contract import Views
+from tf_metassl.losses import cross_entropy
+
+
+class FixMatch(Algorithm):
+    """Confident predictions on weak views are the labels of strong views.
+
+    FlexMatch, FreeMatch, SoftMatch and UDA replace what their papers change:
+    the target, the weight of an example, the labeled loss.
+    """
+
+    metric_names = (
+        "loss",
+        "labeled_loss",
+        "unlabeled_loss",
+        "labeled_accuracy",
+        "selected_share",
+        "pseudo_label_accuracy",
+        "selected_pseudo_label_accuracy",
+    )
+
+    @property
+    def views(self):
+        """See `Algorithm.views`."""
+        return Views(labeled=("weak",), unlabeled=("weak", "strong"))
+
+    def compute_losses(self, batch):
+        """See `Algorithm.compute_losses`."""
+        labeled, unlabeled = batch["labeled"], batch["unlabeled"]
+        logits_l, logits_w, logits_s = self.forward(
+            self.student,
+            labeled["weak"],
+            unlabeled["weak"],
+            unlabeled["strong"],
+        )
+        pseudo_label = self.pseudo_label(logits_w)  # [U, C]
+        example_weight = self.example_weight(
+            pseudo_labels.soft(logits_w), unlabeled["index"]
+        )  # [U]
+        labeled_loss = self.labeled_loss(
+            self.one_hot(labeled["label"]), logits_l
+        )
+        # Rejected examples count in the mean: it is over U.
+        unlabeled_loss = self.mean(
+            example_weight * cross_entropy(pseudo_label, logits_s)
+        )
+
+        self.track("labeled_loss", labeled_loss * self.num_replicas)
+        self.track("unlabeled_loss", unlabeled_loss * self.num_replicas)
+        self.track_labeled(labeled["label"], logits_l)
+        self.track("selected_share", example_weight)
+        self.track_pseudo_labels(
+            unlabeled["oracle_label"], pseudo_label, example_weight
+        )
+        return (
+            labeled_loss
+            + self.hyperparameters.unlabeled_loss_weight * unlabeled_loss
+            + self.regularizer(logits_s, example_weight)
+        )
+
+    def pseudo_label(self, logits):
+        """Targets `[U, C]` from the logits `[U, C]` of the weak views."""
+        return pseudo_labels.one_hot(logits)
+
+    def example_weight(self, probs, index):
+        """How much each unlabeled example counts.
+
+        Args:
+            probs: `[U, C]` predictions on the weak views, without gradient.
+            index: `[U]` int64, rows of the images.
+
+        Returns:
+            `[U]` in 0...1.
+        """
+        del index
+        confidence = tf.reduce_max(probs, axis=-1)  # [U]
+        threshold = self.hyperparameters.confidence_threshold
+        return tf.cast(confidence >= threshold, probs.dtype)
+
+    def labeled_loss(self, label, logits):
+        """This replica's share of the loss of `label` and `logits [B, C]`."""
+        return self.mean(cross_entropy(label, logits))
+
+    def regularizer(self, logits, example_weight):
+        """This replica's share of a further term, 0 in FixMatch.
+
+        Args:
+            logits: `[U, C]` of the strong views.
+            example_weight: `[U]`.
+
+        Returns:
+            A scalar.
+        """
+        del logits, example_weight
+        return 0.0

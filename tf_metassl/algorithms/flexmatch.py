@@ -1,0 +1,67 @@
+"""FlexMatch: Zhang et al., arXiv 2110.08263."""
+
+import numpy as np
+import tensorflow as tf
+
+from tf_metassl.algorithms.fixmatch import FixMatch
+
+
+class FlexMatch(FixMatch):
+    """FixMatch with a lower threshold for classes that are learned later.
+
+    Of each image it remembers the class that was last predicted with full
+    confidence. The class that has most images gets the full threshold, unless
+    still more have no class yet: they hold all thresholds down.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.confident_label = self.memory(
+            "confident_label", (self.num_images,), -1, "int32"
+        )
+        # The table has rows for images outside of the pool, too.
+        self.pool_size = self.memory(
+            "pool_size", (), self.num_images, "float32"
+        )
+
+    def select_unlabeled(self, rows):
+        """See `Algorithm.select_unlabeled`; notes how many there are."""
+        self.pool_size.assign(float(np.unique(rows).size))
+        return rows
+
+    def example_weight(self, probs, index):
+        """See `FixMatch.example_weight`."""
+        threshold = self.hyperparameters.confidence_threshold
+        confidence = tf.reduce_max(probs, axis=-1)  # [U]
+        label = tf.argmax(probs, axis=-1, output_type=tf.int32)  # [U]
+        scale = tf.cast(self.threshold_scale(), probs.dtype)  # [C]
+        example_weight = tf.cast(
+            confidence >= threshold * tf.gather(scale, label), probs.dtype
+        )
+        self.write_rows(
+            self.confident_label,
+            index,
+            tf.where(
+                confidence >= threshold,
+                label,
+                tf.gather(self.confident_label.value, index),
+            ),
+        )
+        return example_weight
+
+    def threshold_scale(self):
+        """beta / (2 - beta) of every class, `[C]` float32.
+
+        beta is the number of images whose last confident label is the class,
+        divided by the largest such number or, if larger, by the number of
+        images without one.
+        """
+        # Images without a confident label have -1, which no segment counts.
+        count = tf.math.unsorted_segment_sum(
+            tf.ones([self.num_images]),
+            self.confident_label.value,
+            self.num_classes,
+        )
+        unused = self.pool_size.value - tf.reduce_sum(count)
+        beta = count / tf.maximum(tf.reduce_max(count), unused)
+        return beta / (2.0 - beta)

@@ -1,0 +1,52 @@
+"""SoftMatch: Chen et al., arXiv 2301.10921."""
+
+import tensorflow as tf
+
+from tf_metassl import pseudo_labels
+from tf_metassl.algorithms.fixmatch import FixMatch
+
+
+class SoftMatch(FixMatch):
+    """FixMatch with a weight in place of a threshold.
+
+    The weight is 1 above the running mean of the confidence and falls below it
+    like a Gaussian of the running variance. Uniform alignment corrects the
+    confidence, not the pseudo-label.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        uniform = 1.0 / self.num_classes
+        self.mean_confidence = self.memory("mean_confidence", (), uniform)
+        self.confidence_variance = self.memory("confidence_variance", (), 1.0)
+        self.mean_probs = self.memory(
+            "mean_probs", (self.num_classes,), uniform
+        )
+
+    def example_weight(self, probs, index):
+        """See `FixMatch.example_weight`; the statistics are updated first."""
+        del index
+        hp = self.hyperparameters
+        if hp.uniform_alignment:
+            # The first mean is taken as it is.
+            decay = tf.where(self.step > 0, hp.statistics_decay, 0.0)
+            self.average(self.mean_probs, self.global_mean(probs), decay)
+            current = self.mean_probs.value
+            probs = pseudo_labels.aligned(
+                probs,
+                target=tf.ones_like(current) / self.num_classes,
+                current=current,
+            )
+        confidence = tf.reduce_max(probs, axis=-1)  # [U]
+        mean = self.global_mean(confidence)
+        size = confidence.shape[0] * self.num_replicas
+        variance = (
+            self.global_mean((confidence - mean) ** 2) * size / (size - 1)
+        )
+        decay = hp.statistics_decay
+        self.average(self.mean_confidence, mean, decay)
+        self.average(self.confidence_variance, variance, decay)
+
+        below = tf.minimum(confidence - self.mean_confidence.value, 0.0)
+        width = self.confidence_variance.value / hp.num_sigmas**2
+        return tf.exp(-(below**2) / (2.0 * width))
