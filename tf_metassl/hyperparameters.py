@@ -335,6 +335,36 @@ class SoftMatch(Hyperparameters):
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class MixMatch(SupervisedMixup):
+    """MixMatch, arXiv 1905.02249."""
+
+    mixup_alpha: float = knob(
+        0.75,
+        "The parameter of MixUp's Beta(alpha, alpha) (paper: 0.75). 0 = no "
+        "MixUp.",
+        minimum=0.0,
+    )
+    temperature: float = knob(
+        0.5,
+        "Guessed labels are sharpened to the power of 1 / temperature (paper: "
+        "0.5). 1 = off.",
+        minimum=0.01,
+    )
+    unlabeled_loss_weight: float = knob(
+        10.0,
+        "Weight of the unlabeled loss, the squared error averaged over "
+        "classes (paper: 75; CIFAR-100 150, SVHN 250, STL-10 50). 0 = off.",
+        minimum=0.0,
+    )
+    unlabeled_ramp_steps: int = knob(
+        200,
+        "Steps over which that weight rises linearly (paper: 16,000). 0 = at "
+        "once.",
+        minimum=0,
+    )
+
+
 HYPERPARAMETERS = {
     "supervised": Supervised,
     "supervised_mixup": SupervisedMixup,
@@ -346,4 +376,5 @@ HYPERPARAMETERS = {
     "flexmatch": FlexMatch,
     "freematch": FreeMatch,
     "softmatch": SoftMatch,
+    "mixmatch": MixMatch,
 }

@@ -22,6 +22,7 @@ ALGORITHMS = {
     "flexmatch": "tf_metassl.algorithms.flexmatch:FlexMatch",
     "freematch": "tf_metassl.algorithms.freematch:FreeMatch",
     "softmatch": "tf_metassl.algorithms.softmatch:SoftMatch",
+    "mixmatch": "tf_metassl.algorithms.mixmatch:MixMatch",
 }
 
 ALIASES = {"mpl": "meta_pseudo_labels"}
