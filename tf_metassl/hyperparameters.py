@@ -365,6 +365,49 @@ class MixMatch(SupervisedMixup):
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class NoisyStudent(Hyperparameters):
+    """Noisy Student, arXiv 1911.04252."""
+
+    num_rounds: int = knob(
+        2,
+        "Students that follow the first teacher, each taught by the one before "
+        "(paper: 3). 0 = the first teacher alone.",
+        minimum=0,
+    )
+    round_steps: int = knob(600, "Steps of every student.", minimum=1)
+    unlabeled_loss_weight: float = knob(
+        1.0,
+        "Weight of the unlabeled loss (paper: the ratio of the batch sizes). "
+        "0 = off.",
+        minimum=0.0,
+    )
+    confidence_threshold: float = knob(
+        0.3,
+        "Images whose predicted class has a lower probability are left out "
+        "(paper: 0.3). 0 = keep all.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    images_per_class: int = knob(
+        0,
+        "Unlabeled images of each predicted class: the most confident, or all "
+        "of them repeatedly (paper: 130,000). 0 = their number / classes.",
+        minimum=0,
+    )
+    pseudo_label: str = knob(
+        "soft",
+        "soft: the predicted distribution; one_hot: its argmax.",
+        choices=("soft", "one_hot"),
+    )
+    label_smoothing: float = knob(
+        0.1,
+        "Smoothing of the labels of labeled images (paper: 0.1). 0 = off.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+
+
 HYPERPARAMETERS = {
     "supervised": Supervised,
     "supervised_mixup": SupervisedMixup,
@@ -377,4 +420,5 @@ HYPERPARAMETERS = {
     "freematch": FreeMatch,
     "softmatch": SoftMatch,
     "mixmatch": MixMatch,
+    "noisy_student": NoisyStudent,
 }

@@ -23,6 +23,7 @@ ALGORITHMS = {
     "freematch": "tf_metassl.algorithms.freematch:FreeMatch",
     "softmatch": "tf_metassl.algorithms.softmatch:SoftMatch",
     "mixmatch": "tf_metassl.algorithms.mixmatch:MixMatch",
+    "noisy_student": "tf_metassl.algorithms.noisy_student:NoisyStudent",
 }
 
 ALIASES = {"mpl": "meta_pseudo_labels"}

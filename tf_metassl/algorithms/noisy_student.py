@@ -1,0 +1,143 @@
+"""Noisy Student: Xie, Luong, Hovy, Le, arXiv 1911.04252."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tf_metassl import pseudo_labels
+from tf_metassl.algorithms.algorithm import Algorithm, Stage
+from tf_metassl.contract import Views
+from tf_metassl.losses import cross_entropy, smooth_labels
+
+_PSEUDO_LABELS = {"soft": pseudo_labels.soft, "one_hot": pseudo_labels.one_hot}
+
+
+class NoisyStudent(Algorithm):
+    """Rounds in which a fresh student learns what the last one predicts.
+
+    The main stage trains the first teacher on labeled images alone. In every
+    round the teacher, which sees the images as they are and drops nothing,
+    labels the pool once; the student learns the confident ones, as many of
+    each class, and the labeled images. It is noised by strong views and, with
+    --dropout, by dropout.
+    """
+
+    metric_names = (
+        "loss",
+        "labeled_loss",
+        "unlabeled_loss",
+        "labeled_accuracy",
+        "pseudo_label_accuracy",
+    )
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        # A function, because a network would become part of checkpoints.
+        self._teacher = None
+        self.predictions = self.memory(
+            "predictions", (self.num_images, self.num_classes)
+        )
+
+    @property
+    def views(self):
+        """See `Algorithm.views`."""
+        unlabeled = ("strong",) if self._teacher else ()
+        return Views(labeled=("strong",), unlabeled=unlabeled)
+
+    def compute_losses(self, batch):
+        """See `Algorithm.compute_losses`."""
+        hp = self.hyperparameters
+        labeled = batch["labeled"]
+        label = smooth_labels(
+            self.one_hot(labeled["label"]), hp.label_smoothing
+        )
+        if self._teacher is None:
+            logits = self.forward(self.student, labeled["strong"])
+            self.track_labeled(labeled["label"], logits)
+            return self.mean(cross_entropy(label, logits))
+
+        unlabeled = batch["unlabeled"]
+        logits_l, logits_u = self.forward(
+            self.student, labeled["strong"], unlabeled["strong"]
+        )
+        pseudo_label = _PSEUDO_LABELS[hp.pseudo_label](
+            tf.gather(self.predictions.value, unlabeled["index"])
+        )  # [U, C]
+        labeled_loss = self.mean(cross_entropy(label, logits_l))
+        unlabeled_loss = self.mean(cross_entropy(pseudo_label, logits_u))
+
+        self.track("labeled_loss", labeled_loss * self.num_replicas)
+        self.track("unlabeled_loss", unlabeled_loss * self.num_replicas)
+        self.track_labeled(labeled["label"], logits_l)
+        self.track_pseudo_labels(unlabeled["oracle_label"], pseudo_label)
+        return labeled_loss + hp.unlabeled_loss_weight * unlabeled_loss
+
+    def later_stages(self):
+        """The rounds; the student of one is the teacher of the next."""
+        hp = self.hyperparameters
+        teachers = [self]
+
+        def build():
+            # The initial weights depend on the round alone, not on what this
+            # process did before, so that an interrupted run can go on.
+            keras.utils.set_random_seed(self._seed + len(teachers))
+            student = self.rebuild(hp.round_steps)
+            student.learn_from(teachers[-1].deployable_model)
+            teachers.append(student)
+            return student
+
+        return [
+            Stage(f"round_{number}", hp.round_steps, build)
+            for number in range(1, hp.num_rounds + 1)
+        ]
+
+    def learn_from(self, teacher):
+        """Makes this the student of a network; before its first step."""
+        self._teacher = lambda: teacher
+
+    def prepare(self, predict):
+        """See `Algorithm.prepare`."""
+        if self._teacher:
+            self.predictions.assign(predict(self._teacher()))
+
+    def select_unlabeled(self, rows):
+        """See `Algorithm.select_unlabeled`."""
+        if self._teacher is None:
+            return rows
+        hp = self.hyperparameters
+        logits = self.predictions.numpy()[rows]
+        chosen = balanced(
+            tf.nn.softmax(logits).numpy(),
+            hp.confidence_threshold,
+            hp.images_per_class or -(-len(rows) // self.num_classes),
+        )
+        if not chosen.size:
+            raise ValueError(
+                "The teacher is nowhere as confident as "
+                f"--confidence_threshold={hp.confidence_threshold}: lower it."
+            )
+        return rows[chosen]
+
+
+def balanced(probs, threshold, images_per_class):
+    """Chooses as many images of each predicted class.
+
+    Args:
+        probs: `[M, C]` array of probabilities.
+        threshold: images whose largest probability is lower are left out.
+        images_per_class: of a class with more images the most confident are
+            taken, those of a class with fewer are repeated. A class with none
+            stays empty.
+
+    Returns:
+        Positions in 0...M-1, class by class.
+    """
+    label, confidence = probs.argmax(axis=1), probs.max(axis=1)
+    ordered = np.argsort(-confidence, kind="stable")
+    ordered = ordered[confidence[ordered] >= threshold]
+    parts = []
+    for name in range(probs.shape[1]):
+        members = ordered[label[ordered] == name]
+        if members.size:
+            parts.append(np.resize(members, images_per_class))
+    return np.concatenate(parts) if parts else ordered
