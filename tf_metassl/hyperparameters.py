@@ -408,6 +408,22 @@ class NoisyStudent(Hyperparameters):
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class ReducedMetaPseudoLabels(Uda, StudentFeedback):
+    """Reduced Meta Pseudo Labels: a frozen large teacher, trained with UDA."""
+
+    student_steps: int = knob(
+        600, "Steps of the student that follows the large teacher.", minimum=1
+    )
+
+    # The small teacher sees no views.
+    pseudo_label_view = "strong"
+    mpl_unlabeled = "unlabeled"
+    uda_weight = 0.0
+    uda_ramp_steps = 0
+    uda_temperature = 1.0
+
+
 HYPERPARAMETERS = {
     "supervised": Supervised,
     "supervised_mixup": SupervisedMixup,
@@ -421,4 +437,5 @@ HYPERPARAMETERS = {
     "softmatch": SoftMatch,
     "mixmatch": MixMatch,
     "noisy_student": NoisyStudent,
+    "reduced_meta_pseudo_labels": ReducedMetaPseudoLabels,
 }

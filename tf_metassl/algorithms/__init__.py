@@ -24,6 +24,10 @@ ALGORITHMS = {
     "softmatch": "tf_metassl.algorithms.softmatch:SoftMatch",
     "mixmatch": "tf_metassl.algorithms.mixmatch:MixMatch",
     "noisy_student": "tf_metassl.algorithms.noisy_student:NoisyStudent",
+    "reduced_meta_pseudo_labels": (
+        "tf_metassl.algorithms.reduced_meta_pseudo_labels"
+        ":ReducedMetaPseudoLabels"
+    ),
 }
 
 ALIASES = {"mpl": "meta_pseudo_labels"}
