@@ -424,6 +424,33 @@ class ReducedMetaPseudoLabels(Uda, StudentFeedback):
     uda_temperature = 1.0
 
 
+@dataclasses.dataclass(frozen=True)
+class EnAet(MixMatch):
+    """EnAET, arXiv 1911.09265: MixMatch and guessed transformations."""
+
+    transformation_weight: float = knob(
+        1.0,
+        "Weight of the decoders' losses, which have shares of 1, 0.75, 0.5, "
+        "0.2 and 0.05 of it (paper: 1). 0 = off.",
+        minimum=0.0,
+    )
+    transformation_ramp_steps: int = knob(
+        60,
+        "Steps over which that weight rises linearly (paper: a tenth of the "
+        "run). 0 = at once.",
+        minimum=0,
+    )
+    agreement_weight: float = knob(
+        1.0,
+        "Weight of the divergence of predictions on transformed images from "
+        "the guessed label (paper: 1). 0 = off.",
+        minimum=0.0,
+    )
+    max_rotation: float = knob(
+        30.0, "Largest rotation in degrees (paper: 180).", minimum=0.0
+    )
+
+
 HYPERPARAMETERS = {
     "supervised": Supervised,
     "supervised_mixup": SupervisedMixup,
@@ -436,6 +463,7 @@ HYPERPARAMETERS = {
     "freematch": FreeMatch,
     "softmatch": SoftMatch,
     "mixmatch": MixMatch,
+    "enaet": EnAet,
     "noisy_student": NoisyStudent,
     "reduced_meta_pseudo_labels": ReducedMetaPseudoLabels,
 }
