@@ -425,6 +425,34 @@ class ReducedMetaPseudoLabels(Uda, StudentFeedback):
 
 
 @dataclasses.dataclass(frozen=True)
+class ReMixMatch(MixMatch):
+    """ReMixMatch, arXiv 1911.09785."""
+
+    unlabeled_loss_weight: float = knob(
+        1.5,
+        "Weight of the unlabeled loss, a cross-entropy (paper: 1.5). 0 = off.",
+        minimum=0.0,
+    )
+    strong_loss_weight: float = knob(
+        0.5,
+        "Weight of the loss of one strong view without MixUp; rises with the "
+        "unlabeled loss (paper: 0.5). 0 = off.",
+        minimum=0.0,
+    )
+    rotation_loss_weight: float = knob(
+        0.5,
+        "Weight of the loss of the rotation head (paper: 0.5; 2 with 40 labels "
+        "of CIFAR-10). 0 = off.",
+        minimum=0.0,
+    )
+    num_strong_views: int = knob(
+        2,
+        "Strong views of every unlabeled image (paper: 8; STL-10 4).",
+        minimum=1,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class EnAet(MixMatch):
     """EnAET, arXiv 1911.09265: MixMatch and guessed transformations."""
 
@@ -463,6 +491,7 @@ HYPERPARAMETERS = {
     "freematch": FreeMatch,
     "softmatch": SoftMatch,
     "mixmatch": MixMatch,
+    "remixmatch": ReMixMatch,
     "enaet": EnAet,
     "noisy_student": NoisyStudent,
     "reduced_meta_pseudo_labels": ReducedMetaPseudoLabels,

@@ -23,6 +23,7 @@ ALGORITHMS = {
     "freematch": "tf_metassl.algorithms.freematch:FreeMatch",
     "softmatch": "tf_metassl.algorithms.softmatch:SoftMatch",
     "mixmatch": "tf_metassl.algorithms.mixmatch:MixMatch",
+    "remixmatch": "tf_metassl.algorithms.remixmatch:ReMixMatch",
     "enaet": "tf_metassl.algorithms.enaet:EnAet",
     "noisy_student": "tf_metassl.algorithms.noisy_student:NoisyStudent",
     "reduced_meta_pseudo_labels": (

@@ -1,0 +1,192 @@
+"""ReMixMatch: Berthelot et al., arXiv 1911.09785."""
+
+import keras
+import tensorflow as tf
+
+from tf_metassl import (
+    augmentation_rates,
+    models,
+    pseudo_labels,
+    transformations,
+)
+from tf_metassl.algorithms.algorithm import float_images
+from tf_metassl.algorithms.mixmatch import MixMatch
+from tf_metassl.contract import Views
+from tf_metassl.losses import cross_entropy
+from tf_metassl.schedules import linear_ramp
+
+# What the paper calls a moving average is a mean over so many steps.
+_HISTORY = 128
+_QUARTER_TURNS = (
+    ((1, 0), (0, 1)),
+    ((0, -1), (1, 0)),
+    ((-1, 0), (0, -1)),
+    ((0, 1), (-1, 0)),
+)
+
+
+class ReMixMatch(MixMatch):
+    """MixMatch with aligned guesses, learned augmentation and rotations.
+
+    The guess on a weak view is scaled towards the distribution of the labels
+    and anchors strong views, whose magnitudes CTAugment learns from how the
+    averaged network does on probes of labeled images. A head on the features
+    tells by how many quarter turns an image was rotated.
+    """
+
+    metric_names = (*MixMatch.metric_names, "strong_loss", "rotation_loss")
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        classes = self.num_classes
+        self.label_share = self.memory("label_share", (classes,), 1.0 / classes)
+        self.past_probs = self.memory(
+            "past_probs", (_HISTORY, classes), 1.0 / classes
+        )
+        rates = augmentation_rates.initial()
+        for name in ("learned_rates", "drawn_rates"):
+            variable = self.memory(name, tuple(rates.shape), dtype="float32")
+            variable.assign(rates)
+            setattr(self, name, variable)
+        self.student_and_features = models.features(self.student)
+        self.rotation_head = keras.Sequential(
+            [
+                keras.Input(self.student_and_features.outputs[0].shape[1:]),
+                keras.layers.Dense(4, dtype=keras.config.floatx()),
+            ],
+            name="rotation",
+        )
+
+    @property
+    def views(self):
+        """See `Algorithm.views`."""
+        hp = self.hyperparameters
+        return Views(
+            labeled=("ctaugment", "probe"),
+            unlabeled=("weak", *self._strong_views),
+            mixup_alpha=hp.mixup_alpha,
+            mix_weight_rule=hp.mix_weight_rule,
+        )
+
+    @property
+    def _strong_views(self):
+        count = self.hyperparameters.num_strong_views
+        return tuple(f"ctaugment_{n}" for n in range(1, count + 1))
+
+    @property
+    def augmentation_rates(self):
+        """See `Algorithm.augmentation_rates`."""
+        return self.drawn_rates
+
+    def refresh_augmentation_rates(self):
+        """See `Algorithm.refresh_augmentation_rates`."""
+        self.drawn_rates.assign(tf.convert_to_tensor(self.learned_rates.value))
+
+    def trained_variables(self, role):
+        """The student's variables and those of the rotation head."""
+        return [
+            *super().trained_variables(role),
+            *self.rotation_head.trainable_variables,
+        ]
+
+    def train_step(self, batch):
+        """A step, then CTAugment's rates by the network that it has made."""
+        results = super().train_step(batch)
+        self._update_rates(batch["labeled"])
+        return results
+
+    def compute_losses(self, batch):
+        """See `Algorithm.compute_losses`."""
+        hp = self.hyperparameters
+        labeled, unlabeled = batch["labeled"], batch["unlabeled"]
+        label = self.one_hot(labeled["label"])
+        guess = self.guess(unlabeled)  # [U, C]
+        self.average(self.label_share, self.global_mean(label), 0.999)
+
+        views = [unlabeled[view] for view in (*self._strong_views, "weak")]
+        images, targets = self.mixed(
+            batch,
+            [labeled["ctaugment"], *views],
+            [label, *[guess] * len(views)],
+        )
+        strong = float_images(unlabeled[self._strong_views[0]])
+        rotated, rotation = self.rotated(strong)
+        features, logits = self.forward(
+            self.student_and_features, *images, strong, rotated
+        )
+        loss = self.mixed_loss(batch, logits[:-2], targets, guess)
+        strong_loss = self.mean(cross_entropy(guess, logits[-2]))
+        rotation_loss = self.mean(
+            cross_entropy(
+                tf.one_hot(rotation, 4, dtype=label.dtype),
+                self.rotation_head(features[-1]),
+            )
+        )
+        ramp = linear_ramp(self.step, hp.unlabeled_ramp_steps)
+        weight = hp.strong_loss_weight * tf.cast(ramp, loss.dtype)
+
+        self.track("strong_loss", strong_loss * self.num_replicas)
+        self.track("rotation_loss", rotation_loss * self.num_replicas)
+        return (
+            loss
+            + weight * strong_loss
+            + hp.rotation_loss_weight * rotation_loss
+        )
+
+    def guess(self, unlabeled):
+        """Aligned, then sharpened; see `MixMatch.guess`.
+
+        The alignment looks at earlier steps alone.
+        """
+        probs = self.probs([unlabeled["weak"]])
+        past = self.past_probs.value
+        guess = pseudo_labels.aligned(
+            probs,
+            target=self.label_share.value,
+            current=tf.reduce_mean(past, axis=0),
+        )
+        mean = self.global_mean(probs)[tf.newaxis]
+        self.past_probs.assign(tf.concat([past[1:], mean], axis=0))
+        return pseudo_labels.sharpened(guess, self.hyperparameters.temperature)
+
+    def rotated(self, images):
+        """Turns every image by a multiple of a quarter turn.
+
+        Args:
+            images: `[U, H, W, C]` floats.
+
+        Returns:
+            `(images, rotation)`: the same shape; `[U]` int32 in 0...3. Images
+            that are not square are turned inside their frame.
+        """
+        draw = self.draw(
+            tf.random.stateless_uniform, [images.shape[0]], "rotation"
+        )
+        rotation = tf.cast(4.0 * draw, tf.int32)
+        turns = tf.constant(_QUARTER_TURNS, images.dtype)  # [4, 2, 2]
+        turns = tf.pad(turns, [[0, 0], [0, 1], [0, 1]])
+        last = tf.constant([0, 0, 1], images.dtype)
+        turns += tf.linalg.diag(last)
+        matrices = tf.gather(turns, rotation)
+        return transformations.warp(images, matrices), rotation
+
+    @staticmethod
+    def unlabeled_losses(targets, logits):
+        """See `MixMatch.unlabeled_losses`."""
+        return cross_entropy(targets, logits)
+
+    def _update_rates(self, labeled):
+        """Rates the bins that the probes were made with."""
+        probs = tf.nn.softmax(
+            self.deployable_model(labeled["probe"], training=False)
+        )
+        distance = tf.abs(probs - self.one_hot(labeled["label"]))
+        proximity = 1.0 - 0.5 * tf.reduce_sum(distance, axis=-1)  # [B]
+        self.learned_rates.assign(
+            augmentation_rates.update(
+                self.learned_rates.value,
+                self.all_rows(labeled["probe_op"]),
+                self.all_rows(labeled["probe_bin"]),
+                self.all_rows(tf.cast(proximity, tf.float32)),
+            )
+        )
