@@ -22,6 +22,7 @@ class FixMatch(Algorithm):
         "labeled_accuracy",
         "selected_share",
         "pseudo_label_accuracy",
+        "pseudo_label_entropy",
         "selected_pseudo_label_accuracy",
     )
 

@@ -23,6 +23,7 @@ class MixMatch(Algorithm):
         "unlabeled_loss",
         "labeled_accuracy",
         "pseudo_label_accuracy",
+        "pseudo_label_entropy",
     )
 
     @property

@@ -28,6 +28,7 @@ class NoisyStudent(Algorithm):
         "unlabeled_loss",
         "labeled_accuracy",
         "pseudo_label_accuracy",
+        "pseudo_label_entropy",
     )
 
     def __init__(self, **kwargs):
