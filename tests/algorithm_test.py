@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tests.helpers import tiny_algorithm
+from tf_metassl import draws
 from tf_metassl.algorithms.algorithm import Algorithm
 
 
@@ -60,7 +61,7 @@ def test_the_global_mean_is_that_of_the_whole_batch(two_replicas):
 
 def test_a_draw_is_one_draw_for_the_whole_batch(two_replicas):
     def normal(algorithm, rows):
-        return algorithm.draw(tf.random.stateless_normal, [rows, 3], "noise")
+        return algorithm.draw(draws.normal, [rows, 3], "noise")
 
     one = tiny_algorithm("supervised")
     whole = normal(one, 4).numpy()
@@ -74,8 +75,7 @@ def test_draws_differ_by_step_name_and_seed():
     algorithm = tiny_algorithm("supervised")
 
     def uniform(name="a"):
-        sample = tf.random.stateless_uniform
-        return float(algorithm.draw(sample, [1], name)[0])
+        return float(algorithm.draw(draws.uniform, [1], name)[0])
 
     first = uniform()
     assert uniform() == first

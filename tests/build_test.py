@@ -19,7 +19,7 @@ MODULES = {
 # Functions over tensors.
 PURE = (
     "losses pseudo_labels mixing schedules averaging metrics transformations "
-    "augmentation_rates meta remat"
+    "augmentation_rates meta remat draws"
 ).split()
 # What is put together, and what puts it together.
 PARTS = ("data", "algorithms", "models")

@@ -7,7 +7,7 @@ import zlib
 import keras
 import tensorflow as tf
 
-from tf_metassl import averaging, remat
+from tf_metassl import averaging, draws, remat
 from tf_metassl.contract import Views
 from tf_metassl.meta import functional
 from tf_metassl.metrics import ClassEntropy, ConfusionMatrix
@@ -415,8 +415,8 @@ class Algorithm(keras.Model):
         same after a resume and on any number of replicas.
 
         Args:
-            sample: such as `tf.random.stateless_normal`; called with a shape
-                and `seed`.
+            sample: a function of a shape and a seed out of
+                `tf_metassl.draws`.
             shape: of this replica's rows, `[N, ...]`.
             name: tells the draws of one step apart.
 
@@ -424,10 +424,10 @@ class Algorithm(keras.Model):
             A tensor of that shape.
         """
         key = tf.constant([self._seed & 0x7FFFFFFF, zlib.crc32(name.encode())])
-        fold = tf.random.experimental.stateless_fold_in
-        seed = fold(tf.cast(key, tf.int64), tf.cast(self.step, tf.int64))
         shares = self.num_replicas * self._micro_batches
-        values = sample([shares * shape[0], *shape[1:]], seed=seed)
+        values = sample(
+            [shares * shape[0], *shape[1:]], draws.fold(key, self.step)
+        )
         if shares == 1:
             return values
         share = self._micro_batch

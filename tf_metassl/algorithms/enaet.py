@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from tf_metassl import models, transformations
+from tf_metassl import draws, models, transformations
 from tf_metassl.algorithms.algorithm import float_images
 from tf_metassl.algorithms.mixmatch import MixMatch
 from tf_metassl.losses import cross_entropy, squared_error
@@ -119,9 +119,7 @@ class EnAet(MixMatch):
         """
         copies, parameters = {}, {}
         for kind, count in self._num_draws.items():
-            draw = self.draw(
-                tf.random.stateless_uniform, [images.shape[0], count], kind
-            )
+            draw = self.draw(draws.uniform, [images.shape[0], count], kind)
             draw = tf.cast(2.0 * draw - 1.0, images.dtype)
             if kind == "color":
                 copies[kind] = transformations.recolored(images, draw)

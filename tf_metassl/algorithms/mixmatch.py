@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tf_metassl import mixing, pseudo_labels
+from tf_metassl import draws, mixing, pseudo_labels
 from tf_metassl.algorithms.algorithm import Algorithm, float_images
 from tf_metassl.contract import MIX_BLOCK, Views
 from tf_metassl.losses import cross_entropy, squared_error
@@ -85,7 +85,7 @@ class MixMatch(Algorithm):
         count = mixing.num_blocks(images[0].shape[0])
         sizes = [group.shape[0] for group in images]
         block = sum(sizes) // count
-        keys = self.draw(tf.random.stateless_uniform, [count, block], "mix")
+        keys = self.draw(draws.uniform, [count, block], "mix")
         partner = tf.reshape(tf.argsort(keys), [-1])
         weights = mixing.joined(weights, count)
 

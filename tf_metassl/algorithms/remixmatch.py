@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tf_metassl import (
     augmentation_rates,
+    draws,
     models,
     pseudo_labels,
     transformations,
@@ -159,9 +160,7 @@ class ReMixMatch(MixMatch):
             `(images, rotation)`: the same shape; `[U]` int32 in 0...3. Images
             that are not square are turned inside their frame.
         """
-        draw = self.draw(
-            tf.random.stateless_uniform, [images.shape[0]], "rotation"
-        )
+        draw = self.draw(draws.uniform, [images.shape[0]], "rotation")
         rotation = tf.cast(4.0 * draw, tf.int32)
         turns = tf.constant(_QUARTER_TURNS, images.dtype)  # [4, 2, 2]
         turns = tf.pad(turns, [[0, 0], [0, 1], [0, 1]])
