@@ -99,9 +99,19 @@ def test_evaluation_of_any_number_of_images_is_exact(size, two_replicas):
     predicted = np.argmax(network(images.images), axis=1)
     expected = np.zeros((NUM_CLASSES, NUM_CLASSES))
     np.add.at(expected, (images.labels, predicted), 1)
-    for strategy in (tf.distribute.get_strategy(), two_replicas):
+    one = tf.distribute.get_strategy()
+    for strategy, steps_per_execution in (
+        (one, 1),
+        (one, 20),
+        (two_replicas, 1),
+        (two_replicas, 20),
+    ):
         with strategy.scope():
-            algorithm = tiny_algorithm("supervised", ema_decay=0.0)
+            algorithm = tiny_algorithm(
+                "supervised",
+                ema_decay=0.0,
+                steps_per_execution=steps_per_execution,
+            )
             algorithm.student.set_weights(network.get_weights())
         data = distribution.distribute(
             strategy,

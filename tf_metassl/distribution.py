@@ -3,6 +3,7 @@
 import contextlib
 import faulthandler
 import functools
+import re
 import sys
 
 import tensorflow as tf
@@ -213,7 +214,9 @@ def lost_workers_named(strategy):
         if num_workers(strategy) == 1 or not isinstance(error, lost):
             raise
         index = strategy.cluster_resolver.task_id
-        reason = str(error.message).strip().partition("\n")[0]
+        # Without the names of TensorFlow's nodes before and the rest after.
+        reason = re.sub(r"{{.*?}} *", "", error.message).strip()
+        reason = reason.partition("\n")[0].rstrip(":")
         raise WorkerLostError(
             f"Worker {index} has lost another worker and stops ({reason}). "
             "Start the same command on all workers again; it goes on from the "

@@ -34,8 +34,8 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         self.wait_steps = wait_steps
 
     def __call__(self, step):
-        """The rate at `step`, a float32 scalar."""
-        step = tf.cast(step, tf.float32) - self.wait_steps
+        """The rate at `step`, a scalar of Keras' float type."""
+        step = tf.cast(step, keras.config.floatx()) - self.wait_steps
         length = self.num_steps - self.wait_steps - self.warmup_steps
         progress = tf.clip_by_value(
             (step - self.warmup_steps) / length, 0.0, 1.0
@@ -44,7 +44,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         if self.warmup_steps:
             rising = self.learning_rate * (step + 1.0) / self.warmup_steps
             rate = tf.where(step < self.warmup_steps, rising, rate)
-        return tf.where(step < 0.0, 0.0, rate)
+        return tf.where(step < 0.0, tf.zeros_like(rate), rate)
 
     def get_config(self):
         """The constructor's arguments."""

@@ -496,7 +496,7 @@ def main():
     memory = commands.add_parser("memory", help="memory of a step")
     memory.add_argument("--algos", default=",".join(MEMORY_WAYS))
     memory.add_argument("--model", default="wrn_28_2")
-    memory.add_argument("--batch_size", type=int, default=64)
+    memory.add_argument("--batch_size", type=int, default=256)
     memory.add_argument("--steps", type=int, default=3)
     memory.add_argument("--out", help="folder for memory.md")
     memory.add_argument("--settings", help="for processes of this tool")

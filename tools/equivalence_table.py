@@ -263,7 +263,13 @@ def main(_):
     if values.folder:
         train_all(algos, values.ways, values.folder)
         return
+    out = pathlib.Path(values.out)
+    out.mkdir(parents=True, exist_ok=True)
+    record = out / "equivalence.jsonl"
     results = {}
+    if values.algos and record.exists():
+        for line in record.read_text().splitlines():
+            results |= json.loads(line)
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         for algo in algos:
@@ -274,19 +280,21 @@ def main(_):
                 for way, base in BASES.items()
             }
             print(algo, results[algo], flush=True)
-    out = pathlib.Path(values.out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "equivalence.jsonl").write_text(
-        "".join(json.dumps({k: v}) + "\n" for k, v in results.items())
-    )
-    (out / "equivalence.md").write_text(markdown(results))
+            record.write_text(
+                "".join(json.dumps({k: v}) + "\n" for k, v in results.items())
+            )
+            (out / "equivalence.md").write_text(markdown(results))
     if far := too_far(results):
         sys.exit(f"Not equal: {'; '.join(far)}")
 
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    flags.DEFINE_list("algos", [], "Methods; empty for all.")
+    flags.DEFINE_list(
+        "algos",
+        [],
+        "Methods to add to a table that is there; empty for all, anew.",
+    )
     flags.DEFINE_string("out", "results", "Folder for the table.")
     flags.DEFINE_list("ways", list(LOCAL), "For processes of this tool.")
     flags.DEFINE_string("folder", "", "For processes of this tool.")

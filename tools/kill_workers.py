@@ -32,8 +32,8 @@ sys.path.insert(0, str(ROOT))
 from tools.kill_test import computed  # noqa: E402
 
 RUN = (
-    "--num_steps=60",
-    "--evaluate_every=20",
+    "--num_steps=30",
+    "--evaluate_every=10",
     "--batch_size=16",
     "--verbose=1",
 )
@@ -184,13 +184,12 @@ def different_files(expected, got):
     )
 
 
-def measure(arguments, folder, absent=True):
-    """All that this tool does with one method.
+def kill_and_compare(arguments, folder):
+    """Kills either worker, goes on, compares with an undisturbed run.
 
     Args:
         arguments: flags of the run.
         folder: where the runs are written.
-        absent: whether to try a frozen and an absent worker, too.
 
     Returns:
         A JSON-ready dict.
@@ -212,15 +211,7 @@ def measure(arguments, folder, absent=True):
             f"{run_dir.name}/{file}"
             for file in different_files(expected, computed(run_dir))
         ]
-    if absent:
-        for victim, name in ((1, "second worker frozen"), (0, "chief frozen")):
-            run_dir = folder / f"frozen-{victim}"
-            endings[name] = lose(arguments, run_dir, victim, signal.SIGSTOP)
-            print(f"{name}: {endings[name]}", flush=True)
-        for index, name in ((0, "second worker absent"), (1, "chief absent")):
-            run_dir = folder / f"absent-{1 - index}"
-            endings[name] = alone(arguments, run_dir, index)
-            print(f"{name}: {endings[name]}", flush=True)
+        print(f"after going on, different: {different or 'nothing'}")
     return {
         "flags": list(arguments),
         "endings": endings,
@@ -228,6 +219,24 @@ def measure(arguments, folder, absent=True):
         "compared_bytes": sum(map(len, expected.values())),
         "different": different,
     }
+
+
+def lose_for_good(arguments, folder):
+    """What becomes of one worker if the other is frozen or never comes.
+
+    Returns:
+        Name -> `(seconds, message)`.
+    """
+    endings = {}
+    for victim, name in ((1, "second worker frozen"), (0, "chief frozen")):
+        run_dir = folder / f"frozen-{victim}"
+        endings[name] = lose(arguments, run_dir, victim, signal.SIGSTOP)
+        print(f"{name}: {endings[name]}", flush=True)
+    for index, name in ((0, "second worker absent"), (1, "chief absent")):
+        run_dir = folder / f"absent-{1 - index}"
+        endings[name] = alone(arguments, run_dir, index)
+        print(f"{name}: {endings[name]}", flush=True)
+    return endings
 
 
 def markdown(results):
@@ -280,21 +289,34 @@ def main(_):
     if record.exists():
         for line in record.read_text().splitlines():
             results |= json.loads(line)
-    for number, algo in enumerate(values.algos):
+    for algo in values.algos:
         with tempfile.TemporaryDirectory() as folder:
-            results[algo] = measure(
-                (f"--algo={algo}", *RUN), pathlib.Path(folder), number == 0
+            results[algo] = kill_and_compare(
+                (f"--algo={algo}", *RUN), pathlib.Path(folder)
             )
-        record.write_text(
-            "".join(json.dumps({k: v}) + "\n" for k, v in results.items())
-        )
-        (out / "workers.md").write_text(markdown(results))
-        print(f"{algo}: {results[algo]['different'] or 'identical'}")
-        if results[algo]["different"]:
-            sys.exit(1)
+        _write(out, results)
+    if values.for_good:
+        with tempfile.TemporaryDirectory() as folder:
+            algo = next(iter(results))
+            results[algo]["endings"] |= lose_for_good(
+                (f"--algo={algo}", *RUN), pathlib.Path(folder)
+            )
+        _write(out, results)
+    if any(result["different"] for result in results.values()):
+        sys.exit(1)
+
+
+def _write(out, results):
+    (out / "workers.jsonl").write_text(
+        "".join(json.dumps({k: v}) + "\n" for k, v in results.items())
+    )
+    (out / "workers.md").write_text(markdown(results))
 
 
 if __name__ == "__main__":
     flags.DEFINE_list("algos", ["meta_semi"], "Methods to train with.")
+    flags.DEFINE_bool(
+        "for_good", True, "Also freeze a worker, and leave one away."
+    )
     flags.DEFINE_string("out", "results", "Folder for the tables.")
     app.run(main)

@@ -597,6 +597,19 @@ class Algorithm(keras.Model):
             )
         return {}
 
+    def evaluate(self, *args, **kwargs):
+        """See `keras.Model.evaluate`.
+
+        It runs one batch per call, however many training runs: Keras would
+        take only every `steps_per_execution`-th batch to our function.
+        """
+        training = self.steps_per_execution
+        self.steps_per_execution = 1
+        try:
+            return super().evaluate(*args, **kwargs)
+        finally:
+            self.steps_per_execution = training
+
     def confusion(self, role):
         """The `[C, C]` counts of the last evaluation of network `role`."""
         return self._confusions[role].counts.numpy()
