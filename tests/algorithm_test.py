@@ -59,6 +59,25 @@ def test_the_global_mean_is_that_of_the_whole_batch(two_replicas):
         np.testing.assert_allclose(found, [7, 9])
 
 
+def test_rows_of_a_table_are_written_alike_on_every_replica(two_replicas):
+    with two_replicas.scope():
+        algorithm = tiny_algorithm("temporal_ensembling")
+    table = algorithm.ensemble
+
+    def write(replica):
+        # Row 3 is in the batch twice: the value of the first one counts.
+        index = tf.constant([1, 3], tf.int64) + 2 * tf.cast(replica, tf.int64)
+        values = tf.constant([[10.0] * 3, [11.0] * 3])
+        values += 10 * tf.cast(replica, tf.float32)
+        algorithm.write_rows(table, index, values)
+        return tf.convert_to_tensor(table.value)
+
+    expected = np.zeros(table.shape)
+    expected[[1, 3, 5]] = [[10], [11], [21]]
+    for written in on_replicas(two_replicas, algorithm, write):
+        np.testing.assert_array_equal(written, expected)
+
+
 def test_a_draw_is_one_draw_for_the_whole_batch(two_replicas):
     def normal(algorithm, rows):
         return algorithm.draw(draws.normal, [rows, 3], "noise")

@@ -9,6 +9,7 @@ from tf_metassl.algorithms import algorithm_class
 from tf_metassl.augmentation_rates import BINS, NUM_PARAMETERS
 from tf_metassl.contract import MIX_BLOCK
 from tf_metassl.hyperparameters import HYPERPARAMETERS
+from tf_metassl.meta import functional
 
 IMAGE_SHAPE = (6, 5, 1)
 NUM_CLASSES = 3
@@ -172,6 +173,60 @@ def spied(algorithm, *names):
     for name in names:
         spy(name)
     return seen
+
+
+def training_logits(network, *groups, params=None):
+    """Logits of image groups, run as one training batch; changes nothing.
+
+    Args:
+        network: a Keras network.
+        *groups: images, integers or floats.
+        params: in place of the network's own parameters.
+
+    Returns:
+        A float64 array per group.
+    """
+    logits, _ = functional.call(
+        network,
+        params or functional.parameters(network),
+        functional.state(network),
+        tf.concat([tf.cast(g, keras.config.floatx()) for g in groups], 0),
+    )
+    ends = np.cumsum([group.shape[0] for group in groups])[:-1]
+    return np.split(logits.numpy().astype(np.float64), ends)
+
+
+def numpy_cross_entropy(labels, logits):
+    """Mean over the rows of -log p[label], or of a soft label."""
+    if np.ndim(labels) == 1:
+        labels = np.eye(logits.shape[-1])[labels]
+    return -(labels * np.log(softmax(logits))).sum(-1).mean()
+
+
+def perturb(network, scale=0.3, seed=0):
+    """Moves every parameter by noise, so that an average is not the student."""
+    rng = np.random.default_rng(seed)
+    for variable in network.weights:
+        if "seed" not in variable.path and "moving" not in variable.path:
+            noise = scale * rng.normal(size=variable.shape)
+            variable.assign(variable.numpy() + noise)
+
+
+def loss_and_gradient(algorithm, batch):
+    """`compute_losses` and its gradient to the student's parameters."""
+    variables = [v.value for v in algorithm.student.trainable_variables]
+    with tf.GradientTape() as tape:
+        loss = algorithm.compute_losses(batch)
+    return float(loss), [g.numpy() for g in tape.gradient(loss, variables)]
+
+
+def gradient_of(function, network):
+    """The gradient of `function(params)` at the network's parameters."""
+    params = functional.parameters(network)
+    with tf.GradientTape() as tape:
+        tape.watch(params)
+        loss = function(params)
+    return functional.gradient(tape, loss, params)
 
 
 def central_difference(function, point, epsilon=1e-5):

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_metassl.losses import cross_entropy, smooth_labels
+from tf_metassl.losses import (
+    cross_entropy,
+    entropy,
+    kl_divergence,
+    smooth_labels,
+    squared_error,
+)
 
 
 def test_cross_entropy_by_hand():
@@ -57,3 +63,30 @@ def test_label_smoothing_by_hand():
     smoothed = smooth_labels(labels, 0.2)
     np.testing.assert_allclose(smoothed, [[0.05, 0.85, 0.05, 0.05]], rtol=1e-6)
     assert smooth_labels(labels, 0.0) is labels
+
+
+def test_squared_error_is_a_mean_over_classes():
+    targets = tf.constant([[0.5, 0.5, 0.0], [0.2, 0.3, 0.5]])
+    probs = tf.constant([[0.1, 0.7, 0.2], [0.2, 0.3, 0.5]])
+    expected = [(0.16 + 0.04 + 0.04) / 3, 0]
+    np.testing.assert_allclose(
+        squared_error(targets, probs), expected, atol=1e-7
+    )
+    with pytest.raises(ValueError, match=r"\(2, 3\) and \(1, 3\)"):
+        squared_error(targets, probs[:1])
+
+
+def test_entropy_and_kl_divergence_by_hand():
+    p = np.array([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]])
+    q = np.array([[0.3, 0.3, 0.4], [0.1, 0.2, 0.7]])
+    # Logits are known up to a constant per row.
+    target_logits = tf.constant(np.log(p) + [[3.0], [-1.0]])
+    logits = tf.constant(np.log(q))
+    np.testing.assert_allclose(
+        entropy(target_logits), -(p * np.log(p)).sum(-1), rtol=1e-9
+    )
+    divergence = kl_divergence(target_logits, logits)
+    expected = (p * np.log(p / q)).sum(-1)
+    np.testing.assert_allclose(divergence, expected, rtol=1e-9, atol=1e-12)
+    reverse = kl_divergence(logits, target_logits)
+    assert abs(divergence[0] - reverse[0]) > 1e-3

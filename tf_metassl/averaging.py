@@ -30,6 +30,27 @@ def copy_of(network, name="ema"):
     return twin
 
 
+def parameters(average, network):
+    """The average's values of what is trainable in the network.
+
+    They run the network itself, through `functional.call`: the average is not
+    trainable, and Keras' batch norm would not use batch statistics in it.
+
+    Args:
+        average: a `copy_of` the network.
+        network: the network.
+
+    Returns:
+        List of tensors in the order of `network.trainable_variables`.
+    """
+    twins = zip(average.weights, network.weights, strict=True)
+    by_id = {id(variable): averaged for averaged, variable in twins}
+    return [
+        tf.convert_to_tensor(by_id[id(v)].value)
+        for v in network.trainable_variables
+    ]
+
+
 def update(ema_network, network, decay):
     """ema <- decay * ema + (1 - decay) * network, for all float weights.
 

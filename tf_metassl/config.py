@@ -145,17 +145,34 @@ class Config(DataOptions):
     unlabeled_batch_ratio: int = knob(
         2, "Unlabeled images per labeled image in a step.", minimum=1
     )
-    learning_rate: float = knob(
-        0.1, "Peak of the cosine schedule.", minimum=0.0
+    optimizer: str = knob(
+        "sgd",
+        "sgd, with Nesterov momentum, or adam.",
+        choices=("sgd", "adam"),
+    )
+    learning_rate: float = knob(0.1, "Peak of the learning rate.", minimum=0.0)
+    lr_schedule: str = knob(
+        "cosine",
+        "How the rate falls: cosine, to 0; cosine_7_16, FixMatch's cos(7/16 pi "
+        "t), to 0.195 of the peak; constant, not at all.",
+        choices=("cosine", "cosine_7_16", "constant"),
     )
     warmup_steps: int = knob(
-        0, "Steps of linear warm-up before the cosine. 0 = off.", minimum=0
+        0, "Steps of linear warm-up before the fall. 0 = off.", minimum=0
     )
     momentum: float = knob(
-        0.9, "Nesterov momentum. 0 = off.", minimum=0.0, maximum=0.999
+        0.9,
+        "Nesterov momentum of sgd, beta_1 of adam. 0 = off.",
+        minimum=0.0,
+        maximum=0.999,
     )
     weight_decay: float = knob(
         1e-4, "w in gradient + w * kernel. 0 = off.", minimum=0.0
+    )
+    decoupled_weight_decay: bool = knob(
+        False,
+        "Decay by kernel * (1 - w * learning rate) after the step instead of "
+        "through the gradient, as MixMatch does with adam.",
     )
     gradient_clip_norm: float = knob(
         0.0, "Bound on the gradient's global norm. 0 = off.", minimum=0.0

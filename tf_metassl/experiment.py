@@ -265,12 +265,19 @@ def build_algorithm(
 
     def optimizer(role):
         peak = getattr(knobs, f"{role}_learning_rate", 0)
-        schedule = schedules.WarmupCosine(
+        schedule = schedules.WarmupSchedule(
             peak or config.learning_rate,
             config.num_steps,
             warmup_steps=config.warmup_steps,
             wait_steps=getattr(knobs, f"{role}_wait_steps", 0),
+            shape=config.lr_schedule,
+            cycle_start=getattr(knobs, "cycle_start", 0),
+            cycle_steps=getattr(knobs, "cycle_steps", 0),
         )
+        if config.optimizer == "adam":
+            return keras.optimizers.Adam(
+                schedule, beta_1=config.momentum, name=f"{role}_adam"
+            )
         return keras.optimizers.SGD(
             schedule,
             momentum=config.momentum,
@@ -288,6 +295,7 @@ def build_algorithm(
     algorithm.compile(
         optimizers={role: optimizer(role) for role in cls.roles},
         weight_decay=config.weight_decay,
+        decoupled_weight_decay=config.decoupled_weight_decay,
         gradient_clip_norm=config.gradient_clip_norm,
         jit_compile=config.jit_compile,
         steps_per_execution=config.steps_per_execution,

@@ -19,6 +19,37 @@ def knob(default, help, *, choices=None, minimum=None, maximum=None):
     return dataclasses.field(default=default, metadata=metadata)
 
 
+# Fields whose default differs by method, under one name and one meaning.
+
+
+def _mix_weight_rule(default):
+    return knob(
+        default,
+        "plain: the Beta draw; dominant: max(draw, 1 - draw), so that an image "
+        "stays the larger part of its own mixture.",
+        choices=("plain", "dominant"),
+    )
+
+
+def _unlabeled_loss_weight(default, paper):
+    """The knob of the unlabeled loss, whose scale differs by method."""
+    return knob(
+        default,
+        f"Weight of the unlabeled loss. 0 = off. Published: {paper}.",
+        minimum=0.0,
+    )
+
+
+def _unlabeled_ramp_steps(default, shape, paper):
+    """The knob of the unlabeled weight's ramp."""
+    return knob(
+        default,
+        f"Steps over which the weight of the unlabeled loss rises, {shape}. "
+        f"0 = at once. Published: {paper}.",
+        minimum=0,
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Hyperparameters:
     """What every method has."""
@@ -47,12 +78,7 @@ class SupervisedMixup(Hyperparameters):
         "0 = no MixUp.",
         minimum=0.0,
     )
-    mix_weight_rule: str = knob(
-        "dominant",
-        "plain: the Beta draw; dominant: max(draw, 1 - draw), so that an image "
-        "stays the larger part of its own mixture.",
-        choices=("plain", "dominant"),
-    )
+    mix_weight_rule: str = _mix_weight_rule("dominant")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,8 +94,172 @@ class LabelSmoothing(Hyperparameters):
 
 
 @dataclasses.dataclass(frozen=True)
-class MetaSemi(SupervisedMixup):
-    """Meta-Semi, arXiv 2007.02394. Only `mixup_alpha` is the paper's to tune.
+class RandAugment(Supervised):
+    """Supervised training on strong views (arXiv 1909.13719)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PseudoLabel(Hyperparameters):
+    """Pseudo-Label (Lee, 2013), with MixMatch's threshold."""
+
+    unlabeled_loss_weight: float = _unlabeled_loss_weight(1.0, "1, SVHN 2")
+    unlabeled_ramp_steps: int = _unlabeled_ramp_steps(
+        200, "linearly", "40 % of the run"
+    )
+    confidence_threshold: float = knob(
+        0.95,
+        "Pseudo-labels of at most this confidence are dropped. 0 = keep all.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class PiModel(Hyperparameters):
+    """Pi-model, arXiv 1610.02242."""
+
+    unlabeled_loss_weight: float = _unlabeled_loss_weight(
+        10.0, "100 * labeled share of the images"
+    )
+    unlabeled_ramp_steps: int = _unlabeled_ramp_steps(
+        200, "as a sigmoid", "80 of 300 epochs"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TemporalEnsembling(Hyperparameters):
+    """Temporal Ensembling, arXiv 1610.02242."""
+
+    unlabeled_loss_weight: float = _unlabeled_loss_weight(
+        10.0, "30 * labeled share of the images, CIFAR-100 100"
+    )
+    unlabeled_ramp_steps: int = _unlabeled_ramp_steps(
+        200, "as a sigmoid", "80 of 300 epochs"
+    )
+    ensemble_momentum: float = knob(
+        0.6,
+        "a in ensemble <- a * ensemble + (1 - a) * prediction, once per epoch "
+        "and image. 0 = the last prediction alone.",
+        minimum=0.0,
+        maximum=0.999,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanTeacher(Hyperparameters):
+    """Mean Teacher, arXiv 1703.01780; `ema_decay` is the teacher's."""
+
+    unlabeled_loss_weight: float = _unlabeled_loss_weight(
+        10.0, "100 * labeled share of the images, SVHN 1"
+    )
+    unlabeled_ramp_steps: int = _unlabeled_ramp_steps(
+        200, "as a sigmoid", "40,000 of 150,000 steps"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class FastSwa(MeanTeacher):
+    """fast-SWA on Mean Teacher, arXiv 1806.05594."""
+
+    cycle_start: int = knob(
+        400,
+        "Where the learning rate first jumps back by a cycle. Published: 180 "
+        "epochs.",
+        minimum=0,
+    )
+    cycle_steps: int = knob(
+        100,
+        "Length of a cycle of the learning rate. 0 = no cycles. Published: 30 "
+        "epochs.",
+        minimum=0,
+    )
+    swa_start: int = knob(
+        300,
+        "The step from which students join the mean. Published: 150 epochs.",
+        minimum=1,
+    )
+    swa_every: int = knob(
+        10,
+        "Steps between students that join the mean, which is exported. 0 = no "
+        "mean. Published: 3 epochs.",
+        minimum=0,
+    )
+    swa_batches: int = knob(
+        10,
+        "Training batches from which the mean's batch-norm statistics are "
+        "computed before an evaluation. Published: about 100.",
+        minimum=1,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Vat(Hyperparameters):
+    """Virtual Adversarial Training, arXiv 1704.03976."""
+
+    unlabeled_loss_weight: float = _unlabeled_loss_weight(1.0, "1")
+    unlabeled_ramp_steps: int = _unlabeled_ramp_steps(
+        0, "as a sigmoid", "0, at once"
+    )
+    vat_epsilon: float = knob(
+        1.0,
+        "Length of the adversarial change of an image whose pixels span -1 to "
+        "1. Published: 8, SVHN 3.5; MixMatch's code 6.",
+        minimum=0.0,
+    )
+    vat_xi: float = knob(
+        0.1,
+        "Length of the change at which its direction is sought. Published: "
+        "1e-6, which is lost in the rounding of pixels.",
+        minimum=1e-9,
+    )
+    entropy_weight: float = knob(
+        0.0,
+        "Weight of the entropy of unlabeled predictions, relative to the "
+        "unlabeled loss. 0 = VAT alone. Published: 1 for VAT + EntMin.",
+        minimum=0.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Sntg(Vat, TemporalEnsembling):
+    """Smooth Neighbors on Teacher Graphs, arXiv 1711.00258.
+
+    Knobs of a base that is not chosen have no effect.
+    """
+
+    sntg_base: str = knob(
+        "pi_model",
+        "The method that SNTG is added to.",
+        choices=("pi_model", "temporal_ensembling", "vat"),
+    )
+    sntg_weight: float = knob(
+        0.4,
+        "Weight of the neighbour loss, relative to the unlabeled loss. 0 = "
+        "off. Published: 0.4.",
+        minimum=0.0,
+    )
+    unlabeled_loss_weight: float = _unlabeled_loss_weight(
+        10.0, "as for --sntg_base"
+    )
+    unlabeled_ramp_steps: int = _unlabeled_ramp_steps(
+        200, "as a sigmoid", "as for --sntg_base"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Ict(SupervisedMixup):
+    """Interpolation Consistency Training, arXiv 1903.03825."""
+
+    unlabeled_loss_weight: float = _unlabeled_loss_weight(10.0, "100")
+    unlabeled_ramp_steps: int = _unlabeled_ramp_steps(
+        200, "as a sigmoid", "100 of 400 epochs"
+    )
+    mix_weight_rule: str = _mix_weight_rule("plain")
+
+
+@dataclasses.dataclass(frozen=True)
+class Reweighting(Hyperparameters):
+    """What Meta-Semi and its forerunner have in common.
 
     Fields whose help says "reconstruction" answer a question that the slides
     leave open.
@@ -82,6 +272,44 @@ class MetaSemi(SupervisedMixup):
         "not synchronised).",
         choices=("nested_tape", "forward_mode"),
     )
+    pseudo_label: str = knob(
+        "soft",
+        "soft: the predicted distribution; one_hot: its argmax (an ablation).",
+        choices=("soft", "one_hot"),
+    )
+    pseudo_label_view: str = knob(
+        "clean",
+        "The view of an unlabeled image that is pseudo-labeled: clean, the "
+        "image itself, or weak, the augmented image that is trained on "
+        "(reconstruction).",
+        choices=("clean", "weak"),
+    )
+    labeled_loss_weight: float = knob(
+        1.0,
+        "Weight of the labeled loss in the update. The slides' Algorithm 1 "
+        "prints none, which is 0 (reconstruction).",
+        minimum=0.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LearningToReweight(Reweighting):
+    """Learning to Reweight Examples, arXiv 1803.09050, for pseudo-labels."""
+
+    # What it is as a special case of Meta-Semi's step; no knobs.
+    example_weights = "relu_norm"
+    weight_normalizer = "num_selected"
+    meta_labeled_batch = "raw"
+    lookahead_steps = 1
+    mixup_on = "none"
+    mixup_alpha = 0.0
+    mix_weight_rule = "plain"
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaSemi(Reweighting, SupervisedMixup):
+    """Meta-Semi, arXiv 2007.02394; the paper tunes `mixup_alpha` alone."""
+
     lookahead_steps: int = knob(
         1,
         "M, SGD steps of the lookahead; at weight 0 only a factor M.",
@@ -94,22 +322,10 @@ class MetaSemi(SupervisedMixup):
         "learning-to-reweight's. The last three are ablations.",
         choices=("indicator", "constant", "plus_minus_one", "relu_norm"),
     )
-    pseudo_label: str = knob(
-        "soft",
-        "soft: the predicted distribution; one_hot: its argmax (an ablation).",
-        choices=("soft", "one_hot"),
-    )
     mixup_on: str = knob(
         "both",
         "Which batches MixUp mixes; all but both are ablations.",
         choices=("both", "labeled", "unlabeled", "none"),
-    )
-    pseudo_label_view: str = knob(
-        "clean",
-        "The view of an unlabeled image that is pseudo-labeled: clean, the "
-        "image itself, or weak, the augmented image that is trained on "
-        "(reconstruction).",
-        choices=("clean", "weak"),
     )
     meta_labeled_batch: str = knob(
         "raw",
@@ -117,18 +333,22 @@ class MetaSemi(SupervisedMixup):
         "without MixUp, or mixed, as Algorithm 1 prints (reconstruction).",
         choices=("raw", "mixed"),
     )
-    labeled_loss_weight: float = knob(
-        1.0,
-        "Weight of the labeled MixUp loss in the update. The slides' "
-        "Algorithm 1 prints none, which is 0 (reconstruction).",
-        minimum=0.0,
-    )
     weight_normalizer: str = knob(
         "num_selected",
         "The weighted loss is divided by num_selected, the sum of the weights "
         "as Algorithm 1 prints, or by num_unlabeled, the batch size "
         "(reconstruction).",
         choices=("num_selected", "num_unlabeled"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class MetaSemiIct(MetaSemi):
+    """Meta-Semi with ICT's unlabeled loss."""
+
+    unlabeled_loss_weight: float = _unlabeled_loss_weight(10.0, "not known")
+    unlabeled_ramp_steps: int = _unlabeled_ramp_steps(
+        200, "as a sigmoid", "not known"
     )
 
 
@@ -483,7 +703,18 @@ HYPERPARAMETERS = {
     "supervised": Supervised,
     "supervised_mixup": SupervisedMixup,
     "label_smoothing": LabelSmoothing,
+    "randaugment": RandAugment,
+    "pseudo_label": PseudoLabel,
+    "pi_model": PiModel,
+    "temporal_ensembling": TemporalEnsembling,
+    "mean_teacher": MeanTeacher,
+    "fast_swa": FastSwa,
+    "vat": Vat,
+    "sntg": Sntg,
+    "ict": Ict,
+    "learning_to_reweight": LearningToReweight,
     "meta_semi": MetaSemi,
+    "meta_semi_ict": MetaSemiIct,
     "meta_pseudo_labels": MetaPseudoLabels,
     "fixmatch": FixMatch,
     "uda": Uda,

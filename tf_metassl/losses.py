@@ -66,6 +66,36 @@ def squared_error(targets, probs):
     return tf.reduce_mean((targets - probs) ** 2, axis=-1)
 
 
+def entropy(logits):
+    """Entropy of the predicted distribution.
+
+    Args:
+        logits: `[N, C]`.
+
+    Returns:
+        `[N]`: -sum_c p_c log p_c with p = softmax(logits).
+
+    Source: Grandvalet and Bengio, NIPS 2004.
+    """
+    check_rank("logits", logits, 2)
+    return cross_entropy(tf.nn.softmax(logits), logits)
+
+
+def kl_divergence(target_logits, logits):
+    """KL divergence from a target distribution to a predicted one.
+
+    Args:
+        target_logits: `[N, C]`; stop their gradient if they are a target.
+        logits: `[N, C]` of the same dtype.
+
+    Returns:
+        `[N]`: sum_c p_c (log p_c - log q_c) with p = softmax(target_logits)
+        and q = softmax(logits).
+    """
+    target = tf.nn.softmax(target_logits)
+    return cross_entropy(target, logits) - cross_entropy(target, target_logits)
+
+
 def consistency_cross_entropy(target_logits, logits, *, temperature, threshold):
     """The unlabeled loss of UDA: sharpened, thresholded cross-entropy.
 

@@ -5,42 +5,86 @@ import math
 import keras
 import tensorflow as tf
 
+_SHAPES = {
+    "cosine": lambda progress: 0.5 * (1.0 + tf.cos(math.pi * progress)),
+    "cosine_7_16": lambda progress: tf.cos(7.0 / 16.0 * math.pi * progress),
+    "constant": tf.ones_like,
+}
+
 
 @keras.saving.register_keras_serializable("tf_metassl")
-class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
-    """Zero while waiting, linear warm-up, then half a cosine down to zero.
+class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Zero while waiting, linear warm-up, then a decay.
 
     With s = step - wait: 0 for s < 0; lr * (s + 1) / warmup for s < warmup;
-    then lr / 2 * (1 + cos(pi * (s - warmup) / (num_steps - wait - warmup))).
+    then lr * shape(p) with p = (s - warmup) / (num_steps - wait - warmup).
+    The shapes are
 
-    Source: the schedule of the released Meta Pseudo Labels code.
+        cosine       (1 + cos(pi p)) / 2, which ends at 0
+        cosine_7_16  cos(7 / 16 pi p), which ends at 0.195
+        constant     1
+
+    With `cycle_steps` = c, steps are counted so that p is 1 at
+    s = cycle_start + c, and from cycle_start on the c steps before it are
+    repeated for ever: the rate falls, jumps back and falls again.
+
+    Source: warm-up and cosine of the released Meta Pseudo Labels code; 7/16 of
+    FixMatch, arXiv 2001.07685; cycles of fast-SWA, arXiv 1806.05594.
 
     Args:
         learning_rate: the peak.
-        num_steps: the step at which zero is reached.
+        num_steps: the step at which the decay ends.
         warmup_steps: length of the warm-up; 0 switches it off.
         wait_steps: steps at rate 0 before the warm-up (the student's wait).
+        shape: `cosine`, `cosine_7_16` or `constant`.
+        cycle_start: the step at which the first repetition begins.
+        cycle_steps: its length; 0 switches the repetitions off.
     """
 
-    def __init__(self, learning_rate, num_steps, warmup_steps=0, wait_steps=0):
+    def __init__(
+        self,
+        learning_rate,
+        num_steps,
+        warmup_steps=0,
+        wait_steps=0,
+        shape="cosine",
+        cycle_start=0,
+        cycle_steps=0,
+    ):
         if warmup_steps + wait_steps >= num_steps:
             raise ValueError(
                 f"warmup_steps ({warmup_steps}) and wait_steps ({wait_steps}) "
                 f"must leave some of num_steps ({num_steps}) for training."
             )
+        if cycle_steps and cycle_start - cycle_steps < warmup_steps:
+            raise ValueError(
+                f"--cycle_start={cycle_start} must come at least one cycle of "
+                f"{cycle_steps} steps after the warm-up of {warmup_steps}."
+            )
         self.learning_rate = learning_rate
         self.num_steps = num_steps
         self.warmup_steps = warmup_steps
         self.wait_steps = wait_steps
+        self.shape = shape
+        self.cycle_start = cycle_start
+        self.cycle_steps = cycle_steps
 
     def __call__(self, step):
         """The rate at `step`, a scalar of Keras' float type."""
         step = tf.cast(step, keras.config.floatx()) - self.wait_steps
-        length = self.num_steps - self.wait_steps - self.warmup_steps
+        end, position = self.num_steps - self.wait_steps, step
+        if self.cycle_steps:
+            end = self.cycle_start + self.cycle_steps
+            after = (step - self.cycle_start) % self.cycle_steps
+            position = tf.where(
+                step < self.cycle_start,
+                step,
+                self.cycle_start - self.cycle_steps + after,
+            )
         progress = tf.clip_by_value(
-            (step - self.warmup_steps) / length, 0.0, 1.0
+            (position - self.warmup_steps) / (end - self.warmup_steps), 0.0, 1.0
         )
-        rate = 0.5 * self.learning_rate * (1.0 + tf.cos(math.pi * progress))
+        rate = self.learning_rate * _SHAPES[self.shape](progress)
         if self.warmup_steps:
             rising = self.learning_rate * (step + 1.0) / self.warmup_steps
             rate = tf.where(step < self.warmup_steps, rising, rate)
@@ -53,6 +97,9 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
             "num_steps": self.num_steps,
             "warmup_steps": self.warmup_steps,
             "wait_steps": self.wait_steps,
+            "shape": self.shape,
+            "cycle_start": self.cycle_start,
+            "cycle_steps": self.cycle_steps,
         }
 
 
@@ -61,3 +108,13 @@ def linear_ramp(step, ramp_steps):
     if not ramp_steps:
         return tf.constant(1.0)
     return tf.minimum(1.0, tf.cast(step, tf.float32) / ramp_steps)
+
+
+def sigmoid_ramp(step, ramp_steps):
+    """exp(-5 (1 - step / ramp_steps)^2) as float32, then 1.
+
+    It begins at 0.0067, not at 0, and is 1 throughout if `ramp_steps` is 0.
+
+    Source: Laine and Aila, arXiv 1610.02242, appendix A.
+    """
+    return tf.exp(-5.0 * (1.0 - linear_ramp(step, ramp_steps)) ** 2)

@@ -13,7 +13,22 @@ ALGORITHMS = {
         "tf_metassl.algorithms.supervised_mixup:SupervisedMixup"
     ),
     "label_smoothing": "tf_metassl.algorithms.label_smoothing:LabelSmoothing",
+    "randaugment": "tf_metassl.algorithms.randaugment:RandAugment",
+    "pseudo_label": "tf_metassl.algorithms.pseudo_label:PseudoLabel",
+    "pi_model": "tf_metassl.algorithms.pi_model:PiModel",
+    "temporal_ensembling": (
+        "tf_metassl.algorithms.temporal_ensembling:TemporalEnsembling"
+    ),
+    "mean_teacher": "tf_metassl.algorithms.mean_teacher:MeanTeacher",
+    "fast_swa": "tf_metassl.algorithms.fast_swa:FastSwa",
+    "vat": "tf_metassl.algorithms.vat:Vat",
+    "sntg": "tf_metassl.algorithms.sntg:Sntg",
+    "ict": "tf_metassl.algorithms.ict:Ict",
+    "learning_to_reweight": (
+        "tf_metassl.algorithms.learning_to_reweight:LearningToReweight"
+    ),
     "meta_semi": "tf_metassl.algorithms.meta_semi:MetaSemi",
+    "meta_semi_ict": "tf_metassl.algorithms.meta_semi_ict:MetaSemiIct",
     "meta_pseudo_labels": (
         "tf_metassl.algorithms.meta_pseudo_labels:MetaPseudoLabels"
     ),

@@ -78,8 +78,7 @@ class Algorithm(keras.Model):
         for role in self.roles:
             setattr(self, role, networks[role])
         self.ema = None
-        if hyperparameters.ema_decay:
-            self.ema = averaging.copy_of(self.student, name="ema")
+        self.build_averages()
         self._trackers = {
             metric: keras.metrics.Mean(name=metric)
             for metric in self.metric_names
@@ -167,6 +166,11 @@ class Algorithm(keras.Model):
         next depends on that.
         """
         return type(self).train_step is Algorithm.train_step
+
+    def build_averages(self):
+        """Makes the networks that follow the student, before anything else."""
+        if self.hyperparameters.ema_decay:
+            self.ema = averaging.copy_of(self.student, name="ema")
 
     def later_stages(self):
         """Stages that follow the main training, a list of `Stage`."""
@@ -464,7 +468,7 @@ class Algorithm(keras.Model):
             for g, v in zip(gradients, variables, strict=True)
         ]
         replicas = self.num_replicas
-        if self._weight_decay:
+        if self._weight_decay and not self._decoupled_weight_decay:
             gradients = [
                 g + self._weight_decay / replicas * v.value if decays(v) else g
                 for g, v in zip(gradients, variables, strict=True)
@@ -473,8 +477,15 @@ class Algorithm(keras.Model):
             total = self.replica_sum(gradients)
             total, _ = tf.clip_by_global_norm(total, self._gradient_clip_norm)
             gradients = [g / replicas for g in total]
+        optimizer = self._optimizers[role]
+        # Of this step: `apply` counts it.
+        rate = tf.convert_to_tensor(optimizer.learning_rate)
         # Keras optimizers sum gradients over replicas themselves.
-        self._optimizers[role].apply(gradients, variables)
+        optimizer.apply(gradients, variables)
+        if self._decoupled_weight_decay:
+            kept = 1.0 - self._weight_decay * rate
+            for v in filter(decays, variables):
+                v.assign(v.value * tf.cast(kept, v.dtype))
 
     def update_ema(self):
         """Moves the averaged student; call it after the student's update."""
@@ -531,6 +542,7 @@ class Algorithm(keras.Model):
         *,
         optimizers,
         weight_decay=0.0,
+        decoupled_weight_decay=False,
         gradient_clip_norm=0.0,
         jit_compile=False,
         steps_per_execution=1,
@@ -543,6 +555,8 @@ class Algorithm(keras.Model):
             optimizers: role -> Keras optimizer without weight decay or
                 clipping of its own.
             weight_decay: w in gradient + w * parameter, on kernels alone.
+            decoupled_weight_decay: instead multiply kernels by
+                1 - w * learning rate after the step, as MixMatch's code does.
             gradient_clip_norm: bound on the global norm of the gradient, after
                 weight decay; 0 switches it off.
             jit_compile: compile the step with XLA.
@@ -578,6 +592,7 @@ class Algorithm(keras.Model):
                 remat.switch_on(getattr(self, role))
         self._optimizers = dict(optimizers)
         self._weight_decay = weight_decay
+        self._decoupled_weight_decay = decoupled_weight_decay
         self._gradient_clip_norm = gradient_clip_norm
         for role, optimizer in optimizers.items():
             # Slots that appear with the first step are lost on a restore.

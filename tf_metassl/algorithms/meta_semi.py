@@ -79,9 +79,10 @@ class MetaSemi(Algorithm):
 
         # Line 4: pseudo-labels by the averaged model, then X~ and U~.
         labeler = self.deployable_model
-        pseudo_label = _PSEUDO_LABELS[hp.pseudo_label](
-            labeler(unlabeled[hp.pseudo_label_view], training=False)
-        )  # [U, C]
+        labeler_logits = labeler(
+            unlabeled[hp.pseudo_label_view], training=False
+        )
+        pseudo_label = _PSEUDO_LABELS[hp.pseudo_label](labeler_logits)  # [U, C]
         label = self.one_hot(labeled["label"])  # [B, C]
         mixed_labeled, mixed_label = self._mix(labeled, label, "labeled")
         mixed_unlabeled, mixed_pseudo_label = self._mix(
@@ -110,7 +111,7 @@ class MetaSemi(Algorithm):
                 labeled_loss = self.mean(
                     cross_entropy(mixed_label, logits[size:])
                 )
-            return unlabeled_loss, (labeled_loss, logits[size:], new_state)
+            return unlabeled_loss, (labeled_loss, logits, new_state)
 
         def labeled_loss_at(params):
             images, target = judge
@@ -126,7 +127,7 @@ class MetaSemi(Algorithm):
             num_lookahead_steps=hp.lookahead_steps,
             sum_over_replicas=self.replica_sum,
         )
-        labeled_loss, labeled_logits, new_state = meta.extra
+        labeled_loss, logits, new_state = meta.extra
 
         # Line 11: equation 9.
         example_weight = example_weights.RULES[hp.example_weights](
@@ -140,6 +141,9 @@ class MetaSemi(Algorithm):
         with meta.tape:
             unlabeled_loss = tf.reduce_sum(weight * meta.unlabeled_loss)
             loss = unlabeled_loss + hp.labeled_loss_weight * labeled_loss
+            loss += self.further_loss(
+                unlabeled, labeler_logits, logits[: weight.shape[0]]
+            )
         gradient = functional.gradient(meta.tape, loss, theta)
         self.apply_gradients("student", gradient)
         functional.assign_state(self.student, new_state)
@@ -149,12 +153,26 @@ class MetaSemi(Algorithm):
         self.track("labeled_loss", labeled_loss * self.num_replicas)
         self.track("unlabeled_loss", unlabeled_loss * self.num_replicas)
         if hp.labeled_loss_weight:
-            self.track_labeled(labeled["label"], labeled_logits)
+            self.track_labeled(labeled["label"], logits[weight.shape[0] :])
         self.track("selected_share", tf.cast(example_weight > 0, tf.float32))
         self.track_pseudo_labels(
             unlabeled["oracle_label"], pseudo_label, example_weight
         )
         return {}
+
+    def further_loss(self, unlabeled, labeler_logits, mixed_logits):
+        """What a method on top of Meta-Semi adds to the update's loss.
+
+        Args:
+            unlabeled: the batch's unlabeled group.
+            labeler_logits: `[U, C]` that the pseudo-labels were made from.
+            mixed_logits: `[U, C]` of the mixed images, differentiable.
+
+        Returns:
+            A scalar, normalised by `mean`.
+        """
+        del unlabeled, labeler_logits, mixed_logits
+        return 0.0
 
     def _mix(self, group, target, name):
         """MixUp of a batch's weak view and targets, if `mixup_on` says so."""

@@ -5,11 +5,12 @@ from tf_metassl.losses import cross_entropy
 
 
 class Supervised(Algorithm):
-    """Mean cross-entropy of weakly augmented labeled images."""
+    """Mean cross-entropy of the labeled images, weakly augmented."""
 
     def compute_losses(self, batch):
         """See `Algorithm.compute_losses`."""
         labeled = batch["labeled"]
-        logits = self.forward(self.student, labeled["weak"])  # [B, C]
+        (view,) = self.views.labeled
+        logits = self.forward(self.student, labeled[view])  # [B, C]
         self.track_labeled(labeled["label"], logits)
         return self.mean(cross_entropy(self.one_hot(labeled["label"]), logits))

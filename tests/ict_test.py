@@ -1,0 +1,68 @@
+"""ICT: the loss by hand, with mixtures of logits."""
+
+import numpy as np
+
+from tests.helpers import (
+    loss_and_gradient,
+    numpy_cross_entropy,
+    perturb,
+    softmax,
+    tiny_algorithm,
+    tiny_batch,
+    tiny_network,
+    training_logits,
+)
+
+
+def mixed(values, group):
+    """MixUp with the batch's draw, row by row."""
+    values = np.asarray(values, np.float64)
+    result = np.empty_like(values)
+    for row, (weight, partner) in enumerate(
+        zip(
+            group["mix_weight"].numpy(),
+            group["mix_partner"].numpy(),
+            strict=True,
+        )
+    ):
+        other = values[row - row % 8 + partner]
+        result[row] = weight * values[row] + (1 - weight) * other
+    return result
+
+
+def test_the_loss_by_hand(float64):
+    algorithm = tiny_algorithm(
+        "ict", unlabeled_loss_weight=100.0, unlabeled_ramp_steps=4
+    )
+    # A teacher of another mind, whose predictions are far from linear.
+    perturb(algorithm.ema, scale=10.0)
+    algorithm.optimizer.iterations.assign(2)
+    batch = tiny_batch()
+    labeled, unlabeled = batch["labeled"], batch["unlabeled"]
+    logits_l, logits_u = training_logits(
+        algorithm.student,
+        mixed(labeled["weak"], labeled),
+        mixed(unlabeled["weak"], unlabeled),
+    )
+    teacher = tiny_network("teacher")
+    teacher.set_weights(algorithm.ema.get_weights())
+    (teacher_logits,) = training_logits(teacher, unlabeled["weak"])
+    label = mixed(np.eye(3)[labeled["label"].numpy()], labeled)
+
+    def total(target):
+        squared = (softmax(logits_u) - target) ** 2
+        ramp = np.exp(-5 * 0.5**2)
+        return numpy_cross_entropy(
+            label, logits_l
+        ) + 100 * ramp * squared.sum() / (16 * 3)
+
+    expected = total(softmax(mixed(teacher_logits, unlabeled)))
+    of_probabilities = total(mixed(softmax(teacher_logits), unlabeled))
+    assert abs(expected - of_probabilities) > 1e-3 * expected
+    loss, _ = loss_and_gradient(algorithm, batch)
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+def test_views_follow_the_hyperparameters():
+    views = tiny_algorithm("ict", mixup_alpha=0.1).views
+    assert (views.mixup_alpha, views.mix_weight_rule) == (0.1, "plain")

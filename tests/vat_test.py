@@ -1,0 +1,153 @@
+"""VAT: the direction by finite differences, the loss by hand."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.helpers import (
+    central_difference,
+    gradient_of,
+    loss_and_gradient,
+    numpy_cross_entropy,
+    softmax,
+    tiny_algorithm,
+    tiny_batch,
+    tiny_network,
+    training_logits,
+    values,
+)
+from tf_metassl import draws
+from tf_metassl.algorithms.vat import (
+    steepest_direction,
+    unit_rows,
+)
+from tf_metassl.meta import functional
+
+
+def kl(target, logits):
+    p, q = softmax(target), softmax(logits)
+    return (p * (np.log(p) - np.log(q))).sum(-1)
+
+
+def in_numpy(algorithm, batch, epsilon, xi):
+    """Target, perturbation in pixels, and KL of each image."""
+    images = batch["unlabeled"]["weak"].numpy().astype(np.float64)
+    (target,) = training_logits(algorithm.student, images)
+    noise = algorithm.draw(draws.normal, images.shape, "vat")
+    noise = noise.numpy().astype(np.float64).reshape(len(images), -1)
+    start = xi * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+
+    def divergence(perturbation):
+        moved = images + 127.5 * perturbation.reshape(images.shape)
+        return kl(target, training_logits(algorithm.student, moved)[0])
+
+    gradient = central_difference(
+        lambda r: divergence(r).sum(), start, epsilon=1e-4
+    )
+    direction = gradient / np.linalg.norm(gradient, axis=1, keepdims=True)
+    return target, 127.5 * epsilon * direction, divergence(epsilon * direction)
+
+
+@pytest.mark.parametrize("entropy_weight", (0.0, 0.5))
+def test_the_loss_by_hand(entropy_weight, float64):
+    algorithm = tiny_algorithm(
+        "vat",
+        unlabeled_loss_weight=3.0,
+        vat_epsilon=1.5,
+        vat_xi=0.5,
+        entropy_weight=entropy_weight,
+    )
+    batch = tiny_batch(8, 8)
+    target, _, divergence = in_numpy(algorithm, batch, 1.5, 0.5)
+    (labeled,) = training_logits(algorithm.student, batch["labeled"]["weak"])
+    p = softmax(target)
+    losses = divergence - entropy_weight * (p * np.log(p)).sum(-1)
+    expected = numpy_cross_entropy(batch["labeled"]["label"].numpy(), labeled)
+    expected += 3 * losses.sum() / 8
+    loss, _ = loss_and_gradient(algorithm, batch)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+def test_no_gradient_goes_through_target_or_direction(float64):
+    algorithm = tiny_algorithm(
+        "vat", unlabeled_loss_weight=20.0, vat_epsilon=1.5, vat_xi=0.5
+    )
+    batch = tiny_batch(8, 8)
+    target, perturbation, _ = in_numpy(algorithm, batch, 1.5, 0.5)
+    student = algorithm.student
+    images = batch["unlabeled"]["weak"].numpy()
+    moved = images + perturbation.reshape(images.shape)
+    label = np.eye(3)[batch["labeled"]["label"].numpy()]
+
+    def loss_at(params):
+        state = functional.state(student)
+        labeled, _ = functional.call(
+            student, params, state, batch["labeled"]["weak"]
+        )
+        logits, _ = functional.call(student, params, state, moved)
+        likelihood = tf.reduce_sum(label * tf.nn.log_softmax(labeled))
+        product = tf.reduce_sum(softmax(target) * tf.nn.log_softmax(logits))
+        return -(likelihood + 20 * product) / 8
+
+    _, actual = loss_and_gradient(algorithm, batch)
+    for a, b in zip(actual, gradient_of(loss_at, student), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
+
+
+def test_the_direction_has_length_one_and_beats_a_random_one(float64):
+    algorithm = tiny_algorithm("vat")
+    batch = tiny_batch(8, 8)
+    _, perturbation, divergence = in_numpy(algorithm, batch, 1.0, 0.1)
+    length = np.linalg.norm(perturbation, axis=1)
+    np.testing.assert_allclose(length, np.full(8, 127.5), rtol=1e-6)
+    images = batch["unlabeled"]["weak"].numpy().astype(np.float64)
+    (target,) = training_logits(algorithm.student, images)
+    noise = np.random.default_rng(0).normal(size=images.shape)
+    noise *= 127.5 / np.sqrt((noise**2).sum((1, 2, 3), keepdims=True))
+    moved = training_logits(algorithm.student, images + noise)[0]
+    assert divergence.sum() > 2 * kl(target, moved).sum()
+
+
+def test_one_power_iteration_on_a_quadratic_form():
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(4, 4)).astype(np.float32)
+    matrix = matrix @ matrix.T
+    noise = rng.normal(size=(3, 2, 2)).astype(np.float32)
+
+    def losses_at(r):
+        flat = tf.reshape(r, [3, 4])
+        return tf.einsum("ni,ij,nj->n", flat, matrix, flat)
+
+    direction = steepest_direction(losses_at, tf.constant(noise), 0.1)
+    expected = noise.reshape(3, 4) @ matrix
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        tf.reshape(direction, [3, 4]), expected, rtol=1e-5
+    )
+
+
+def test_unit_rows_of_tiny_and_zero_vectors():
+    rows = tf.constant([[3.0, 4.0], [3e-30, 4e-30], [0.0, 0.0]])
+    np.testing.assert_allclose(
+        unit_rows(rows), [[0.6, 0.8], [0.6, 0.8], [0, 0]], rtol=1e-6
+    )
+
+
+def test_unlabeled_passes_move_no_batch_norm_average():
+    algorithm, batch = tiny_algorithm("vat"), tiny_batch()
+    expected = tiny_network("alone")
+    expected.set_weights(algorithm.student.get_weights())
+    algorithm.forward(expected, batch["labeled"]["weak"])
+    algorithm.compute_losses(batch)
+    for a, b in zip(values(algorithm.student), values(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_clean_and_moved_images_share_dropout_masks():
+    algorithm = tiny_algorithm(
+        "vat",
+        vat_epsilon=1e-6,
+        network=lambda role: tiny_network(role, dropout=0.5),
+    )
+    algorithm.compute_losses(tiny_batch())
+    assert float(algorithm._trackers["unlabeled_loss"].result()) < 1e-6

@@ -1,0 +1,130 @@
+"""What methods share that make predictions of unlabeled images agree."""
+
+import typing
+
+import tensorflow as tf
+
+from tf_metassl import averaging
+from tf_metassl.algorithms.algorithm import Algorithm
+from tf_metassl.losses import cross_entropy
+from tf_metassl.meta import functional
+from tf_metassl.schedules import sigmoid_ramp
+
+
+class Output(typing.NamedTuple):
+    """What the student makes of a group of images.
+
+    Attributes:
+        logits: `[N, C]`.
+        features: `[N, F]`, what the last layer sees; None unless the method
+            asks for them.
+    """
+
+    logits: tf.Tensor
+    features: tf.Tensor | None = None
+
+
+class Terms(typing.NamedTuple):
+    """What a consistency method makes of a batch.
+
+    Attributes:
+        labeled: the student's `Output` for the labeled images.
+        unlabeled: its `Output` for the unlabeled images.
+        unlabeled_losses: `[U]`.
+        target: `[U, C]` scores, what the predictions are drawn to.
+        selected: `[U]`, 0 where the target is not used; None if all are.
+    """
+
+    labeled: Output
+    unlabeled: Output
+    unlabeled_losses: tf.Tensor
+    target: tf.Tensor
+    selected: tf.Tensor | None = None
+
+
+class Consistency(Algorithm):
+    """Cross-entropy of labeled images plus a ramped loss of unlabeled ones.
+
+    A method defines `terms`. The unlabeled loss is a mean over the unlabeled
+    batch alone; its pool holds the labeled images too, unless
+    --labeled_inside_unlabeled=false.
+    """
+
+    metric_names = (
+        "loss",
+        "labeled_loss",
+        "unlabeled_loss",
+        "labeled_accuracy",
+        "pseudo_label_accuracy",
+        "pseudo_label_entropy",
+    )
+    ramp = staticmethod(sigmoid_ramp)
+
+    def terms(self, batch):
+        """The method's `Terms` for a batch, see `tf_metassl.contract`."""
+        raise NotImplementedError
+
+    def compute_losses(self, batch):
+        """See `Algorithm.compute_losses`."""
+        labeled = batch["labeled"]
+        terms = self.terms(batch)
+        label = self.one_hot(labeled["label"])
+        self.track_labeled(labeled["label"], terms.labeled.logits)
+        self.track_pseudo_labels(
+            batch["unlabeled"]["oracle_label"], terms.target, terms.selected
+        )
+        return self.weighted_sum(
+            self.mean(cross_entropy(label, terms.labeled.logits)),
+            self.unlabeled_loss(batch, terms),
+        )
+
+    def unlabeled_loss(self, batch, terms):
+        """The mean unlabeled loss before its weight, a scalar."""
+        del batch
+        return self.mean(terms.unlabeled_losses)
+
+    def weighted_sum(self, labeled_loss, unlabeled_loss):
+        """labeled + weight * ramp * unlabeled; all three are by `mean`."""
+        hp = self.hyperparameters
+        ramp = self.ramp(self.step, hp.unlabeled_ramp_steps)
+        weight = hp.unlabeled_loss_weight * tf.cast(ramp, labeled_loss.dtype)
+        self.track("labeled_loss", labeled_loss * self.num_replicas)
+        self.track("unlabeled_loss", unlabeled_loss * self.num_replicas)
+        return labeled_loss + weight * unlabeled_loss
+
+    def student_pass(self, *image_groups):
+        """One pass of the student over all groups, as one batch-norm batch.
+
+        Args:
+            *image_groups: `[N_i, H, W, C]` each.
+
+        Returns:
+            A list with the `Output` of each group.
+        """
+        logits = self.forward(self.student, *image_groups)
+        if len(image_groups) == 1:
+            logits = [logits]
+        return [Output(group) for group in logits]
+
+    def teacher_logits(self, images):
+        """Predictions of the averaged student as a teacher in training.
+
+        As in Mean Teacher and ICT it works in training mode, with batch
+        statistics and dropout masks of its own; it moves no moving average.
+        Without an average the student teaches itself.
+
+        Args:
+            images: `[N, H, W, C]`.
+
+        Returns:
+            Logits `[N, C]` without gradient. Call it after the student's own
+            pass, which has gone on to other dropout masks then.
+        """
+        average = self.student if self.ema is None else self.ema
+        logits, _ = functional.call(
+            self.student,
+            averaging.parameters(average, self.student),
+            functional.state(self.student),
+            images,
+        )
+        return tf.stop_gradient(logits)

@@ -1,0 +1,119 @@
+"""fast-SWA on Mean Teacher: Athiwaratkun et al., arXiv 1806.05594."""
+
+import itertools
+
+import tensorflow as tf
+
+from tf_metassl import averaging
+from tf_metassl.algorithms.mean_teacher import MeanTeacher
+from tf_metassl.meta import functional
+
+
+class FastSwa(MeanTeacher):
+    """Mean Teacher, deployed as the plain mean of students along the way.
+
+    The learning rate falls and rises again (`cycle_start`, `cycle_steps`), and
+    the student joins the mean every few steps, not only where a cycle ends.
+    Until `swa_start` the mean is the student itself.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._add_function = None
+        self.num_averaged = self.add_weight(
+            name="num_averaged", shape=(), initializer="zeros", trainable=False
+        )
+
+    def build_averages(self):
+        """See `Algorithm.build_averages`."""
+        super().build_averages()
+        self.swa = None
+        if self.hyperparameters.swa_every:
+            self.swa = averaging.copy_of(self.student, name="swa")
+
+    @property
+    def deployable_model(self):
+        """See `Algorithm.deployable_model`."""
+        return super().deployable_model if self.swa is None else self.swa
+
+    @property
+    def evaluated_networks(self):
+        """See `Algorithm.evaluated_networks`."""
+        networks = super().evaluated_networks
+        return networks if self.swa is None else networks | {"swa": self.swa}
+
+    def train_step(self, batch):
+        """Mean Teacher's step, then the mean. See `keras.Model.train_step`."""
+        logs = super().train_step(batch)
+        if self.swa is not None:
+            self._update_swa()
+        return logs
+
+    def _update_swa(self):
+        hp = self.hyperparameters
+        since = self.step - hp.swa_start
+        joins = (since >= 0) & (since % hp.swa_every == 0)
+        count = self.num_averaged.value
+        decay = tf.where(joins, count / (count + 1.0), 1.0)
+        decay = tf.where(since < 0, tf.zeros_like(decay), decay)
+        averaging.update(self.swa, self.student, decay)
+        self.num_averaged.assign(count + tf.cast(joins, count.dtype))
+
+    def prepare_evaluation(self, batches):
+        """Gives the mean the batch-norm statistics of its own activations.
+
+        Each becomes the arithmetic mean over `swa_batches` training batches.
+        """
+        if self.swa is None:
+            return
+        if self._add_function is None:
+            run = self.distribute_strategy.run
+            self._add_function = tf.function(
+                lambda batch: run(self._add_statistics, args=(batch,))
+            )
+        for _, _, average in self._statistics():
+            average.assign(tf.zeros(average.shape, average.dtype))
+        num_batches = self.hyperparameters.swa_batches
+        for batch in itertools.islice(batches(), num_batches):
+            self._add_function(batch)
+
+    def _add_statistics(self, batch):
+        """Adds a batch's share to the mean's batch-norm statistics."""
+        statistics = self._statistics()
+        state = functional.state(self.student)
+        for place, _, _ in statistics:
+            state[place] = tf.zeros_like(state[place])
+        _, new_state = functional.call(
+            self.student,
+            averaging.parameters(self.swa, self.student),
+            state,
+            tf.concat(
+                [batch["labeled"]["weak"], batch["unlabeled"]["weak_1"]], axis=0
+            ),
+        )
+        share = self.hyperparameters.swa_batches * self.num_replicas
+        for place, momentum, average in statistics:
+            # From 0, batch norm has moved to (1 - momentum) * statistic.
+            moved = self.replica_sum(new_state[place])
+            average.assign_add(moved / ((1.0 - momentum) * share))
+
+    def _statistics(self):
+        """Moving statistics of the student and where the mean has its own.
+
+        Returns:
+            A list of `(place among the student's non-trainable variables,
+            momentum, variable of the mean)`.
+        """
+        variables = self.student.non_trainable_variables
+        place = {id(v): i for i, v in enumerate(variables)}
+        twins = zip(self.student.weights, self.swa.weights, strict=True)
+        twin = {id(v): averaged for v, averaged in twins}
+        return [
+            (place[id(variable)], layer.momentum, twin[id(variable)])
+            for layer in self.student._flatten_layers()
+            for variable in (
+                getattr(layer, "moving_mean", None),
+                getattr(layer, "moving_variance", None),
+            )
+            if variable is not None
+        ]

@@ -1,0 +1,49 @@
+"""Interpolation Consistency Training: Verma et al., arXiv 1903.03825."""
+
+import tensorflow as tf
+
+from tf_metassl.algorithms.algorithm import float_images
+from tf_metassl.algorithms.consistency import Consistency
+from tf_metassl.contract import Views
+from tf_metassl.losses import cross_entropy, squared_error
+from tf_metassl.mixing import mixup
+
+
+class Ict(Consistency):
+    """The prediction of a mixture must be the mixture of predictions.
+
+    Mean Teacher's averaged student predicts; MixUp of labeled pairs is the
+    labeled loss. The paper draws one mix weight per batch, here every image
+    has its own.
+    """
+
+    @property
+    def views(self):
+        """See `Algorithm.views`."""
+        return Views(
+            unlabeled=("weak",),
+            mixup_alpha=self.hyperparameters.mixup_alpha,
+            mix_weight_rule=self.hyperparameters.mix_weight_rule,
+        )
+
+    def compute_losses(self, batch):
+        """See `Algorithm.compute_losses`."""
+        labeled, unlabeled = batch["labeled"], batch["unlabeled"]
+        draw_l = labeled["mix_weight"], labeled["mix_partner"]
+        draw_u = unlabeled["mix_weight"], unlabeled["mix_partner"]
+        label = mixup(self.one_hot(labeled["label"]), *draw_l)  # [B, C]
+        logits_l, logits_u = self.forward(
+            self.student,
+            mixup(float_images(labeled["weak"]), *draw_l),
+            mixup(float_images(unlabeled["weak"]), *draw_u),
+        )
+        # Logits are mixed, as in the released code, not probabilities.
+        teacher_logits = self.teacher_logits(unlabeled["weak"])  # [U, C]
+        target = tf.nn.softmax(mixup(teacher_logits, *draw_u))
+        losses = squared_error(target, tf.nn.softmax(logits_u))  # [U]
+
+        self.track_labeled(labeled["label"], logits_l)
+        self.track_pseudo_labels(unlabeled["oracle_label"], teacher_logits)
+        return self.weighted_sum(
+            self.mean(cross_entropy(label, logits_l)), self.mean(losses)
+        )

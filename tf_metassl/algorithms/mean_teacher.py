@@ -1,0 +1,28 @@
+"""Mean Teacher: Tarvainen and Valpola, arXiv 1703.01780."""
+
+import tensorflow as tf
+
+from tf_metassl.algorithms.consistency import Consistency, Terms
+from tf_metassl.contract import Views
+from tf_metassl.losses import squared_error
+
+
+class MeanTeacher(Consistency):
+    """The averaged student's prediction of another view is the target."""
+
+    @property
+    def views(self):
+        """See `Algorithm.views`."""
+        return Views(unlabeled=("weak_1", "weak_2"))
+
+    def terms(self, batch):
+        """See `Consistency.terms`."""
+        unlabeled = batch["unlabeled"]
+        labeled, student = self.student_pass(
+            batch["labeled"]["weak"], unlabeled["weak_1"]
+        )
+        teacher_logits = self.teacher_logits(unlabeled["weak_2"])  # [U, C]
+        losses = squared_error(
+            tf.nn.softmax(teacher_logits), tf.nn.softmax(student.logits)
+        )  # [U]
+        return Terms(labeled, student, losses, teacher_logits)

@@ -1,0 +1,31 @@
+"""Meta-Semi (arXiv 2007.02394) with the unlabeled loss of ICT (1903.03825)."""
+
+import tensorflow as tf
+
+from tf_metassl.algorithms.meta_semi import MetaSemi
+from tf_metassl.losses import squared_error
+from tf_metassl.mixing import mixup
+from tf_metassl.schedules import sigmoid_ramp
+
+
+class MetaSemiIct(MetaSemi):
+    """Every unlabeled mixture must be predicted as the mixture of predictions.
+
+    Whether the example weights apply to this loss too is not known; here they
+    do not, so that it teaches from the images that Meta-Semi leaves out. It
+    shares Meta-Semi's mixtures, forward pass and averaged model.
+    """
+
+    metric_names = (*MetaSemi.metric_names, "consistency_loss")
+
+    def further_loss(self, unlabeled, labeler_logits, mixed_logits):
+        """See `MetaSemi.further_loss`."""
+        hp = self.hyperparameters
+        if hp.mixup_on in ("unlabeled", "both"):
+            draw = unlabeled["mix_weight"], unlabeled["mix_partner"]
+            labeler_logits = mixup(labeler_logits, *draw)
+        target = tf.stop_gradient(tf.nn.softmax(labeler_logits))
+        loss = self.mean(squared_error(target, tf.nn.softmax(mixed_logits)))
+        self.track("consistency_loss", loss * self.num_replicas)
+        ramp = sigmoid_ramp(self.step, hp.unlabeled_ramp_steps)
+        return hp.unlabeled_loss_weight * tf.cast(ramp, loss.dtype) * loss

@@ -1,0 +1,31 @@
+"""Pi-model: Laine and Aila, arXiv 1610.02242."""
+
+import tensorflow as tf
+
+from tf_metassl.algorithms.consistency import Consistency, Terms
+from tf_metassl.contract import Views
+from tf_metassl.losses import squared_error
+
+
+class PiModel(Consistency):
+    """Two views of an image, under two dropout masks, must agree.
+
+    The gradient flows through both branches, as in the paper; later
+    reimplementations stop one of them, which halves it.
+    """
+
+    @property
+    def views(self):
+        """See `Algorithm.views`."""
+        return Views(unlabeled=("weak_1", "weak_2"))
+
+    def terms(self, batch):
+        """See `Consistency.terms`."""
+        unlabeled = batch["unlabeled"]
+        labeled, first, second = self.student_pass(
+            batch["labeled"]["weak"], unlabeled["weak_1"], unlabeled["weak_2"]
+        )
+        losses = squared_error(
+            tf.nn.softmax(second.logits), tf.nn.softmax(first.logits)
+        )  # [U]
+        return Terms(labeled, first, losses, tf.stop_gradient(second.logits))

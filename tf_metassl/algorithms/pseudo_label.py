@@ -1,0 +1,45 @@
+"""Pseudo-Label: Lee, ICML 2013 workshop on representation learning."""
+
+import tensorflow as tf
+
+from tf_metassl import pseudo_labels
+from tf_metassl.algorithms.consistency import Consistency, Terms
+from tf_metassl.contract import Views
+from tf_metassl.losses import cross_entropy
+from tf_metassl.schedules import linear_ramp
+
+
+class PseudoLabel(Consistency):
+    """The student's own confident predictions as labels, on the same view.
+
+    Images below the confidence threshold, which the original does not have,
+    count with loss 0 in the mean.
+    """
+
+    metric_names = (
+        *Consistency.metric_names,
+        "selected_share",
+        "selected_pseudo_label_accuracy",
+    )
+    ramp = staticmethod(linear_ramp)
+
+    @property
+    def views(self):
+        """See `Algorithm.views`."""
+        return Views(unlabeled=("weak",))
+
+    def terms(self, batch):
+        """See `Consistency.terms`."""
+        labeled, unlabeled = self.student_pass(
+            batch["labeled"]["weak"], batch["unlabeled"]["weak"]
+        )
+        pseudo_label = pseudo_labels.one_hot(unlabeled.logits)  # [U, C]
+        confidence = tf.reduce_max(tf.nn.softmax(unlabeled.logits), axis=-1)
+        # The released code is strict: confidence 0.95 is not above 0.95.
+        confidence_mask = tf.cast(
+            confidence > self.hyperparameters.confidence_threshold,
+            confidence.dtype,
+        )  # [U]
+        losses = confidence_mask * cross_entropy(pseudo_label, unlabeled.logits)
+        self.track("selected_share", confidence_mask)
+        return Terms(labeled, unlabeled, losses, pseudo_label, confidence_mask)

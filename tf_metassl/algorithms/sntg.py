@@ -1,0 +1,137 @@
+"""Smooth Neighbors on Teacher Graphs: Luo et al., arXiv 1711.00258."""
+
+import tensorflow as tf
+
+from tf_metassl import models
+from tf_metassl.algorithms.consistency import Consistency, Output
+from tf_metassl.algorithms.pi_model import PiModel
+from tf_metassl.algorithms.temporal_ensembling import TemporalEnsembling
+from tf_metassl.algorithms.vat import Vat
+from tf_metassl.checks import check_rank, check_same_shape
+from tf_metassl.meta import functional
+
+
+class Sntg(Consistency):
+    """Images with one label or target are neighbours: features must be near.
+
+    On top of --sntg_base. True labels stand for the targets of labeled images.
+    The features are those of the pass that the base's loss differentiates.
+    """
+
+    metric_names = (*Consistency.metric_names, "neighbour_loss")
+
+    def __new__(cls, *, hyperparameters, **kwargs):
+        """An instance of the class that has --sntg_base beside this one."""
+        if cls is Sntg:
+            cls = _CLASSES[hyperparameters.sntg_base]
+        return super().__new__(cls, hyperparameters=hyperparameters, **kwargs)
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.student_and_features = models.features(self.student)
+
+    def unlabeled_loss(self, batch, terms):
+        """See `Consistency.unlabeled_loss`."""
+        label = self.one_hot(batch["labeled"]["label"])
+        size = self.num_classes
+        target = tf.one_hot(
+            tf.argmax(terms.target, -1), size, dtype=label.dtype
+        )
+        first, second = pairs(label, target)
+        same = tf.reduce_sum(first * second, axis=-1)  # [P]
+        first, second = pairs(terms.labeled.features, terms.unlabeled.features)
+        neighbour_loss = self.mean(graph_losses(first, second, same))
+        self.track("neighbour_loss", neighbour_loss * self.num_replicas)
+        return (
+            super().unlabeled_loss(batch, terms)
+            + self.hyperparameters.sntg_weight * neighbour_loss
+        )
+
+    def student_pass(self, *image_groups):
+        """See `Consistency.student_pass`."""
+        images = tf.concat(image_groups, axis=0)
+        outputs = self.student_and_features(images, training=True)
+        sizes = [group.shape[0] for group in image_groups]
+        features, logits = (tf.split(values, sizes) for values in outputs)
+        return [Output(*o) for o in zip(logits, features, strict=True)]
+
+    def still_pass(self, params, state, images):
+        """See `Vat.still_pass`."""
+        (features, logits), _ = functional.call(
+            self.student_and_features, params, state, images
+        )
+        return Output(logits, features)
+
+
+class SntgPiModel(Sntg, PiModel):
+    """SNTG on top of the Pi-model."""
+
+
+class SntgTemporalEnsembling(Sntg, TemporalEnsembling):
+    """SNTG on top of Temporal Ensembling."""
+
+
+class SntgVat(Sntg, Vat):
+    """SNTG on top of VAT."""
+
+
+_CLASSES = {
+    "pi_model": SntgPiModel,
+    "temporal_ensembling": SntgTemporalEnsembling,
+    "vat": SntgVat,
+}
+
+
+def pairs(labeled, unlabeled):
+    """Pairs rows of a batch, so that any number of replicas pairs them alike.
+
+    The paper pairs the first half of a mixed batch with the second. Here that
+    happens in blocks of two labeled rows and their share of unlabeled ones.
+
+    Args:
+        labeled: `[B, D]`, B even.
+        unlabeled: `[U, D]`, U a multiple of B.
+
+    Returns:
+        Two tensors `[(B + U) / 2, D]`.
+
+    Raises:
+        ValueError: if B is odd.
+    """
+    size, width = labeled.shape
+    if size % 2:
+        raise ValueError(
+            f"SNTG pairs the images of a replica, got {size} labeled ones: "
+            "--batch_size must be an even number for each replica."
+        )
+    blocks = [
+        tf.reshape(rows, [size // 2, -1, width])
+        for rows in (labeled, unlabeled)
+    ]
+    halves = tf.split(tf.concat(blocks, axis=1), 2, axis=1)
+    return [tf.reshape(half, [-1, width]) for half in halves]
+
+
+def graph_losses(first, second, same):
+    """Contrastive loss of pairs: neighbours are drawn, others pushed to 1.
+
+    Args:
+        first: `[P, F]` features.
+        second: `[P, F]` features.
+        same: `[P]`, 1 for neighbours and 0 for others.
+
+    Returns:
+        `[P]`: d^2 or max(0, 1 - d)^2, where d^2 is the squared difference
+        averaged over the features.
+
+    Source: Luo et al., arXiv 1711.00258, equation 6, with the distance of the
+    released code.
+    """
+    check_rank("same", same, 1)
+    check_same_shape(first=first, second=second)
+    first, second = (tf.cast(f, same.dtype) for f in (first, second))
+    square = tf.reduce_mean((first - second) ** 2, axis=-1)
+    # A square root has no finite gradient at 0.
+    distance = tf.sqrt(tf.maximum(square, 1e-12))
+    apart = tf.nn.relu(1.0 - distance) ** 2
+    return same * square + (1.0 - same) * apart

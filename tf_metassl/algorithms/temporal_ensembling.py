@@ -1,0 +1,72 @@
+"""Temporal Ensembling: Laine and Aila, arXiv 1610.02242."""
+
+import tensorflow as tf
+
+from tf_metassl.algorithms.consistency import Consistency, Terms
+from tf_metassl.contract import Views
+from tf_metassl.losses import squared_error
+
+
+class TemporalEnsembling(Consistency):
+    """An image's prediction must agree with the average of its earlier ones.
+
+    The pipeline shows each unlabeled image once per epoch, so that an update
+    when the image is seen is the paper's update at the end of the epoch.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.ensemble = self.add_weight(
+            name="ensemble",
+            shape=(self.num_images, self.num_classes),
+            initializer="zeros",
+            trainable=False,
+        )
+        self.num_predictions = self.add_weight(
+            name="num_predictions",
+            shape=(self.num_images,),
+            initializer="zeros",
+            trainable=False,
+        )
+
+    @property
+    def views(self):
+        """See `Algorithm.views`."""
+        return Views(unlabeled=("weak",))
+
+    def terms(self, batch):
+        """See `Consistency.terms`."""
+        labeled, unlabeled = self.student_pass(
+            batch["labeled"]["weak"], batch["unlabeled"]["weak"]
+        )
+        probs = tf.nn.softmax(unlabeled.logits)  # [U, C]
+        target = self._target_and_update(
+            batch["unlabeled"]["index"], tf.stop_gradient(probs)
+        )
+        losses = squared_error(target, probs)  # [U]
+        return Terms(labeled, unlabeled, losses, target)
+
+    def _target_and_update(self, index, probs):
+        """The ensemble's predictions before this one joins them.
+
+        Args:
+            index: `[U]` rows of the training set.
+            probs: `[U, C]`, the present predictions without gradient.
+
+        Returns:
+            `[U, C]`; where there has been no prediction yet, `probs`
+            themselves, which makes the loss 0.
+        """
+        momentum = self.hyperparameters.ensemble_momentum
+        ensemble = tf.gather(self.ensemble.value, index)  # [U, C]
+        count = tf.gather(self.num_predictions.value, index)  # [U]
+        # The average starts at 0 and is corrected for it, as in Adam.
+        correction = 1.0 - tf.pow(tf.cast(momentum, count.dtype), count)
+        corrected = tf.math.divide_no_nan(ensemble, correction[:, tf.newaxis])
+        self.write_rows(
+            self.ensemble,
+            index,
+            momentum * ensemble + (1.0 - momentum) * probs,
+        )
+        self.write_rows(self.num_predictions, index, count + 1.0)
+        return tf.where(count[:, tf.newaxis] > 0, corrected, probs)
