@@ -25,13 +25,13 @@ sys.path.insert(0, str(ROOT))
 
 from tools import kill_workers  # noqa: E402
 
-NUM_STEPS = 20
+NUM_STEPS = 20  # Of the table.
 # Way -> settings that differ from those of one device in double precision.
 LOCAL = {
     "one device": {},
     "2 replicas": {"strategy": "mirrored", "num_replicas": 2},
     "XLA": {"jit_compile": True},
-    "20 steps per call": {"steps_per_execution": NUM_STEPS},
+    "20 steps per call": {"steps_per_execution": 20},
     "float32": {"precision": "float32"},
     "bfloat16": {"precision": "mixed_bfloat16"},
 }
@@ -50,13 +50,14 @@ TOLERANCE = 1e-5
 BFLOAT16_TOLERANCE = 0.05
 
 
-def train(algo, way, strategy=None):
+def train(algo, way, strategy=None, num_steps=NUM_STEPS):
     """Trains one method.
 
     Args:
         algo: its name.
         way: a key of `LOCAL`, or `WORKERS`.
         strategy: a `tf.distribute.Strategy` to use; None to make it.
+        num_steps: for how long.
 
     Returns:
         `(arrays, strategy)`: name -> NumPy array, for `compare`.
@@ -74,8 +75,8 @@ def train(algo, way, strategy=None):
     settings = config_lib.resolve(
         {
             "algo": algo,
-            "num_steps": NUM_STEPS,
-            "evaluate_every": NUM_STEPS,
+            "num_steps": num_steps,
+            "evaluate_every": num_steps,
             "batch_size": 16,
             "eval_batch_size": 64,
         }
@@ -88,7 +89,7 @@ def train(algo, way, strategy=None):
     losses = []
     algorithm.fit(
         built.training_data(algorithm, 0),
-        steps_per_epoch=NUM_STEPS,
+        steps_per_epoch=num_steps,
         shuffle=False,
         callbacks=[
             keras.callbacks.LambdaCallback(
@@ -142,7 +143,7 @@ def compare(arrays, base):
     }
 
 
-def train_all(algos, ways, folder):
+def train_all(algos, ways, folder, num_steps):
     """Trains and writes `<algo> <way>.npz` into `folder`, in this process."""
     import keras
     import numpy as np
@@ -164,13 +165,13 @@ def train_all(algos, ways, folder):
         }
     for algo in algos:
         for way in ways:
-            arrays, strategy = train(algo, way, strategies[way])
+            arrays, strategy = train(algo, way, strategies[way], num_steps)
             if distribution.is_chief(strategy):
                 np.savez(pathlib.Path(folder) / f"{algo} {way}.npz", **arrays)
             keras.backend.clear_session()
 
 
-def run_ways(algos, ways, folder):
+def run_ways(algos, ways, folder, num_steps=NUM_STEPS):
     """`train_all` in processes of its own: two if it is about two workers.
 
     Raises:
@@ -182,6 +183,7 @@ def run_ways(algos, ways, folder):
         f"--algos={','.join(algos)}",
         f"--ways={','.join(ways)}",
         f"--folder={folder}",
+        f"--num_steps={num_steps}",
     ]
     if WORKERS not in ways:
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
@@ -261,7 +263,7 @@ def main(_):
     values = flags.FLAGS
     algos = values.algos or list(ALGORITHMS)
     if values.folder:
-        train_all(algos, values.ways, values.folder)
+        train_all(algos, values.ways, values.folder, values.num_steps)
         return
     out = pathlib.Path(values.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -298,4 +300,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("out", "results", "Folder for the table.")
     flags.DEFINE_list("ways", list(LOCAL), "For processes of this tool.")
     flags.DEFINE_string("folder", "", "For processes of this tool.")
+    flags.DEFINE_integer("num_steps", NUM_STEPS, "For processes of this tool.")
     app.run(main)
