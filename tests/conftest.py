@@ -9,6 +9,10 @@ import keras  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
+# The workers of pytest-xdist have a core each.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+
 # Two replicas for tests of strategies. Must come before TensorFlow is used.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
