@@ -106,7 +106,7 @@ class NoisyStudent(Algorithm):
         if self._teacher is None:
             return rows
         hp = self.hyperparameters
-        logits = self.predictions.numpy()[rows]
+        logits = tf.convert_to_tensor(self.predictions.value).numpy()[rows]
         chosen = balanced(
             tf.nn.softmax(logits).numpy(),
             hp.confidence_threshold,
