@@ -5,7 +5,6 @@ import numpy as np
 from tests.helpers import (
     loss_and_gradient,
     numpy_cross_entropy,
-    perturb,
     softmax,
     tiny_algorithm,
     tiny_batch,
@@ -34,8 +33,6 @@ def test_the_loss_by_hand(float64):
     algorithm = tiny_algorithm(
         "ict", unlabeled_loss_weight=100.0, unlabeled_ramp_steps=4
     )
-    # A teacher of another mind, whose predictions are far from linear.
-    perturb(algorithm.ema, scale=10.0)
     algorithm.optimizer.iterations.assign(2)
     batch = tiny_batch()
     labeled, unlabeled = batch["labeled"], batch["unlabeled"]
@@ -44,9 +41,15 @@ def test_the_loss_by_hand(float64):
         mixed(labeled["weak"], labeled),
         mixed(unlabeled["weak"], unlabeled),
     )
+    # A teacher of another mind, sure of different classes.
     teacher = tiny_network("teacher")
-    teacher.set_weights(algorithm.ema.get_weights())
+    head = teacher.get_layer("logits")
+    kernel = 50 * head.kernel.numpy()
+    head.set_weights([kernel, np.zeros(3)])
     (teacher_logits,) = training_logits(teacher, unlabeled["weak"])
+    head.set_weights([kernel, -teacher_logits.mean(0)])
+    (teacher_logits,) = training_logits(teacher, unlabeled["weak"])
+    algorithm.ema.set_weights(teacher.get_weights())
     label = mixed(np.eye(3)[labeled["label"].numpy()], labeled)
 
     def total(target):
