@@ -20,9 +20,7 @@ class FastSwa(MeanTeacher):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self._add_function = None
-        self.num_averaged = self.add_weight(
-            name="num_averaged", shape=(), initializer="zeros", trainable=False
-        )
+        self.num_averaged = self.memory("num_averaged", ())
 
     def build_averages(self):
         """See `Algorithm.build_averages`."""
@@ -42,12 +40,11 @@ class FastSwa(MeanTeacher):
         networks = super().evaluated_networks
         return networks if self.swa is None else networks | {"swa": self.swa}
 
-    def train_step(self, batch):
-        """Mean Teacher's step, then the mean. See `keras.Model.train_step`."""
-        logs = super().train_step(batch)
+    def update_ema(self):
+        """Moves the teacher, then the mean. See `Algorithm.update_ema`."""
+        super().update_ema()
         if self.swa is not None:
             self._update_swa()
-        return logs
 
     def _update_swa(self):
         hp = self.hyperparameters

@@ -16,17 +16,11 @@ class TemporalEnsembling(Consistency):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.ensemble = self.add_weight(
-            name="ensemble",
-            shape=(self.num_images, self.num_classes),
-            initializer="zeros",
-            trainable=False,
+        self.ensemble = self.memory(
+            "ensemble", (self.num_images, self.num_classes)
         )
-        self.num_predictions = self.add_weight(
-            name="num_predictions",
-            shape=(self.num_images,),
-            initializer="zeros",
-            trainable=False,
+        self.num_predictions = self.memory(
+            "num_predictions", (self.num_images,)
         )
 
     @property
