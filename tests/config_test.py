@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import pathlib
 import subprocess
 import sys
 
@@ -140,27 +139,6 @@ def test_a_flagfile_reproduces_the_configuration(tmp_path):
     )
     again = config.Config.from_json(json.loads(done.stdout))
     assert config.compared(again) == config.compared(settings)
-
-
-FLAGFILES = sorted(pathlib.Path(__file__).parents[1].glob("flags/*/*.flags"))
-
-
-@pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.stem)
-def test_flagfiles_parse(path):
-    given = {}
-    for line in path.read_text().splitlines():
-        if line.startswith("--"):
-            name, text = line[2:].split("=")
-            given[name] = text
-        else:
-            assert line.startswith("#")
-    fields = dataclasses.fields(config.Config) + dataclasses.fields(
-        HYPERPARAMETERS[given["algo"]]
-    )
-    types = {field.name: field.type for field in fields}
-    typed = {name: types[name](text) for name, text in given.items()}
-    settings = config.resolve(typed)
-    assert settings.algo == given["algo"]
 
 
 def command(*arguments):

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tf_metassl.data import image_ops
 
-GOLDEN = pathlib.Path(__file__).parent / "golden"
+GOLDEN = pathlib.Path(__file__).parent / "golden/"
 TFA = dict(np.load(GOLDEN / "tfa_image_ops.npz"))
 PILLOW = dict(np.load(GOLDEN / "pillow_image_ops.npz"))
 KINDS = ("rgb", "grey")

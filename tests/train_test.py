@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import tiny_algorithm
-from tf_metassl import callbacks, config, experiment
+from tf_metassl import callbacks, checkpoints, config, experiment
 
 SHORT = ["--num_steps=12", "--evaluate_every=6", "--batch_size=16"]
 
@@ -220,6 +220,32 @@ def test_evaluating_an_unfinished_run_says_what_to_do(tmp_path):
     assert done.returncode == 1
     assert "finished 0 of 600 steps" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_time_budget_ends_every_stage_at_an_evaluation(tmp_path):
+    arguments = [
+        "--algo=meta_pseudo_labels",
+        "--num_steps=12",
+        "--finetune_steps=6",
+        "--evaluate_every=3",
+        "--batch_size=16",
+        "--time_budget_minutes=1e-6",
+        f"--run_dir={tmp_path / 'run'}",
+    ]
+    done = run("train", *arguments)
+    stages = tmp_path / "run" / "checkpoints"
+    for stage in ("train", "finetune"):
+        newest = checkpoints.newest_whole(stages / stage)
+        state = json.loads((newest / "state.json").read_text())
+        assert state["step"] == 3
+        assert state["out_of_time"]
+    written = rows_of(tmp_path / "run")
+    # Once more: nothing is trained or lost, and the table is the same.
+    again = run("train", *arguments)
+    assert rows_of(tmp_path / "run") == written
+    assert table_of(again.stdout) == table_of(done.stdout)
+    evaluated = run("evaluate", f"--run_dir={tmp_path / 'run'}")
+    assert table_of(evaluated.stdout) == table_of(done.stdout)
 
 
 def test_meta_pseudo_labels_runs_both_stages_on_two_replicas(tmp_path):

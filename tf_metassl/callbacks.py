@@ -117,6 +117,9 @@ class Recorder(keras.callbacks.Callback):
             evaluations.
         keep: how many checkpoints to keep beside the best.
         collapse: `warn`, `stop` or `off`.
+        time_budget_minutes: the evaluation after so many ends the stage; 0 for
+            no limit. That it has ended is part of the checkpoint, so that a
+            slower or faster restart does not change it.
     """
 
     def __init__(
@@ -135,6 +138,7 @@ class Recorder(keras.callbacks.Callback):
         checkpoint_minutes=0.0,
         keep=2,
         collapse="warn",
+        time_budget_minutes=0.0,
     ):
         super().__init__()
         self._evaluate = evaluate
@@ -148,6 +152,8 @@ class Recorder(keras.callbacks.Callback):
         self._interval = 60 * checkpoint_minutes or math.inf
         self._keep = keep
         self._collapse = collapse
+        self._budget = 60 * time_budget_minutes or math.inf
+        self.out_of_time = state.get("out_of_time", False)
         self._best = state.get("best_validation", -1.0)
         self._last_evaluation = state.get("last_evaluation", state["step"])
         self._recoveries = state.get("recoveries", [])
@@ -222,6 +228,9 @@ class Recorder(keras.callbacks.Callback):
             raise _terminated(path) from None
         self._write(train, validation)
         self._last_evaluation = self.model.finished_steps
+        # One worker's clock decides for all.
+        (self.out_of_time,) = self._any_worker(self._elapsed() > self._budget)
+        self.model.stop_training = self.out_of_time
         better = validation[self._best_metric] > self._best
         self._best = max(self._best, validation[self._best_metric])
         # The best one first: it is looked for again if the run has to be
@@ -254,6 +263,7 @@ class Recorder(keras.callbacks.Callback):
         state = {
             "best_validation": self._best,
             "last_evaluation": self._last_evaluation,
+            "out_of_time": self.out_of_time,
             "recoveries": self._recoveries,
             "train_metrics": train_metrics,
             "wall_clock_seconds": self._elapsed(),

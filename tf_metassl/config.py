@@ -139,6 +139,13 @@ class Config(DataOptions):
         0, "Seed of initial weights, batches and augmentation.", minimum=0
     )
     num_steps: int = knob(1000, "Training steps.", minimum=1)
+    time_budget_minutes: float = knob(
+        0.0,
+        "Minutes, those of evaluations included, after which a stage ends at "
+        "its next evaluation; the learning rate still falls over --num_steps. "
+        "0 = no limit.",
+        minimum=0.0,
+    )
     batch_size: int = knob(
         64, "Labeled images per step, over all replicas.", minimum=1
     )

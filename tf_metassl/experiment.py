@@ -452,8 +452,9 @@ def restored_stages(experiment, run_dir):
         with experiment.strategy.scope():
             algorithm = stage.build()
         folder = callbacks.checkpoint_folder(run_dir, stage.name)
-        step = restore_newest(folder, algorithm)["step"]
-        if step < stage.num_steps:
+        state = restore_newest(folder, algorithm)
+        step = state["step"]
+        if step < stage.num_steps and not state.get("out_of_time"):
             raise checkpoints.CheckpointError(
                 f"The run in {run_dir} has finished {step} of "
                 f"{stage.num_steps} steps of {stage.name}: run the training "
@@ -563,6 +564,8 @@ def _train_from(
 ):
     """Runs a stage from `state`, which `algorithm` is in, to its end."""
     config, step = experiment.config, state["step"]
+    if state.get("out_of_time"):
+        return
     metrics_file = callbacks.MetricsFile(output / "metrics.jsonl")
     timing_file = callbacks.MetricsFile(output / "timing.jsonl")
     recorder = callbacks.Recorder(
@@ -583,6 +586,7 @@ def _train_from(
         checkpoint_minutes=config.checkpoint_minutes,
         keep=config.keep_checkpoints,
         collapse=config.collapse,
+        time_budget_minutes=config.time_budget_minutes,
     )
     recorder.set_model(algorithm)
     evaluated = state.get("last_evaluation", step)
@@ -607,6 +611,8 @@ def _train_from(
         config.evaluate_every,
         one_by_one=algorithm.augmentation_rates is not None,
     ):
+        if recorder.out_of_time:
+            break
         if begin % config.evaluate_every == 0:
             algorithm.refresh_augmentation_rates()
         data = experiment.training_data(

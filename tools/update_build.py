@@ -11,7 +11,7 @@ names in a string such as "tf_metassl.losses" or "tf_metassl.losses:entropy"
 (the registry of the algorithms, `python -m` in a test). Importing `a.b` from
 outside `a` runs `a/__init__.py` as well, so that is a dependency too; inside
 `a` it has run already. A test gets as `data` the files of `DATA_FOLDERS` whose
-names, or the names of their folder, it has as strings.
+names it has as strings, or all of a folder that it has as "name/".
 """
 
 import argparse
@@ -163,7 +163,8 @@ def data_files(module):
             for file in files
             if module.strings & {file.name, file.as_posix()}
         ]
-        if not named and module.strings & {folder.name, folder.as_posix()}:
+        # "flags" alone may be the key of a dict.
+        if not named and f"{folder.name}/" in module.strings:
             named = files
         found += named
     return {file.as_posix() for file in found}

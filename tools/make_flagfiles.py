@@ -1,0 +1,311 @@
+"""Writes flags/ from the table in tools/settings.py.
+
+    python tools/make_flagfiles.py            writes flags/
+    python tools/make_flagfiles.py --check    fails if flags/ has drifted
+    python tools/make_flagfiles.py --costs    counts the FLOPs of the networks
+                                              again, before it writes
+
+One flagfile per run and, in flags/README.md, one line per number of the tables.
+FLOPs per image are kept in flags/flops.json, because counting them takes
+TensorFlow and minutes; all else takes neither. Hours are
+
+    steps * images per step * passes * FLOPs / (peak of the GPU * utilisation)
+
+with what a method does per image counted in forward passes (`PASSES`). They
+leave out augmentation, evaluations and the short finetuning stage.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+import textwrap
+import typing
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tf_metassl import config  # noqa: E402
+from tools import settings  # noqa: E402
+
+FLAGS = ROOT / "flags"
+GPU = "NVIDIA A100"
+# Of its data sheet, in operations per second; float32 is computed as TF32.
+PEAK = {"mixed_bfloat16": 312e12, "float32": 156e12}
+UTILISATION = 0.3
+
+# Method -> forward passes per labeled and per unlabeled image and step. The
+# gradient of a pass counts 2 more, a forward-mode derivative 2 as well.
+PASSES = {
+    "supervised": (3, 0),
+    "supervised_mixup": (3, 0),
+    "label_smoothing": (3, 0),
+    "randaugment": (3, 0),
+    "pi_model": (3, 6),
+    "temporal_ensembling": (3, 3),
+    "mean_teacher": (3, 4),
+    "fast_swa": (3, 4),
+    # Clean, along a random direction with its gradient, along the worst one.
+    "vat": (3, 7),
+    "sntg": (3, 6),
+    "ict": (3, 4),
+    # Mixed labeled images share the pass; unmixed ones judge.
+    "learning_to_reweight": (8, 6),
+    "meta_semi": (8, 6),
+    "meta_semi_ict": (8, 6),
+    "mixmatch": (3, 8),
+    # A guess, 8 + 1 mixed views, one unmixed, one rotated; a probe.
+    "remixmatch": (4, 34),
+    "enaet": (3, 23),
+    "fixmatch": (3, 6),
+    "uda": (3, 6),
+    "noisy_student": (3, 3),
+    # Teacher: all views. Student: a strong view and, from a pass of its own,
+    # its derivative; the gradient of the labeled loss.
+    "meta_pseudo_labels": (6, 12),
+}
+
+
+class Run(typing.NamedTuple):
+    """A flagfile.
+
+    Attributes:
+        cells: those that it is the run of; all have the same settings.
+        config: the resolved `Config`.
+    """
+
+    cells: list
+    config: config.Config
+
+    @property
+    def network(self):
+        """What decides its FLOPs: a key of flags/flops.json."""
+        task = self.cells[0].task
+        channels = 1 if task.name.startswith("digits") else 3
+        size = task.image_size
+        return f"{self.config.model} {size}x{size}x{channels} {task.classes}"
+
+
+def runs():
+    """All flagfiles, path below flags/ -> `Run`.
+
+    Raises:
+        ValueError: if cells with one path differ in a setting.
+        ConfigError: if a setting is not allowed.
+    """
+    found = {}
+    for cell in settings.cells():
+        values = {name: s.value for name, s in cell.settings.items()}
+        resolved = config.resolve({"algo": cell.method, **values})
+        run = found.setdefault(cell.path, Run([], resolved))
+        if run.config != resolved:
+            raise ValueError(f"{cell.path} has two meanings: {cell.row}")
+        run.cells.append(cell)
+    return dict(sorted(found.items()))
+
+
+def images_per_step(run):
+    """`(labeled, unlabeled)`; unlabeled is 0 if the method wants none."""
+    labeled = run.config.batch_size
+    uses = PASSES[run.config.algo][1] and not _is_regulariser(run)
+    return labeled, labeled * run.config.unlabeled_batch_ratio * bool(uses)
+
+
+def _is_regulariser(run):
+    knobs = run.config.hyperparameters
+    return getattr(knobs, "mpl_unlabeled", "") == "labeled"
+
+
+def num_steps(run):
+    """`(steps, steps with unlabeled images)` of all stages but finetuning."""
+    knobs = run.config.hyperparameters
+    rounds = getattr(knobs, "num_rounds", 0) * getattr(knobs, "round_steps", 0)
+    # The teacher of the first round sees labeled images alone.
+    return run.config.num_steps + rounds, rounds or run.config.num_steps
+
+
+def hours(run, flops):
+    """Estimated hours on one `GPU`.
+
+    Args:
+        run: a `Run`.
+        flops: of a forward pass per image.
+    """
+    per_labeled, per_unlabeled = PASSES[run.config.algo]
+    if _is_regulariser(run):
+        # The teacher's pass, the student's with its derivative, the judge's.
+        per_labeled = 3 + 6 + 3
+    labeled, unlabeled = images_per_step(run)
+    steps, unlabeled_steps = num_steps(run)
+    passes = steps * labeled * per_labeled
+    passes += unlabeled_steps * unlabeled * per_unlabeled
+    return passes * flops / (PEAK[run.config.precision] * UTILISATION) / 3600
+
+
+def flops_by_network(keys):
+    """Counts the FLOPs per image of networks: key -> operations."""
+    from tf_metassl import models
+    from tf_metassl.models import costs
+
+    counted = {}
+    for key in sorted(keys):
+        name, shape, classes = key.split()
+        shape = tuple(map(int, shape.split("x")))
+        with costs.shapes_only():
+            network = models.build(name, shape, int(classes))
+        counted[key] = costs.of(network).flops
+    return counted
+
+
+def _paragraph(text):
+    lines = textwrap.wrap(text, 77, break_on_hyphens=False)
+    return [f"# {line}" for line in lines]
+
+
+def flagfile(path, run, flops):
+    """The text of a flagfile.
+
+    Args:
+        path: below flags/.
+        run: a `Run`.
+        flops: of a forward pass of its network per image.
+    """
+    cell, task = run.cells[0], run.cells[0].task
+    labeled, unlabeled = images_per_step(run)
+    lines = ["# Written by tools/make_flagfiles.py; do not edit.", "#"]
+    lines += _paragraph(f"{cell.method} on {task.text}, {run.config.model}:")
+    for other in run.cells:
+        lines += _paragraph(f"- {other.table}, {other.row}: {other.number}")
+    lines += ["#", "#   python -m tf_metassl.train \\"]
+    lines += [f"#     --flagfile=flags/{path}", "#"]
+    if task.missing:
+        lines += [*_paragraph(f"Does not run as it is: {task.missing}"), "#"]
+    if note := settings.NOTES.get(cell.method):
+        lines += [*_paragraph(note), "#"]
+    steps, unlabeled_steps = num_steps(run)
+    passes = f"{steps * labeled / task.labels:,.0f} over the labeled images"
+    if unlabeled:
+        passes += (
+            f", {unlabeled_steps * unlabeled / task.images:,.1f} over the "
+            f"{task.images:,} unlabeled ones"
+        )
+    budget = run.config.time_budget_minutes
+    limit = f", but at most {budget / 60:g} hours" if budget else ""
+    lines += _paragraph(f"{steps:,} steps{limit}. Passes: {passes}.")
+    lines += _paragraph(
+        f"About {_rounded(hours(run, flops))} hours on one {GPU} at "
+        f"{UTILISATION:.0%} of {PEAK[run.config.precision] / 1e12:.0f} "
+        f"TFLOP/s, with {flops / 1e9:.3g} GFLOPs per image and forward pass: "
+        "an estimate, not measured."
+    )
+    lines += ["#", "# What is not set here has the default of --help."]
+    lines.append(f"--algo={cell.method}")
+    for source in settings.SOURCES:
+        mine = {k: s for k, s in cell.settings.items() if s.source == source}
+        if mine:
+            lines += ["", *_paragraph(f"{source}.")]
+            lines += [f"--{k}={_text(s.value)}" for k, s in mine.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _rounded(value):
+    if value < 10:
+        return f"{value:.2g}"
+    return f"{float(f'{value:.2g}'):,.0f}"
+
+
+def _text(value):
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def index():
+    """The text of flags/README.md: every number and its flagfile."""
+    lines = [
+        "<!-- Written by tools/make_flagfiles.py; do not edit. -->",
+        "",
+        "# Flagfiles",
+        "",
+        "One per run of the tables and figures of Meta Pseudo Labels (arXiv "
+        "2003.10580) and Meta-Semi (arXiv 2007.02394); numbers are theirs, "
+        "none was measured here. A run that stands in several tables has one "
+        "file. Rows of methods that are not offered here have none.",
+    ]
+    tables = {}
+    for cell in settings.cells():
+        tables.setdefault(cell.table, []).append(cell)
+    for table, cells in tables.items():
+        lines += ["", f"## {table}", ""]
+        if missing := settings.NOT_OFFERED.get(table):
+            lines += [f"Not offered: {missing}.", ""]
+        lines += ["| row | data | number | file |", "| --- | --- | --- | --- |"]
+        lines += [
+            f"| {cell.row} | {cell.task.text} | {cell.number} "
+            f"| [{cell.path}]({cell.path}) |"
+            for cell in cells
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def files(flops):
+    """All that flags/ must hold, path below it -> text.
+
+    Args:
+        flops: operations per image by network, see `Run.network`.
+    """
+    found = runs()
+    texts = {
+        path: flagfile(path, run, flops[run.network])
+        for path, run in found.items()
+    }
+    texts["README.md"] = index()
+    texts["flops.json"] = json.dumps(flops, indent=2) + "\n"
+    return texts
+
+
+def drifted(texts):
+    """Paths below flags/ that differ from `texts`, are missing or too many."""
+    there = {
+        p.relative_to(FLAGS).as_posix(): p
+        for p in FLAGS.rglob("*")
+        if p.is_file()
+    }
+    return sorted(
+        path
+        for path in there.keys() | texts.keys()
+        if path not in texts
+        or path not in there
+        or there[path].read_text("utf-8") != texts[path]
+    )
+
+
+def main():
+    """Writes flags/, or compares it with the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing")
+    parser.add_argument("--costs", action="store_true", help="count FLOPs")
+    arguments = parser.parse_args()
+    if arguments.costs:
+        flops = flops_by_network({run.network for run in runs().values()})
+    else:
+        flops = json.loads((FLAGS / "flops.json").read_text("utf-8"))
+    texts = files(flops)
+    different = drifted(texts)
+    if arguments.check and different:
+        sys.exit(
+            f"{', '.join(different)} differ from tools/settings.py: "
+            "python tools/make_flagfiles.py writes them."
+        )
+    if not arguments.check:
+        for path in different:
+            file = FLAGS / path
+            if path not in texts:
+                file.unlink()
+                continue
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(texts[path], "utf-8")
+
+
+if __name__ == "__main__":
+    main()
