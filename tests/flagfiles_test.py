@@ -62,7 +62,8 @@ def test_every_setting_says_where_it_comes_from():
         text = (FLAGS / path).read_text("utf-8")
         for name, setting in run.cells[0].settings.items():
             before = text[: text.index(f"--{name}=")]
-            last = max(settings.SOURCES, key=lambda s: before.rfind(s[:40]))
+            places = {s: before.rfind(f"# {s}."[:40]) for s in settings.SOURCES}
+            last = max(places, key=places.get)
             assert last == setting.source, (path, name)
 
 

@@ -164,7 +164,7 @@ def data_files(module):
             if module.strings & {file.name, file.as_posix()}
         ]
         # "flags" alone may be the key of a dict.
-        if not named and f"{folder.name}/" in module.strings:
+        if f"{folder.name}/" in module.strings:
             named = files
         found += named
     return {file.as_posix() for file in found}
