@@ -190,7 +190,12 @@ def flagfile(path, run, flops):
             f"{task.images:,} unlabeled ones"
         )
     budget = run.config.time_budget_minutes
-    limit = f", but at most {budget / 60:g} hours" if budget else ""
+    limit = (
+        f", over which the learning rate falls, but at most {budget / 60:g} "
+        "hours: set --num_steps to what fits"
+        if budget
+        else ""
+    )
     lines += _paragraph(f"{steps:,} steps{limit}. Passes: {passes}.")
     lines += _paragraph(
         f"About {_rounded(hours(run, flops))} hours on one {GPU} at "
