@@ -72,6 +72,12 @@ def test_no_tpu_is_an_error_that_names_the_flag(name, monkeypatch):
         distribution.make_strategy("tpu", tpu=name)
 
 
+def test_xla_is_refused_where_it_cannot_sum_over_replicas(two_replicas):
+    distribution.check_xla(tf.distribute.get_strategy())
+    with pytest.raises(ValueError, match="--jit_compile=false"):
+        distribution.check_xla(two_replicas)
+
+
 def test_one_worker_alone_needs_nobody():
     strategy = tf.distribute.get_strategy()
     assert distribution.is_chief(strategy)

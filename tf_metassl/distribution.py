@@ -135,6 +135,17 @@ def _tpu(name):
         ) from error
 
 
+def check_xla(strategy):
+    """Raises ValueError if XLA cannot compile a step under `strategy`."""
+    gpus = tf.config.list_physical_devices("GPU")
+    on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
+    if strategy.num_replicas_in_sync > 1 and not gpus and not on_tpu:
+        raise ValueError(
+            "--jit_compile: XLA knows no sum over replicas that are CPUs. Use "
+            "--jit_compile=false, or GPUs."
+        )
+
+
 def is_chief(strategy):
     """Whether this process is the one that writes files."""
     resolver = strategy.cluster_resolver

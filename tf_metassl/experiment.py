@@ -186,6 +186,8 @@ def build(config, run_dir=None, strategy=None):
         strategy = strategy or distribution.make_strategy(
             config.strategy, config.num_replicas, config.tpu
         )
+        if config.jit_compile:
+            distribution.check_xla(strategy)
         keras.utils.set_random_seed(config.seed)
         source = sources.load(config.dataset, config, run_dir)
         rows = splits.split(
