@@ -4,14 +4,14 @@ import os
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# The workers of pytest-xdist have a core each. In the environment, so that the
+# commands which tests start compute as the tests do: sums depend on threads.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 import keras  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
-
-# The workers of pytest-xdist have a core each.
-if "PYTEST_XDIST_WORKER" in os.environ:
-    tf.config.threading.set_intra_op_parallelism_threads(1)
 
 # Two replicas for tests of strategies. Must come before TensorFlow is used.
 tf.config.set_logical_device_configuration(

@@ -136,9 +136,8 @@ class Algorithm(keras.Model):
         """One optimizer step of the student on `compute_losses`.
 
         With several micro-batches their gradients are summed first. That is
-        the step on the whole batch, but for what looks at several images at
-        once: batch norm takes its statistics, and a method its thresholds,
-        from one micro-batch at a time.
+        the step on the whole batch, but for batch norm, which takes its
+        statistics from one micro-batch at a time.
         """
         total, gradients = 0.0, []
         for part in self._split(batch):
@@ -163,7 +162,8 @@ class Algorithm(keras.Model):
 
         It is for methods with `compute_losses` alone. In a meta step every
         image is judged by all labeled ones at one point, and what is summed
-        next depends on that.
+        next depends on that. A method whose loss of an image depends on the
+        others of its batch, through a threshold or a divisor, says False.
         """
         return type(self).train_step is Algorithm.train_step
 

@@ -29,6 +29,8 @@ class FlexMatch(FixMatch):
         self.pool_size.assign(float(np.unique(rows).size))
         return rows
 
+    can_accumulate = False  # The images of a batch set the thresholds.
+
     def example_weight(self, probs, index):
         """See `FixMatch.example_weight`."""
         threshold = self.hyperparameters.confidence_threshold

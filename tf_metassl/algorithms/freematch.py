@@ -20,6 +20,8 @@ class FreeMatch(FixMatch):
         self.mean_probs = self.memory("mean_probs", shape, uniform)
         self.label_share = self.memory("label_share", shape, uniform)
 
+    can_accumulate = False  # The images of a batch set the thresholds.
+
     def example_weight(self, probs, index):
         """See `FixMatch.example_weight`; the statistics are updated first."""
         del index

@@ -23,6 +23,8 @@ class SoftMatch(FixMatch):
             "mean_probs", (self.num_classes,), uniform
         )
 
+    can_accumulate = False  # The images of a batch set the thresholds.
+
     def example_weight(self, probs, index):
         """See `FixMatch.example_weight`; the statistics are updated first."""
         del index

@@ -39,6 +39,12 @@ class Uda(FixMatch):
     cross-entropy here by the entropy of the target, which has no gradient.
     """
 
+    @property
+    def can_accumulate(self):
+        """See `Algorithm.can_accumulate`: TSA divides by the images kept."""
+        annealed = self.hyperparameters.tsa_schedule != "off"
+        return super().can_accumulate and not annealed
+
     def pseudo_label(self, logits):
         """See `FixMatch.pseudo_label`."""
         temperature = self.hyperparameters.temperature
