@@ -96,7 +96,7 @@ def draw(learned, places, labels, labeled):
     Returns:
         A matplotlib figure.
     """
-    figure = matplotlib.figure.Figure((13, 3.3), layout="constrained")
+    figure = matplotlib.figure.Figure((13, 2.8), layout="constrained")
     shade = matplotlib.colors.LinearSegmentedColormap.from_list(
         "classes", [_COLOURS[0], "white", _COLOURS[1]]
     )
