@@ -7,15 +7,16 @@ import sys
 
 import pytest
 
-from tf_metassl import config
+from tf_metassl import config, hyperparameters
 from tf_metassl.algorithms import ALGORITHMS
-from tf_metassl.hyperparameters import HYPERPARAMETERS
+from tf_metassl.hyperparameters import HYPERPARAMETERS, Hyperparameters
 from tf_metassl.models import NETWORKS
 
 
 def test_every_method_has_hyperparameters_and_every_field_its_help():
-    assert list(HYPERPARAMETERS) == list(ALGORITHMS)
-    for cls in (config.Config, *HYPERPARAMETERS.values()):
+    assert set(HYPERPARAMETERS) <= set(ALGORITHMS)
+    assert hyperparameters.of("supervised") is Hyperparameters
+    for cls in (config.Config, Hyperparameters, *HYPERPARAMETERS.values()):
         for field in dataclasses.fields(cls):
             if field.name != "hyperparameters":
                 assert field.metadata["help"].endswith((".", "on."))

@@ -19,10 +19,9 @@ from tests.helpers import (
     tiny_network,
     values,
 )
-from tf_metassl import checkpoints, serving
+from tf_metassl import checkpoints, hyperparameters, serving
 from tf_metassl.algorithms import ALGORITHMS
 from tf_metassl.config import resolve
-from tf_metassl.hyperparameters import HYPERPARAMETERS
 
 every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
 
@@ -61,7 +60,7 @@ def test_the_averaged_network_is_the_average(name):
 @every_algorithm
 def test_without_average_the_student_is_deployed(name):
     knobs = {"ema_decay": 0.0, "swa_every": 0}
-    has = {field.name for field in dataclasses.fields(HYPERPARAMETERS[name])}
+    has = {field.name for field in dataclasses.fields(hyperparameters.of(name))}
     algorithm = tiny_algorithm(
         name, **{knob: value for knob, value in knobs.items() if knob in has}
     )
@@ -232,8 +231,10 @@ def test_export_equals_call(name, tmp_path):
 def test_hyperparameters_and_configuration_make_the_round_trip(name):
     config = resolve({"algo": name})
     assert type(config).from_json(config.to_json()) == config
-    assert isinstance(config.hyperparameters, HYPERPARAMETERS[name])
-    assert type(tiny_algorithm(name).hyperparameters) is HYPERPARAMETERS[name]
+    assert isinstance(config.hyperparameters, hyperparameters.of(name))
+    assert type(tiny_algorithm(name).hyperparameters) is hyperparameters.of(
+        name
+    )
 
 
 @every_algorithm
@@ -271,7 +272,7 @@ def test_wrong_networks_and_optimizers_are_refused(name):
     with pytest.raises(ValueError, match="trains the networks student"):
         cls(
             networks={"pupil": tiny_network()},
-            hyperparameters=HYPERPARAMETERS[name](),
+            hyperparameters=hyperparameters.of(name)(),
             num_classes=NUM_CLASSES,
         )
     with pytest.raises(ValueError, match="needs an optimizer for each"):

@@ -5,10 +5,10 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from tf_metassl import hyperparameters
 from tf_metassl.algorithms import algorithm_class
 from tf_metassl.augmentation_rates import BINS, NUM_PARAMETERS
 from tf_metassl.contract import MIX_BLOCK
-from tf_metassl.hyperparameters import HYPERPARAMETERS
 from tf_metassl.meta import functional
 
 IMAGE_SHAPE = (6, 5, 1)
@@ -94,7 +94,7 @@ def tiny_algorithm(
     network = network or tiny_network
     algorithm = cls(
         networks=cls.build_networks(network, NUM_CLASSES),
-        hyperparameters=HYPERPARAMETERS[name](**knobs),
+        hyperparameters=hyperparameters.of(name)(**knobs),
         num_classes=NUM_CLASSES,
         num_images=NUM_IMAGES,
     )

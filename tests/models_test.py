@@ -58,6 +58,7 @@ def test_trainable_parameters(name, num_classes, parameters):
     "name, image_shape, num_classes, parameters",
     [
         ("digits_cnn", (8, 8, 1), 10, 140_458),
+        ("two_moons_mlp", (1, 1, 2), 2, 114),
         ("wrn_37_2", (96, 96, 3), 10, 5_929_434),
         ("resnet_50", (64, 64, 3), 1000, 25_557_032),
         ("resnet_152", (64, 64, 3), 1000, 60_192_808),
@@ -87,6 +88,7 @@ def test_the_largest_networks_without_their_memory(name, millions):
 
 SMALLEST = [
     ("digits_cnn", (5, 8, 1)),
+    ("two_moons_mlp", (1, 1, 2)),
     ("wrn_10_1", (12, 8, 3)),
     ("wrn_13_1_mpl", (9, 8, 3)),
     ("wrn_10_1_fixmatch", (8, 8, 1)),

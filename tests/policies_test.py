@@ -623,3 +623,14 @@ def test_other_weak_policies_see_the_middle_of_a_larger_image():
         same = policies.draw_weak(SEED, 6, (8, 8, 3), policy)
         expected = policies.apply_weak(middle, same, policy)
         np.testing.assert_array_equal(result, expected, err_msg=name)
+
+
+def test_jitter_adds_rounded_noise_and_clips():
+    policy = policies.STRONG_POLICIES["jitter_points"]
+    images = np.array([[[[0, 100]]], [[[254, 7]]]], np.uint8)
+    noise = np.array([[[[-3.0, 1.6]]], [[[9.0, -0.4]]]], np.float32)
+    moved = policies.apply_strong(images, {"noise": noise}, policy)
+    assert moved.numpy().ravel().tolist() == [0, 102, 255, 7]
+    draw = policies.draw_strong(SEED, 4000, (1, 1, 2), policy)["noise"]
+    assert draw.shape == (4000, 1, 1, 2)
+    assert np.std(draw) == pytest.approx(policy.sigma, rel=0.05)

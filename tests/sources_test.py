@@ -130,7 +130,8 @@ def load(data_dir, tmp_path):
     return run
 
 
-PUBLIC = [n for n in DATASETS if n not in ("digits", "folder", "csv")]
+OWN = ("digits", "folder", "csv", "two_moons")
+PUBLIC = [n for n in DATASETS if n not in OWN]
 
 
 def test_names():
@@ -144,6 +145,20 @@ def test_digits():
     assert source.info.image_shape == (8, 8, 1)
     assert len(source.train) == 1400 and len(source.test) == 397
     assert source.train.images.max() == 255
+
+
+def test_two_moons():
+    source = sources.load("two_moons")
+    assert source.info.image_shape == (1, 1, 2)
+    assert len(source.train) == 2200 and len(source.test) == 1000
+    both = np.concatenate([source.train.images, source.test.images])[:, 0, 0]
+    assert len(np.unique(both, axis=0)) == 3200
+    # The arcs: half circles around (0, 0) and (1, 0.5), up to their noise.
+    x, y = (both * (4 / 255) - (1.5, 1.75)).T
+    label = np.concatenate([source.train.labels, source.test.labels])
+    upper, lower = np.hypot(x, y), np.hypot(x - 1, y - 0.5)
+    distance = np.where(label == 0, upper, lower)
+    assert np.mean(np.abs(distance - 1) < 0.3) > 0.99
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -508,7 +508,8 @@ def write_view_images(run_dir, batch, num_images=16):
     with writer.as_default(0):
         for group, values in batch.items():
             for view, images in values.items():
-                if images.shape.rank == 4:
+                # Points, such as those of two_moons, are no pictures.
+                if images.shape.rank == 4 and images.shape[-1] in (1, 3):
                     row = np.concatenate(list(images[:num_images]), axis=1)
                     tf.summary.image(f"{group}/{view}", row[np.newaxis])
     writer.close()

@@ -11,6 +11,7 @@ import pathlib
 
 from absl import flags
 
+from tf_metassl import hyperparameters as hyperparameters_lib
 from tf_metassl import models
 from tf_metassl.algorithms import ALGORITHMS, ALIASES
 from tf_metassl.contract import MIX_BLOCK
@@ -19,11 +20,7 @@ from tf_metassl.data.options import (
     PIXEL_STATISTICS,
     DataOptions,
 )
-from tf_metassl.hyperparameters import (
-    HYPERPARAMETERS,
-    Hyperparameters,
-    knob,
-)
+from tf_metassl.hyperparameters import Hyperparameters, knob
 
 
 class ConfigError(ValueError):
@@ -80,6 +77,7 @@ class Config(DataOptions):
             "random_crop",
             "resized_crop",
             "affine",
+            "jitter",
         ),
     )
     strong_augmentation: str = knob(
@@ -92,6 +90,7 @@ class Config(DataOptions):
             "fixmatch",
             "uda",
             "affine_digits",
+            "jitter_points",
         ),
     )
     strong_magnitude: float = knob(
@@ -291,7 +290,7 @@ class Config(DataOptions):
     def from_json(cls, values):
         """The configuration that `to_json` described."""
         values = dict(values)
-        knobs = HYPERPARAMETERS[values["algo"]]
+        knobs = hyperparameters_lib.of(values["algo"])
         values["hyperparameters"] = knobs(**values["hyperparameters"])
         return cls(**values)
 
@@ -339,6 +338,14 @@ DATASET_DEFAULTS = {
     "imagenet2012_subset/10pct": _IMAGENET,
     "folder": _OWN_IMAGES,
     "csv": _OWN_IMAGES,
+    "two_moons": {
+        "model": "two_moons_mlp",
+        "num_labeled": 6,
+        "normalization": "mean_std",
+        "weight_decay": 0.0,
+        "num_steps": 3000,
+        "lr_schedule": "constant",
+    },
 }
 
 # What a run was made from and with, see `tf_metassl.run_directory`.
@@ -424,7 +431,8 @@ def resolve(given):
     dataset = given.get("dataset", "digits")
     _check_choice("algo", algo, tuple(ALGORITHMS))
     _check_choice("dataset", dataset, tuple(DATASET_DEFAULTS))
-    knobs = {f.name: f for f in dataclasses.fields(HYPERPARAMETERS[algo])}
+    own = hyperparameters_lib.of(algo)
+    knobs = {f.name: f for f in dataclasses.fields(own)}
     fields = {f.name: f for f in _config_fields()}
     for name in given:
         if name not in fields and name not in knobs:
@@ -446,7 +454,7 @@ def resolve(given):
     for name, value in settings.items():
         _check(fields.get(name) or knobs[name], value)
     config = Config(
-        hyperparameters=HYPERPARAMETERS[algo](
+        hyperparameters=own(
             **{k: v for k, v in settings.items() if k in knobs}
         ),
         **{k: v for k, v in settings.items() if k in fields},
@@ -547,8 +555,8 @@ def _config_fields():
 def _knobs_by_name():
     """Knob name -> method -> field."""
     result = {}
-    for algo, cls in HYPERPARAMETERS.items():
-        for field in dataclasses.fields(cls):
+    for algo in ALGORITHMS:
+        for field in dataclasses.fields(hyperparameters_lib.of(algo)):
             result.setdefault(field.name, {})[algo] = field
     return result
 

@@ -64,11 +64,6 @@ class Hyperparameters:
 
 
 @dataclasses.dataclass(frozen=True)
-class Supervised(Hyperparameters):
-    """Cross-entropy on the labeled images alone."""
-
-
-@dataclasses.dataclass(frozen=True)
 class SupervisedMixup(Hyperparameters):
     """Supervised training on MixUp of labeled pairs (arXiv 1710.09412)."""
 
@@ -91,11 +86,6 @@ class LabelSmoothing(Hyperparameters):
         minimum=0.0,
         maximum=1.0,
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class RandAugment(Supervised):
-    """Supervised training on strong views (arXiv 1909.13719)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -699,11 +689,10 @@ class EnAet(MixMatch):
     )
 
 
+# Of the methods that have knobs of their own.
 HYPERPARAMETERS = {
-    "supervised": Supervised,
     "supervised_mixup": SupervisedMixup,
     "label_smoothing": LabelSmoothing,
-    "randaugment": RandAugment,
     "pseudo_label": PseudoLabel,
     "pi_model": PiModel,
     "temporal_ensembling": TemporalEnsembling,
@@ -727,3 +716,12 @@ HYPERPARAMETERS = {
     "noisy_student": NoisyStudent,
     "reduced_meta_pseudo_labels": ReducedMetaPseudoLabels,
 }
+
+
+def of(algo):
+    """The dataclass of the method called `algo`, with knobs of its own or not.
+
+    Args:
+        algo: a key of `tf_metassl.algorithms.ALGORITHMS`.
+    """
+    return HYPERPARAMETERS.get(algo, Hyperparameters)

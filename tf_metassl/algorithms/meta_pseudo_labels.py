@@ -7,7 +7,7 @@ from tf_metassl import averaging, pseudo_labels
 from tf_metassl.algorithms.algorithm import Algorithm, Stage
 from tf_metassl.algorithms.supervised import Supervised
 from tf_metassl.contract import Views
-from tf_metassl.hyperparameters import Supervised as SupervisedHyperparameters
+from tf_metassl.hyperparameters import Hyperparameters
 from tf_metassl.losses import (
     consistency_cross_entropy,
     cross_entropy,
@@ -198,7 +198,7 @@ class MetaPseudoLabels(Algorithm):
         student.trainable = True
         finetuner = Supervised(
             networks={"student": student},
-            hyperparameters=SupervisedHyperparameters(ema_decay=0.0),
+            hyperparameters=Hyperparameters(ema_decay=0.0),
             num_classes=self.num_classes,
         )
         rate = self.hyperparameters.finetune_learning_rate

@@ -20,6 +20,7 @@ DATASETS = (
     "imagenet2012_subset/10pct",
     "folder",
     "csv",
+    "two_moons",
 )
 
 # Mean and standard deviation of each channel of the training images, on a scale

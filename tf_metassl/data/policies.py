@@ -157,6 +157,17 @@ class AffinePolicy:
     fill_value: int = 0
 
 
+@dataclasses.dataclass(frozen=True)
+class JitterPolicy:
+    """Gaussian noise on every value, for points rather than pictures.
+
+    Attributes:
+        sigma: standard deviation on a scale of 0...255.
+    """
+
+    sigma: float
+
+
 # The published slopes are per 10; multiplying whole numbers before the only
 # division makes the levels of whole magnitudes exact to the last bit.
 def _rotate_level(magnitude, policy):
@@ -258,6 +269,8 @@ WEAK_POLICIES = {
     "resized_crop": WindowPolicy(area=(0.08, 1.0)),
     # For grey digits of some 8 x 8 pixels, which a flip would spoil.
     "affine": AffinePolicy(rotation=0.25, scale=(0.9, 1.1), translation=1 / 8),
+    # Half the noise of the two moons themselves, see `sources.two_moons`.
+    "jitter": JitterPolicy(sigma=3.0),
 }
 
 _MPL = RandAugmentPolicy(
@@ -301,6 +314,8 @@ STRONG_POLICIES = {
         brightness=(0.6, 1.4),
         cutout=1 / 4,
     ),
+    # As wide as the gap between the two moons allows.
+    "jitter_points": JitterPolicy(sigma=10.0),
 }
 
 
@@ -797,8 +812,58 @@ def _affine_matrices(draw, height, width):
 
 
 @_as_it_is
+def draw_jitter(seed, num_images, image_shape, policy):
+    """Draws noise for each value of each image.
+
+    Args:
+        seed: `[2]` int32.
+        num_images: int or scalar int tensor N.
+        image_shape: (height, width, channels), ints.
+        policy: a `JitterPolicy`.
+
+    Returns:
+        Dict of `noise` `[N, H, W, C]` float32.
+
+    Raises:
+        ValueError: if `seed` or `policy` is of another type.
+    """
+    _check_type(policy, JitterPolicy)
+    (seed,) = _split(seed, 1)
+    shape = [num_images, *image_shape]
+    return {"noise": tf.random.stateless_normal(shape, seed, 0.0, policy.sigma)}
+
+
+@_as_it_is
+def apply_jitter(images, draw, policy):
+    """Carries out what `draw_jitter` has drawn.
+
+    Args:
+        images: `[N, H, W, C]` uint8.
+        draw: dict of tensors with leading dimension N.
+        policy: the `JitterPolicy` of the draw.
+
+    Returns:
+        `[N, H, W, C]` uint8, rounded and clipped.
+
+    Raises:
+        ValueError: on other types.
+    """
+    _check_type(policy, JitterPolicy)
+    moved = tf.round(tf.cast(images, tf.float32) + draw["noise"])
+    return tf.cast(tf.clip_by_value(moved, 0.0, 255.0), tf.uint8)
+
+
+# Type of a policy that needs no more than the image -> draw and apply.
+_SIMPLE = {
+    CropPolicy: (draw_crop, apply_crop),
+    AffinePolicy: (draw_affine, apply_affine),
+    JitterPolicy: (draw_jitter, apply_jitter),
+}
+
+
+@_as_it_is
 def draw_weak(seed, num_images, image_shape, policy, output_size=None):
-    """Draws a weak view; see `draw_crop`, `draw_window` and `draw_affine`.
+    """Draws a weak view as its policy says, such as `draw_crop`.
 
     Args:
         seed: `[2]` int32.
@@ -813,11 +878,11 @@ def draw_weak(seed, num_images, image_shape, policy, output_size=None):
     Raises:
         ValueError: if `seed` or `policy` is of another type.
     """
-    _check_type(policy, CropPolicy, WindowPolicy, AffinePolicy)
+    _check_type(policy, WindowPolicy, *_SIMPLE)
     output_size = output_size or image_shape[:2]
     if isinstance(policy, WindowPolicy):
         return draw_window(seed, num_images, image_shape, policy, output_size)
-    draw = draw_crop if isinstance(policy, CropPolicy) else draw_affine
+    draw, _ = _SIMPLE[type(policy)]
     return draw(seed, num_images, (*output_size, image_shape[2]), policy)
 
 
@@ -838,18 +903,18 @@ def apply_weak(images, draw, policy, output_size=None):
     Raises:
         ValueError: on other shapes or types.
     """
-    _check_type(policy, CropPolicy, WindowPolicy, AffinePolicy)
+    _check_type(policy, WindowPolicy, *_SIMPLE)
     images = tf.convert_to_tensor(images)
     output_size = output_size or images.shape[1:3]
     if isinstance(policy, WindowPolicy):
         return apply_window(images, draw, policy, output_size)
-    apply = apply_crop if isinstance(policy, CropPolicy) else apply_affine
+    _, apply = _SIMPLE[type(policy)]
     return apply(image_ops.center_crop(images, *output_size), draw, policy)
 
 
 @_as_it_is
 def draw_strong(seed, num_images, image_shape, policy, magnitude=None):
-    """Draws a strong view; see `draw_rand_augment` and `draw_affine`.
+    """Draws a strong view, such as `draw_rand_augment`.
 
     Args:
         seed: `[2]` int32.
@@ -865,17 +930,18 @@ def draw_strong(seed, num_images, image_shape, policy, magnitude=None):
         ValueError: if `seed` or `policy` is of another type, or a magnitude is
             given for a policy without one.
     """
-    _check_type(policy, RandAugmentPolicy, AffinePolicy)
+    _check_type(policy, RandAugmentPolicy, AffinePolicy, JitterPolicy)
     if isinstance(policy, RandAugmentPolicy):
         return draw_rand_augment(
             seed, num_images, image_shape, policy, magnitude
         )
     if magnitude is not None:
         raise ValueError(
-            f"magnitude: AffinePolicy has none, got {magnitude}; only "
-            "RandAugment policies take one."
+            f"magnitude: {type(policy).__name__} has none, got {magnitude}; "
+            "only RandAugment policies take one."
         )
-    return draw_affine(seed, num_images, image_shape, policy)
+    draw, _ = _SIMPLE[type(policy)]
+    return draw(seed, num_images, image_shape, policy)
 
 
 @_as_it_is
@@ -893,7 +959,8 @@ def apply_strong(images, draw, policy):
     Raises:
         ValueError: on other shapes or types.
     """
-    _check_type(policy, RandAugmentPolicy, AffinePolicy)
-    is_affine = isinstance(policy, AffinePolicy)
-    apply = apply_affine if is_affine else apply_rand_augment
+    _check_type(policy, RandAugmentPolicy, AffinePolicy, JitterPolicy)
+    if isinstance(policy, RandAugmentPolicy):
+        return apply_rand_augment(images, draw, policy)
+    _, apply = _SIMPLE[type(policy)]
     return apply(images, draw, policy)

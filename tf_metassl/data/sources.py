@@ -10,7 +10,7 @@ from tf_metassl.data.options import DataOptions
 from tf_metassl.data.splits import balanced_subset
 from tf_metassl.data.store import Images, Source
 
-__all__ = ["SOURCES", "Images", "Source", "digits", "load"]
+__all__ = ["SOURCES", "Images", "Source", "digits", "load", "two_moons"]
 
 
 def digits(options=None, run_dir=None):
@@ -48,6 +48,44 @@ def digits(options=None, run_dir=None):
     )
 
 
+def two_moons(options=None, run_dir=None):
+    """Two interleaved half circles: the toy of Meta Pseudo Labels.
+
+    A point is an image of one pixel with two channels: -1.5...2.5 and
+    -1.75...2.25 in x and y become 0...255. 2,000 points to learn from, labeled
+    or not, 200 to validate and 1,000 to test, the same for every seed.
+
+    Args:
+        options: not used.
+        run_dir: not used.
+
+    Returns:
+        A `Source`.
+    """
+    del options, run_dir
+    from sklearn.datasets import make_moons
+
+    points, labels = make_moons(4000, noise=0.1, random_state=0)
+    pixels = np.round((points - (-1.5, -1.75)) * (255 / 4))
+    pixels = np.clip(pixels, 0, 255).astype(np.uint8)
+    # One point per grid cell, so that no point is in two splits.
+    _, first = np.unique(pixels, axis=0, return_index=True)
+    rows = np.sort(first)[:3200]
+    pixels = pixels[rows, np.newaxis, np.newaxis]
+    labels = labels[rows].astype(np.int32)
+    return Source(
+        info=DatasetInfo(
+            name="two_moons",
+            class_names=("upper", "lower"),
+            image_shape=(1, 1, 2),
+        ),
+        train=Images(pixels[:2200], labels[:2200]),
+        test=Images(pixels[2200:], labels[2200:]),
+        weak_policy="jitter",
+        strong_policy="jitter_points",
+    )
+
+
 SOURCES = {
     "digits": digits,
     "cifar10": functools.partial(tfds_sources.load, "cifar10"),
@@ -62,6 +100,7 @@ SOURCES = {
     ),
     "folder": folder.load_folder,
     "csv": folder.load_csv,
+    "two_moons": two_moons,
 }
 
 

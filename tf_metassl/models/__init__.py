@@ -57,6 +57,9 @@ NETWORKS = {
     "digits_cnn": Network(
         "tf_metassl.models.digits_cnn:digits_cnn", image_size=8
     ),
+    "two_moons_mlp": Network(
+        "tf_metassl.models.two_moons_mlp:two_moons_mlp", image_size=1
+    ),
     "cnn13": _cnn13("plain", 0.5),
     "cnn13_mean_teacher": _cnn13("mean_teacher", 0.5),
     "cnn13_vat": _cnn13("vat", 0.5),

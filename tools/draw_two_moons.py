@@ -1,0 +1,157 @@
+"""Trains four methods on two moons and draws what each has learned.
+
+    python tools/draw_two_moons.py --out=docs/two_moons.png
+
+Every method gets the same 6 labeled and 2,000 unlabeled points, the same seed
+and the dataset's defaults. Meta Pseudo Labels is run without UDA, so that
+the feedback of the student is all that is new.
+"""
+
+import json
+import pathlib
+import sys
+import tempfile
+
+import matplotlib.colors
+import matplotlib.figure
+import numpy as np
+from absl import app, flags
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from tf_metassl import config as config_lib
+
+# Title -> settings.
+METHODS = {
+    "Supervised": {"algo": "supervised"},
+    "Pseudo-Label": {"algo": "pseudo_label"},
+    "Meta-Semi": {"algo": "meta_semi"},
+    "Meta Pseudo Labels": {"algo": "meta_pseudo_labels", "uda_weight": 0.0},
+}
+_COLOURS = ("#2f6db5", "#d9722e")
+# Every point that there can be.
+_Y, _X = np.mgrid[:256, :256]
+GRID = np.stack([_X, _Y], axis=-1).reshape(-1, 1, 1, 2).astype(np.uint8)
+
+
+def train(run_dir, **given):
+    """Trains once.
+
+    Args:
+        run_dir: folder of the run.
+        **given: settings other than the dataset's.
+
+    Returns:
+        The probability of class 1 of the exported network at every point,
+        `[256, 256]`, row y and column x; and its test accuracy.
+    """
+    import tensorflow as tf
+
+    from tf_metassl import experiment
+
+    config = config_lib.resolve(
+        {"dataset": "two_moons", "run_dir": str(run_dir), "verbose": 0, **given}
+    )
+    experiment.train(config)
+    loaded = tf.saved_model.load(str(run_dir / "export" / "1"))
+    served = loaded.signatures["serving_default"](image=tf.constant(GRID))
+    rows = json.loads((run_dir / "results.json").read_text())
+    deployed = [row for row in rows if row["deployed"]][-1]
+    probability = served["probabilities"].numpy()[:, 1].reshape(256, 256)
+    return probability, deployed["test_accuracy"]
+
+
+def points(split_seed):
+    """The training points and the rows of the labeled ones.
+
+    Returns:
+        `[N, 2]` uint8, `[N]` labels, `[6]` rows.
+    """
+    from tf_metassl.data import sources, splits
+
+    config = config_lib.resolve(
+        {"dataset": "two_moons", "split_seed": split_seed}
+    )
+    train = sources.load("two_moons").train
+    rows = splits.split(
+        train.labels,
+        num_labeled=config.num_labeled,
+        num_validation=config.num_validation,
+        split_seed=config.split_seed,
+        labeled_inside=config.labeled_inside_unlabeled,
+        label_split=config.label_split,
+    )
+    return train.images[:, 0, 0], train.labels, rows.labeled
+
+
+def draw(learned, places, labels, labeled):
+    """The decision regions side by side.
+
+    Args:
+        learned: title -> what `train` returned.
+        places: `[N, 2]` points.
+        labels: `[N]`.
+        labeled: rows of the labeled points.
+
+    Returns:
+        A matplotlib figure.
+    """
+    figure = matplotlib.figure.Figure((13, 2.8), layout="constrained")
+    shade = matplotlib.colors.LinearSegmentedColormap.from_list(
+        "classes", [_COLOURS[0], "white", _COLOURS[1]]
+    )
+    colours = np.array(_COLOURS)
+    panels = figure.subplots(1, len(learned), sharex=True, sharey=True)
+    for axes, (title, (probability, accuracy)) in zip(
+        panels, learned.items(), strict=True
+    ):
+        axes.imshow(
+            probability,
+            cmap=shade,
+            vmin=0,
+            vmax=1,
+            alpha=0.45,
+            origin="lower",
+            interpolation="bilinear",
+        )
+        axes.scatter(*places.T, 2, colours[labels], alpha=0.35, linewidths=0)
+        # Empty where every point is of one class.
+        if probability.min() < 0.5 < probability.max():
+            axes.contour(probability, [0.5], colors="black", linewidths=1.4)
+        axes.scatter(
+            *places[labeled].T,
+            150,
+            colours[labels[labeled]],
+            marker="*",
+            edgecolors="black",
+            zorder=3,
+        )
+        axes.set(xlim=(10, 245), ylim=(50, 205), xticks=[], yticks=[])
+        axes.set_title(f"{title}\n{100 * accuracy:.1f} % of the test points")
+    return figure
+
+
+def main(_):
+    """Trains, and writes the picture."""
+    values = flags.FLAGS
+    given = {"seed": values.seed, "split_seed": values.seed}
+    if values.num_steps:
+        given["num_steps"] = values.num_steps
+    learned = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for title, settings in METHODS.items():
+            run_dir = pathlib.Path(folder) / settings["algo"]
+            learned[title] = train(run_dir, **settings, **given)
+    figure = draw(learned, *points(values.seed))
+    out = pathlib.Path(values.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=130)
+    for title, (_, accuracy) in learned.items():
+        print(f"{title}: {accuracy:.4f}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("out", "two_moons.png", "The picture to write.")
+    flags.DEFINE_integer("seed", 0, "Of weights, batches and labels.")
+    flags.DEFINE_integer("num_steps", 0, "Training steps. 0 = the default.")
+    app.run(main)
