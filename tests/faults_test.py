@@ -7,6 +7,8 @@ import pathlib
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -128,6 +130,28 @@ def test_sigterm_during_an_evaluation(whole, tmp_path, monkeypatch):
     assert (run_dir / "metrics.jsonl").read_text() == ""
     train(run_dir)
     assert not changes(whole, run_dir)
+
+
+def test_ctrl_c_loses_nothing_that_was_saved(whole, tmp_path, monkeypatch):
+    run_dir = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        at_step(patch, 5, lambda _: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            train(run_dir)
+    assert steps_of(run_dir) == ["best", "step-00000003"]
+    train(run_dir)
+    assert not changes(whole, run_dir)
+
+
+def test_ctrl_c_has_its_exit_code():
+    script = "def main(_): raise KeyboardInterrupt\ncommands.run(main)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"from tf_metassl import commands\n{script}"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 130
+    assert "goes on from its last checkpoint" in done.stderr
 
 
 def test_sigterm_during_data_preparation(tmp_path, monkeypatch):

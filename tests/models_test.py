@@ -58,6 +58,7 @@ def test_trainable_parameters(name, num_classes, parameters):
     "name, image_shape, num_classes, parameters",
     [
         ("digits_cnn", (8, 8, 1), 10, 140_458),
+        ("small_cnn", (28, 28, 1), 10, 24_058),
         ("two_moons_mlp", (1, 1, 2), 2, 114),
         ("wrn_37_2", (96, 96, 3), 10, 5_929_434),
         ("resnet_50", (64, 64, 3), 1000, 25_557_032),
@@ -88,6 +89,7 @@ def test_the_largest_networks_without_their_memory(name, millions):
 
 SMALLEST = [
     ("digits_cnn", (5, 8, 1)),
+    ("small_cnn", (1, 1, 1)),
     ("two_moons_mlp", (1, 1, 2)),
     ("wrn_10_1", (12, 8, 3)),
     ("wrn_13_1_mpl", (9, 8, 3)),
@@ -373,7 +375,11 @@ def test_mean_only_batch_norm_on_two_replicas(two_replicas, synchronized):
 @pytest.mark.parametrize(
     "name, image_shape, message",
     [
-        ("resnet", PHOTO, "--model=resnet: must be one of digits_cnn, cnn13"),
+        (
+            "resnet",
+            PHOTO,
+            "--model=resnet: must be one of digits_cnn, small_cnn",
+        ),
         ("wrn_28", PHOTO, "--model=wrn_28: must be one of"),
         ("wrn_30_2", PHOTO, "--model=wrn_30_2: the depth .* 6 n . 4"),
         ("wrn_4_1", PHOTO, "--model=wrn_4_1: the depth"),

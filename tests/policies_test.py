@@ -542,12 +542,12 @@ ERRORS = {
     ),
     "a strong policy as weak": (
         lambda: policies.draw_weak(SEED, 2, (8, 8, 3), MPL),
-        r"policy: expected CropPolicy or WindowPolicy or AffinePolicy, got "
+        r"policy: expected WindowPolicy or CropPolicy or AffinePolicy or JitterPolicy, got "
         r"RandAugmentPolicy",
     ),
     "a crop as strong policy": (
         lambda: policies.apply_strong(IMAGES, {}, CROP),
-        r"expected RandAugmentPolicy or AffinePolicy, got CropPolicy",
+        r"expected RandAugmentPolicy or AffinePolicy or JitterPolicy, got CropPolicy",
     ),
     "an affine policy as RandAugment": (
         lambda: policies.draw_rand_augment(SEED, 2, (8, 8, 3), DIGITS),

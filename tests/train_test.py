@@ -121,6 +121,16 @@ def test_evaluate_prints_the_same_numbers_again(finished):
     assert table_of(again) == table_of(output)
 
 
+def test_evaluate_takes_the_median_of_the_last_checkpoints(finished, tmp_path):
+    run_dir, _ = finished
+    out = tmp_path / "median.json"
+    run("evaluate", f"--run_dir={run_dir}", "--median_of=2", f"--out={out}")
+    rows = [r for r in rows_of(run_dir) if r["split"] == "validation"]
+    for result in json.loads(out.read_text()):
+        both = [row[f"{result['network']}_accuracy"] for row in rows]
+        assert result["validation_accuracy"] == pytest.approx(np.mean(both))
+
+
 SERVE = """
 import sys
 
@@ -230,6 +240,7 @@ def test_a_time_budget_ends_every_stage_at_an_evaluation(tmp_path):
         "--evaluate_every=3",
         "--batch_size=16",
         "--time_budget_minutes=1e-6",
+        "--evaluate_on_labeled",
         f"--run_dir={tmp_path / 'run'}",
     ]
     done = run("train", *arguments)
@@ -240,6 +251,9 @@ def test_a_time_budget_ends_every_stage_at_an_evaluation(tmp_path):
         assert state["step"] == 3
         assert state["out_of_time"]
     written = rows_of(tmp_path / "run")
+    splits = [row["split"] for row in written if row["step"] == 3]
+    assert splits == ["train", "validation", "labeled"]
+    assert "teacher_accuracy" in written[2]
     # Once more: nothing is trained or lost, and the table is the same.
     again = run("train", *arguments)
     assert rows_of(tmp_path / "run") == written

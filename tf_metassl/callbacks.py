@@ -99,8 +99,8 @@ class Recorder(keras.callbacks.Callback):
     not finished is resumed with that evaluation.
 
     Args:
-        evaluate: function of a list of callbacks that returns the validation
-            metrics, name -> float.
+        evaluate: function of a split and a list of callbacks that returns the
+            metrics of that split, name -> float.
         run_dir: folder of the run.
         stage: name of the stage, for checkpoints and TensorBoard.
         metrics_file: a `MetricsFile`.
@@ -117,6 +117,7 @@ class Recorder(keras.callbacks.Callback):
             evaluations.
         keep: how many checkpoints to keep beside the best.
         collapse: `warn`, `stop` or `off`.
+        on_labeled: whether to evaluate on the labeled training images, too.
         time_budget_minutes: the evaluation after so many ends the stage; 0 for
             no limit. That it has ended is part of the checkpoint, so that a
             slower or faster restart does not change it.
@@ -138,6 +139,7 @@ class Recorder(keras.callbacks.Callback):
         checkpoint_minutes=0.0,
         keep=2,
         collapse="warn",
+        on_labeled=False,
         time_budget_minutes=0.0,
     ):
         super().__init__()
@@ -152,6 +154,7 @@ class Recorder(keras.callbacks.Callback):
         self._interval = 60 * checkpoint_minutes or math.inf
         self._keep = keep
         self._collapse = collapse
+        self._splits = ("validation", *["labeled"] * on_labeled)
         self._budget = 60 * time_budget_minutes or math.inf
         self.out_of_time = state.get("out_of_time", False)
         self._best = state.get("best_validation", -1.0)
@@ -163,7 +166,7 @@ class Recorder(keras.callbacks.Callback):
         board = pathlib.Path(run_dir) / "tensorboard"
         self._writers = {
             split: tf.summary.create_file_writer(str(board / split))
-            for split in ("train", "validation")
+            for split in ("train", *self._splits)
         }
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -222,11 +225,13 @@ class Recorder(keras.callbacks.Callback):
         # Evaluating resets them.
         train_metrics = self._train_metrics()
         try:
-            validation = self._evaluate([_Interrupter(self._ending)])
+            watchers = [_Interrupter(self._ending)]
+            results = {s: self._evaluate(s, watchers) for s in self._splits}
         except Terminated:
             path = self.save(train_metrics)
             raise _terminated(path) from None
-        self._write(train, validation)
+        validation = results["validation"]
+        self._write(train, results)
         self._last_evaluation = self.model.finished_steps
         # One worker's clock decides for all.
         (self.out_of_time,) = self._any_worker(self._elapsed() > self._budget)
@@ -294,17 +299,19 @@ class Recorder(keras.callbacks.Callback):
             )
         self._restored_metrics = None
 
-    def _write(self, train, validation):
+    def _write(self, train, results):
         """Metrics of this step into the files and to TensorBoard."""
         shown = self._first_step + self.model.finished_steps
         seconds = {"wall_clock_seconds": self._elapsed()}
         self._timing_file.write(shown, "train", seconds)
         self._metrics_file.write(shown, "train", train)
-        self._metrics_file.write(shown, "validation", validation)
+        for split, values in results.items():
+            self._metrics_file.write(shown, split, values)
         with _writing("The log of TensorBoard"):
-            with self._writers["validation"].as_default(shown):
-                for name, value in validation.items():
-                    tf.summary.scalar(name, value)
+            for split, values in results.items():
+                with self._writers[split].as_default(shown):
+                    for name, value in values.items():
+                        tf.summary.scalar(name, value)
             with self._writers["train"].as_default(shown):
                 for name, value in (train | seconds).items():
                     tf.summary.scalar(name, value)

@@ -129,6 +129,11 @@ def newest_whole(folder):
     return None
 
 
+def last(folder, count):
+    """The `count` newest checkpoints in `folder`, or as many as there are."""
+    return _by_step(pathlib.Path(folder))[-count:]
+
+
 def damage(path):
     """What is wrong with the checkpoint at `path`, or None if it is whole."""
     path = pathlib.Path(path)

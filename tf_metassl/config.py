@@ -230,6 +230,11 @@ class Config(DataOptions):
         "run.",
         minimum=0,
     )
+    evaluate_on_labeled: bool = knob(
+        False,
+        "Evaluate on the labeled training images, too, without augmentation: "
+        "rows of the split labeled in metrics.jsonl.",
+    )
     eval_batch_size: int = knob(256, "Images per evaluation batch.", minimum=1)
     selection: str = knob(
         "last",

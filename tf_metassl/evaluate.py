@@ -1,4 +1,11 @@
-"""python -m tf_metassl.evaluate --run_dir=...: a run's final table again."""
+"""python -m tf_metassl.evaluate --run_dir=...: a run's final table again.
+
+With --median_of=20, the table is that of MixMatch's protocol: the median over
+the last 20 checkpoints, which --keep_checkpoints=20 has to keep.
+"""
+
+import json
+import pathlib
 
 from absl import flags
 
@@ -15,11 +22,26 @@ def main(_):
     built = experiment.build(settings, run_dir)
     rows = []
     for stage, algorithm in experiment.restored_stages(built, run_dir):
-        rows.extend(experiment.final_metrics(built, algorithm, stage.name))
+        if count := flags.FLAGS.median_of:
+            rows += experiment.median_metrics(
+                built, algorithm, stage.name, run_dir, count
+            )
+        else:
+            rows += experiment.final_metrics(built, algorithm, stage.name)
+    if out := flags.FLAGS.out:
+        pathlib.Path(out).write_text(json.dumps(rows, indent=2))
     print(report.table(rows))
 
 
 if __name__ == "__main__":
     config.define_run_flags()
+    flags.DEFINE_integer(
+        "median_of",
+        0,
+        "The median over this many of the last checkpoints of each stage, or "
+        "over all if there are fewer. 0 = the checkpoint that is reported.",
+        lower_bound=0,
+    )
+    flags.DEFINE_string("out", "", "A JSON file for the table, too.")
     flags.adopt_module_key_flags(config)
     commands.run(main)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import statistics as statistics_lib
 import tempfile
 
 import keras
@@ -118,7 +119,9 @@ class Experiment:
         return image_ops.center_crop(images, *self.source.info.image_shape[:2])
 
     def images(self, split):
-        """The images of the split `validation` or `test`."""
+        """The images of the split `labeled`, `validation` or `test`."""
+        if split == "labeled":
+            return self.source.train.take(self.splits.labeled)
         return self.source.test if split == "test" else self.validation_images
 
     def evaluate(self, algorithm, split, watchers=()):
@@ -126,7 +129,7 @@ class Experiment:
 
         Args:
             algorithm: an `Algorithm`.
-            split: `validation` or `test`.
+            split: `labeled`, `validation` or `test`.
             watchers: Keras callbacks.
 
         Returns:
@@ -571,9 +574,7 @@ def _train_from(
     metrics_file = callbacks.MetricsFile(output / "metrics.jsonl")
     timing_file = callbacks.MetricsFile(output / "timing.jsonl")
     recorder = callbacks.Recorder(
-        evaluate=lambda watchers: experiment.evaluate(
-            algorithm, "validation", watchers
-        ),
+        evaluate=functools.partial(experiment.evaluate, algorithm),
         run_dir=output,
         stage=stage.name,
         metrics_file=metrics_file,
@@ -588,6 +589,7 @@ def _train_from(
         checkpoint_minutes=config.checkpoint_minutes,
         keep=config.keep_checkpoints,
         collapse=config.collapse,
+        on_labeled=config.evaluate_on_labeled,
         time_budget_minutes=config.time_budget_minutes,
     )
     recorder.set_model(algorithm)
@@ -689,6 +691,32 @@ def final_metrics(experiment, algorithm, stage):
             },
         }
         for role in algorithm.evaluated_networks
+    ]
+
+
+def median_metrics(experiment, algorithm, stage, run_dir, count):
+    """As `final_metrics`, the median over the stage's last checkpoints.
+
+    Args:
+        experiment: the `Experiment`.
+        algorithm: that of the stage; it is left at the last checkpoint.
+        stage: name of the stage.
+        run_dir: folder of the run.
+        count: how many checkpoints; if there are fewer, all.
+    """
+    folder = callbacks.checkpoint_folder(run_dir, stage)
+    evaluated = []
+    for path in checkpoints.last(folder, count):
+        checkpoints.restore(path, algorithm)
+        evaluated.append(final_metrics(experiment, algorithm, stage))
+    return [
+        {
+            name: statistics_lib.median(row[name] for row in rows)
+            if isinstance(value, float)
+            else value
+            for name, value in rows[0].items()
+        }
+        for rows in zip(*evaluated, strict=True)
     ]
 
 

@@ -15,4 +15,4 @@ if [[ -x $buildifier ]]; then
 else
   echo "buildifier is not installed: the form of BUILD is not checked"
 fi
-"$python" -m pytest --numprocesses=auto "$@"
+"$python" -m pytest --numprocesses=auto --dist=worksteal "$@"

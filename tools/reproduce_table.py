@@ -1,70 +1,403 @@
-"""Runs the cells of a table over seeds and writes the table.
+"""Runs the cells of a table over seeds; writes the table and its figure.
 
-    python tools/reproduce_table.py --table=digits --seeds=5 --out=results
+    python tools/reproduce_table.py --table=meta_semi_5 --scale=small \
+        --seeds=3 --data_dir=DIR --out=results
 
-Every cell is the training command with some flags, run once per seed (the seed
-of weights and batches and the split seed alike). One line per finished run is
-appended to OUT/TABLE.jsonl; runs that are there already are not repeated, so a
-killed sweep goes on. OUT/TABLE.md is written from those lines alone.
+Every cell is the training command with some flags, run once per seed (that of
+weights, batches and splits alike). `--scale=paper` runs the cell's flagfile as
+it is. `--scale=small` is a miniature of it that two CPU cores finish, see
+`SMALL`; `--scale=smoke` shows in a few steps that it runs at all.
+
+A finished run is a line of OUT/runs.jsonl. Runs that are there already, for
+this table or another, are not repeated; an unfinished one goes on from its
+checkpoint in OUT/runs. OUT/TABLE_SCALE.md, .csv and .png are written from the
+lines alone, again after every run.
 """
 
+import concurrent.futures
+import csv
+import functools
+import hashlib
 import json
+import os
 import pathlib
+import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
+import typing
 
+import matplotlib.figure
 from absl import app, flags
 
-# Table -> cell -> flags. The first cell's name is what a reader compares with.
-TABLES = {
-    "digits": {
-        "supervised": ["--algo=supervised"],
-        "label smoothing": ["--algo=label_smoothing"],
-        "supervised + MixUp": ["--algo=supervised_mixup"],
-        "Meta-Semi, weights constant 1": [
-            "--algo=meta_semi",
-            "--example_weights=constant",
-        ],
-        "Meta-Semi": ["--algo=meta_semi"],
-        "Meta Pseudo Labels": ["--algo=meta_pseudo_labels"],
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tf_metassl import config as config_lib  # noqa: E402
+from tf_metassl.algorithms import ALGORITHMS  # noqa: E402
+from tools import settings  # noqa: E402
+
+
+class Scale(typing.NamedTuple):
+    """A miniature of the papers' runs.
+
+    Attributes:
+        what: says so under the table's title.
+        flags: that replace the flagfile's.
+        labels: for one of the paper's.
+        max_ratio: bound on `--unlabeled_batch_ratio`.
+        seconds_per_hour: of a time budget.
+    """
+
+    what: str
+    flags: dict
+    labels: float
+    max_ratio: int
+    seconds_per_hour: float
+
+
+SMALL = Scale(
+    what=(
+        "A miniature, not the paper's experiment: Fashion-MNIST with a tenth "
+        "of the labels, balanced over the classes, a CNN with 24,058 "
+        "parameters, 2,000 steps of 32 labeled images. All lengths in steps "
+        "shrink like the run, the average forgets within at most a tenth of "
+        "it, there are at most 2 unlabeled images per labeled one; all else is "
+        "the flagfile's. Differences between methods may not be those of the "
+        "paper."
+    ),
+    flags={
+        "dataset": "fashion_mnist",
+        "num_validation": 1000,
+        "model": "small_cnn",
+        "normalization": "unit",
+        "label_split": "balanced",
+        "batch_size": 32,
+        "num_steps": 2000,
+        "evaluate_every": 100,
+        "evaluate_on_labeled": True,
+        "precision": "float32",
     },
-    # The choices that the slides leave open. forward_mode gives the same
-    # numbers sooner.
-    "digits_meta_semi_choices": {
-        name: ["--meta_gradient=forward_mode", *arguments]
-        for name, arguments in {
-            "default": [],
-            "divided by the number of unlabeled": [
-                "--weight_normalizer=num_unlabeled"
-            ],
-            "judged by mixed labeled images": ["--meta_labeled_batch=mixed"],
-            "weak view pseudo-labeled": ["--pseudo_label_view=weak"],
-            "no labeled loss in the update": ["--labeled_loss_weight=0"],
-            "literal Algorithm 1": [
-                "--labeled_loss_weight=0",
-                "--meta_labeled_batch=mixed",
-                "--pseudo_label_view=weak",
-            ],
-        }.items()
+    labels=0.1,
+    max_ratio=2,
+    seconds_per_hour=12,
+)
+SMOKE = Scale(
+    what="A few steps that show that it runs; the numbers mean nothing.",
+    flags={
+        "dataset": "digits",
+        "num_validation": 200,
+        "model": "digits_cnn",
+        "normalization": "unit",
+        "label_split": "balanced",
+        "weak_augmentation": "auto",
+        "strong_augmentation": "auto",
+        "batch_size": 16,
+        "num_steps": 6,
+        "evaluate_every": 3,
+        "evaluate_on_labeled": True,
+        "precision": "float32",
     },
-    "digits_feedback": {
-        name: ["--algo=meta_pseudo_labels", *arguments]
-        for name, arguments in {
-            "off": ["--feedback=off"],
-            "taylor": ["--feedback=taylor"],
-            "dot": ["--feedback=dot"],
-            "per_example": ["--feedback=per_example"],
-            "per_example, sign flipped": [
-                "--feedback=per_example",
-                "--feedback_sign=-1",
-            ],
-            "exact_soft": ["--feedback=exact_soft"],
-        }.items()
-    },
-}
+    labels=0.01,
+    max_ratio=1,
+    seconds_per_hour=1,
+)
+SCALES = {"small": SMALL, "smoke": SMOKE}
+
+_COUNTED_ELSE = ("lookahead_steps", "gradient_accumulation_steps")
+_LENGTHS = ("cycle_start", "swa_start", "swa_every")
+# What is only for one dataset goes back to its default.
+_OF_A_DATASET = ("svhn_extra", "stl10_fold", "image_size", "stored_size")
+
+
+class Cell(typing.NamedTuple):
+    """A number of a table.
+
+    Attributes:
+        row: the method.
+        data: what it is trained on; the table's column.
+        number: the paper's, with its unit; empty if there is none.
+        flags: of the training command, without seeds.
+        place: where a curve has it, labels or a hyper-parameter; or None.
+    """
+
+    row: str
+    data: str
+    number: str
+    flags: tuple
+    place: float | None = None
+
+
+class Table(typing.NamedTuple):
+    """Cells and how they are shown.
+
+    Attributes:
+        title: the paper's name of it.
+        cells: list of `Cell`.
+        unit: `accuracy` or `error`.
+        figure: function of cells, records and unit that draws, or None.
+    """
+
+    title: str
+    cells: list
+    unit: str = "accuracy"
+    figure: typing.Callable | None = None
+
+
+# The tables.
+
+
+def tables(scale):
+    """Name -> `Table`, at a scale, without those that have no miniature."""
+    found = {}
+    for cell in settings.cells():
+        paper, _, rest = cell.table.partition(", ")
+        kind, _, number = rest.partition(" ")
+        if kind not in ("Table", "Figure"):
+            continue
+        is_mpl = paper == "Meta Pseudo Labels"
+        name = "mpl" if is_mpl else "meta_semi"
+        name += "_figure" * (kind == "Figure") + f"_{number}"
+        table = found.setdefault(
+            name,
+            Table(cell.table, [], "accuracy" if is_mpl else "error"),
+        )
+        if scale == "paper" or cell.task.image_size <= 96:
+            table.cells.append(_of_paper(cell, scale))
+    found = {name: table for name, table in found.items() if table.cells}
+    found["mpl_figure_4"] = _training_accuracy(scale)
+    found["feedback"] = _feedback(scale)
+    for name, draw in _FIGURES.items():
+        found[name] = found[name]._replace(figure=draw)
+    return found | _digits(scale)
+
+
+def _of_paper(cell, scale, row=None, **extra):
+    """A cell of tools/settings.py at a scale, with further flags."""
+    changes = miniature(cell, SCALES[scale]) if scale != "paper" else {}
+    data = cell.task.text
+    if changes:
+        data = f"{changes['num_labeled']} labels, for {data}"
+    given = {name: setting.value for name, setting in cell.settings.items()}
+    place = given.get("mixup_alpha") if cell.method == "meta_semi" else None
+    if cell.method == "ict":
+        place = given.get("unlabeled_loss_weight")
+    return Cell(
+        row or cell.row,
+        data,
+        "" if row else cell.number,
+        (
+            f"--flagfile=flags/{cell.path}",
+            *_as_flags({**changes, **extra}),
+        ),
+        place,
+    )
+
+
+def _as_flags(values):
+    return tuple(
+        f"--{k}={str(v).lower() if isinstance(v, bool) else v}"
+        for k, v in values.items()
+    )
+
+
+def miniature(cell, scale):
+    """The flags, name -> value, that make a cell's run small.
+
+    Args:
+        cell: a `settings.Cell`.
+        scale: a `Scale`.
+    """
+    given = {name: setting.value for name, setting in cell.settings.items()}
+    resolved = config_lib.resolve({"algo": cell.method, **given})
+    values = resolved.to_json()
+    values |= values.pop("hyperparameters")
+    changes = dict(scale.flags)
+    shrink = changes["num_steps"] / values["num_steps"]
+    for name, value in values.items():
+        is_length = name.endswith("_steps") and name not in _COUNTED_ELSE
+        if (is_length or name in _LENGTHS) and value and name not in changes:
+            changes[name] = max(1, round(value * shrink))
+    per_class = max(1, round(scale.labels * cell.task.labels / 10))
+    changes["num_labeled"] = 10 * per_class
+    ratio = values["unlabeled_batch_ratio"]
+    changes["unlabeled_batch_ratio"] = min(ratio, scale.max_ratio)
+    # The average's memory, 1 / (1 - decay) steps, is a length, too, but
+    # shrunk like the run it would be none.
+    longest = 1 - 10 / changes["num_steps"]
+    if values["ema_decay"] > longest > 0:
+        changes["ema_decay"] = longest
+    if budget := values["time_budget_minutes"]:
+        changes["time_budget_minutes"] = budget * scale.seconds_per_hour / 3600
+    defaults = config_lib.Config.__dataclass_fields__
+    for name in _OF_A_DATASET:
+        if name in given:
+            changes[name] = defaults[name].default
+    return changes
+
+
+def _cifar10_4000(method):
+    """The cell of Meta Pseudo Labels' Figure 3 on CIFAR-10 with 4,000 labels.
+
+    Args:
+        method: `--algo`.
+    """
+    return next(
+        cell
+        for cell in settings.cells()
+        if cell.table == "Meta Pseudo Labels, Figure 3"
+        and (cell.method, cell.task.name) == (method, "cifar10_4000")
+    )
+
+
+def _training_accuracy(scale):
+    cells = [
+        _of_paper(
+            _cifar10_4000(method), scale, row=row, evaluate_on_labeled=True
+        )
+        for method, row in (
+            ("supervised", "Supervised"),
+            ("meta_pseudo_labels", "Meta Pseudo Labels"),
+        )
+    ]
+    return Table("Meta Pseudo Labels, Figure 4", cells)
+
+
+def _feedback(scale):
+    """What of the student's feedback helps; not a table of the paper."""
+    base = _cifar10_4000("meta_pseudo_labels")
+    rows = {
+        "off": {"feedback": "off"},
+        "taylor": {"feedback": "taylor"},
+        "dot": {"feedback": "dot"},
+        # The flagfile's own.
+        "per_example": {},
+        "exact_soft": {"feedback": "exact_soft"},
+        "per_example, sign flipped": {"feedback_sign": -1},
+    }
+    cells = [
+        _of_paper(base, scale, row=row, **changes)
+        for row, changes in rows.items()
+    ]
+    return Table("The feedback of Meta Pseudo Labels", cells)
+
+
+def _digits(scale):
+    """Tables on scikit-learn's digits with nothing but defaults."""
+    short = ("--num_steps=6", "--evaluate_every=3") if scale == "smoke" else ()
+
+    def cell(row, *given):
+        return Cell(row, "30 labels", "", (*given, *short))
+
+    methods = [cell(name, f"--algo={name}") for name in ALGORITHMS]
+    choices = {
+        "default": (),
+        "divided by the number of unlabeled": (
+            "--weight_normalizer=num_unlabeled",
+        ),
+        "judged by mixed labeled images": ("--meta_labeled_batch=mixed",),
+        "weak view pseudo-labeled": ("--pseudo_label_view=weak",),
+        "no labeled loss in the update": ("--labeled_loss_weight=0",),
+        "literal Algorithm 1": (
+            "--labeled_loss_weight=0",
+            "--meta_labeled_batch=mixed",
+            "--pseudo_label_view=weak",
+        ),
+    }
+    # forward_mode gives the same numbers sooner.
+    common = ("--algo=meta_semi", "--meta_gradient=forward_mode")
+    return {
+        "digits": Table("Every method on digits", methods),
+        "digits_meta_semi_choices": Table(
+            "What the slides leave open of Meta-Semi, on digits",
+            [cell(row, *common, *given) for row, given in choices.items()],
+        ),
+    }
+
+
+# Running.
+
+
+def run(arguments, seed, *, folder, protocol, threads, further=()):
+    """Trains once, or goes on with it.
+
+    Args:
+        arguments: flags of the cell.
+        seed: of weights, batches and splits.
+        folder: where unfinished runs are.
+        protocol: `last`, `best_validation` or `median_20`.
+        threads: of TensorFlow's operations.
+        further: flags that say where things are on this machine.
+
+    Returns:
+        The record: a JSON-ready dict of flags, seed, seconds, the final table
+        and accuracies against the step.
+
+    Raises:
+        RuntimeError: if a command fails; the end of its output is shown.
+    """
+    name = hashlib.sha256(json.dumps([arguments, seed, protocol]).encode())
+    run_dir = pathlib.Path(folder) / name.hexdigest()[:16]
+    given = [*arguments, f"--seed={seed}", f"--split_seed={seed}"]
+    if protocol == "best_validation":
+        given.append("--selection=best_validation")
+    if protocol == "median_20":
+        given += ["--keep_checkpoints=20", "--checkpoint_minutes=0"]
+
+    def command(module, *rest):
+        line = [sys.executable, "-m", f"tf_metassl.{module}", *rest]
+        done = subprocess.run(
+            [*line, f"--run_dir={run_dir}"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "TF_NUM_INTRAOP_THREADS": str(threads)},
+        )
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(line)}\n{done.stdout[-3000:]}")
+
+    command("train", *given, *further, "--verbose=0")
+    results = run_dir / "results.json"
+    if protocol == "median_20":
+        results = run_dir / "median.json"
+        command("evaluate", "--median_of=20", f"--out={results}")
+    curve = [
+        {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
+        for row in map(_accuracies, _lines(run_dir / "metrics.jsonl"))
+        if row["split"] != "train"
+    ]
+    record = {
+        "flags": list(arguments),
+        "seed": seed,
+        "protocol": protocol,
+        "seconds": round(_seconds(_lines(run_dir / "timing.jsonl")), 1),
+        "results": json.loads(results.read_text()),
+        "curve": curve,
+    }
+    shutil.rmtree(run_dir)
+    return record
+
+
+def _lines(path):
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _accuracies(row):
+    return {
+        name: value
+        for name, value in row.items()
+        if name in ("step", "split") or name.endswith("_accuracy")
+    }
+
+
+def _seconds(rows):
+    """Of training and evaluating; every stage has a clock of its own."""
+    seconds = [row["wall_clock_seconds"] for row in rows]
+    following = [*seconds[1:], 0.0]
+    return sum(a for a, b in zip(seconds, following, strict=True) if b < a)
 
 
 def deployed(rows):
@@ -72,111 +405,361 @@ def deployed(rows):
     return [row for row in rows if row["deployed"]][-1]
 
 
-def run_cell(arguments, seed):
-    """Trains once.
+# Writing.
+
+
+def of_cell(cell, records, protocol="last"):
+    """The records of a cell, by seed."""
+    mine = [
+        record
+        for record in records
+        if tuple(record["flags"]) == cell.flags
+        and record["protocol"] == protocol
+    ]
+    return sorted(mine, key=lambda record: record["seed"])
+
+
+def percent(records, unit, split="test"):
+    """Accuracy or error of the exported network in each record, in per cent."""
+    values = [
+        100 * deployed(record["results"])[f"{split}_accuracy"]
+        for record in records
+    ]
+    return [100 - v for v in values] if unit == "error" else values
+
+
+def mean_and_deviation(values):
+    """`12.3 ± 0.4`; the deviation is that of a sample, absent for one value."""
+    text = f"{statistics.mean(values):.1f}"
+    if len(values) > 1:
+        text += f" ± {statistics.stdev(values):.1f}"
+    return text
+
+
+def markdown(table, what, records, protocol="last"):
+    """The table as text.
 
     Args:
-        arguments: flags of the cell.
-        seed: of weights, batches and splits.
-
-    Returns:
-        A JSON-ready dict with the flags, the final metrics and the seconds.
-
-    Raises:
-        RuntimeError: if the training command fails; its output is shown.
+        table: a `Table`.
+        what: the scale in words; may be empty.
+        records: all records.
+        protocol: whose records to take.
     """
-    arguments = [*arguments, f"--seed={seed}", f"--split_seed={seed}"]
-    with tempfile.TemporaryDirectory() as folder:
-        run_dir = pathlib.Path(folder) / "run"
-        command = [sys.executable, "-m", "tf_metassl.train", *arguments]
-        started = time.monotonic()
-        done = subprocess.run(
-            [*command, f"--run_dir={run_dir}", "--verbose=0"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)}\n{done.stdout}")
-        rows = json.loads((run_dir / "results.json").read_text())
-    return {
-        "flags": arguments,
-        "seed": seed,
-        "seconds": round(time.monotonic() - started, 1),
-        "results": rows,
-    }
-
-
-def markdown(title, runs, cells):
-    """The table: mean and standard deviation over the seeds of each cell."""
-    lines = [
-        f"# {title}",
+    unit = "Test error" if table.unit == "error" else "Test accuracy"
+    reported = {
+        "last": "the last checkpoint",
+        "best_validation": "the checkpoint that is best by validation",
+        "median_20": "the median of the last 20 checkpoints",
+    }[protocol]
+    lines = [f"# {table.title}", ""]
+    if what:
+        lines += [what, ""]
+    lines += [
+        f"{unit} of the exported network in per cent, {reported}: mean ± "
+        "standard deviation over n seeds, which are those of weights, batches "
+        "and splits. Seconds are those of training and evaluating.",
         "",
-        "Accuracy of the exported network in per cent, mean ± standard "
-        "deviation over seeds. `python -m tf_metassl.train` with the flags in "
-        "the last column and `--seed=S --split_seed=S`.",
-        "",
-        "| cell | validation | test | per seed (test) | n | s/run | flags |",
-        "| --- | --: | --: | --- | --: | --: | --- |",
+        "| row | data | paper | here | validation | n | per seed | s/run |",
+        "| --- | --- | --- | --: | --: | --: | --- | --: |",
     ]
-    for cell, arguments in cells.items():
-        mine = [run for run in runs if run["cell"] == cell]
+    commands = []
+    for cell in table.cells:
+        mine = of_cell(cell, records, protocol)
         if not mine:
             continue
-        mine.sort(key=lambda run: run["seed"])
-        final = [deployed(run["results"]) for run in mine]
-        columns = []
-        for split in ("validation", "test"):
-            values = [100 * row[f"{split}_accuracy"] for row in final]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            columns.append(f"{statistics.mean(values):.1f} ± {spread:.1f}")
-        each = " ".join(f"{100 * row['test_accuracy']:.1f}" for row in final)
-        seconds = statistics.mean(run["seconds"] for run in mine)
+        test = percent(mine, table.unit)
+        held_out = percent(mine, table.unit, "validation")
+        seconds = statistics.mean(record["seconds"] for record in mine)
         lines.append(
-            f"| {cell} | {columns[0]} | {columns[1]} | {each} | {len(mine)} "
-            f"| {seconds:.0f} | `{' '.join(arguments)}` |"
+            f"| {cell.row} | {cell.data} | {cell.number} "
+            f"| {mean_and_deviation(test)} | {mean_and_deviation(held_out)} "
+            f"| {len(mine)} | {' '.join(f'{v:.1f}' for v in test)} "
+            f"| {seconds:.0f} |"
         )
+        commands.append(f"- {cell.row}, {cell.data}: `{' '.join(cell.flags)}`")
+    lines += [
+        "",
+        "Flags of `python -m tf_metassl.train`, to which `--seed=S "
+        "--split_seed=S` is added:",
+        "",
+        *commands,
+    ]
     return "\n".join(lines) + "\n"
 
 
+def write_csv(path, table, records, protocol="last"):
+    """The table for programs, numbers unrounded."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(
+            ["row", "data", "paper", "unit", "n", "test_mean", "test_std"]
+            + ["validation_mean", "validation_std", "seconds", "flags"]
+        )
+        for cell in table.cells:
+            mine = of_cell(cell, records, protocol)
+            if not mine:
+                continue
+            numbers = []
+            for split in ("test", "validation"):
+                values = percent(mine, table.unit, split)
+                spread = statistics.stdev(values) if len(values) > 1 else ""
+                numbers += [statistics.mean(values), spread]
+            seconds = statistics.mean(record["seconds"] for record in mine)
+            writer.writerow(
+                [cell.row, cell.data, cell.number, table.unit, len(mine)]
+                + [*numbers, seconds, " ".join(cell.flags)]
+            )
+
+
+# Figures: functions of cells, the records of each cell, and the unit.
+
+
+def _figure(num_panels):
+    figure = matplotlib.figure.Figure(
+        (1.5 + 4.5 * num_panels, 3.8), layout="constrained"
+    )
+    panels = figure.subplots(1, num_panels, sharey=True, squeeze=False)[0]
+    for axes in panels:
+        axes.grid(alpha=0.3)
+    return figure, panels
+
+
+def _by(key, pairs):
+    """Groups `(cell, records)` by a field of the cell, in order."""
+    groups = {}
+    for cell, records in pairs:
+        groups.setdefault(getattr(cell, key), []).append((cell, records))
+    return groups
+
+
+def _label(unit):
+    return f"test {unit} (%)"
+
+
+def draw_bars(pairs, unit):
+    """A bar per row, a panel per dataset."""
+    groups = _by("data", pairs)
+    figure, panels = _figure(len(groups))
+    for axes, (data, mine) in zip(panels, groups.items(), strict=True):
+        values = [percent(records, unit) for _, records in mine]
+        axes.bar(
+            [cell.row.replace(" ", "\n") for cell, _ in mine],
+            [statistics.mean(v) for v in values],
+            yerr=[statistics.stdev(v) if len(v) > 1 else 0 for v in values],
+            capsize=4,
+            color="#7fa8d1",
+        )
+        # A fifth of the spread below the lowest bar, so that they differ.
+        lowest, highest = min(map(min, values)), max(map(max, values))
+        margin = (highest - lowest) / 5 or 1
+        axes.set(title=data, ylim=(lowest - margin, highest + margin))
+    panels[0].set_ylabel(_label(unit))
+    return figure
+
+
+def _draw_lines(axes, pairs, unit, name=None):
+    pairs = sorted(pairs, key=lambda pair: pair[0].place)
+    values = [percent(records, unit) for _, records in pairs]
+    axes.errorbar(
+        [cell.place for cell, _ in pairs],
+        [statistics.mean(v) for v in values],
+        yerr=[statistics.stdev(v) if len(v) > 1 else 0 for v in values],
+        marker="o",
+        capsize=3,
+        label=name,
+    )
+    axes.set_xscale("log")
+    places = [cell.place for cell, _ in pairs]
+    axes.set_xticks(places, [f"{place:g}" for place in places])
+    axes.minorticks_off()
+
+
+def draw_against_labels(pairs, unit):
+    """Test error against the number of labels, a line per method."""
+    del unit  # As the slides' axis has it.
+    figure, (axes,) = _figure(1)
+    with_places = [
+        (cell._replace(place=float(_labels(cell))), records)
+        for cell, records in pairs
+    ]
+    for row, mine in _by("row", with_places).items():
+        _draw_lines(axes, mine, "error", row)
+    axes.set(xlabel="labeled images", ylabel=_label("error"))
+    axes.legend()
+    return figure
+
+
+def _labels(cell):
+    """The last `--num_labeled` that a cell gives, its flagfile's if none."""
+    given = [f for f in cell.flags if f.startswith("--num_labeled=")]
+    if not given:
+        path = cell.flags[0].removeprefix("--flagfile=")
+        lines = (ROOT / path).read_text("utf-8").splitlines()
+        given = [line for line in lines if line.startswith("--num_labeled=")]
+    return int(given[-1].split("=")[1])
+
+
+def draw_against_beta(pairs, unit):
+    """Meta-Semi against beta, and ICT against its weight."""
+    groups = _by("row", [(c._replace(row=c.row[:3]), r) for c, r in pairs])
+    names = {
+        "Met": ("Meta-Semi", "β of MixUp"),
+        "ICT": ("ICT", "w of the consistency loss"),
+    }
+    figure, panels = _figure(len(groups))
+    for axes, (key, mine) in zip(panels, groups.items(), strict=True):
+        _draw_lines(axes, mine, unit)
+        title, label = names[key]
+        axes.set(title=title, xlabel=label)
+    panels[0].set_ylabel(_label(unit))
+    return figure
+
+
+def draw_training_accuracy(pairs, unit):
+    """Accuracy on the labeled training images against the step."""
+    del unit
+    figure, (axes,) = _figure(1)
+    for cell, records in pairs:
+        networks = (
+            ("student", "teacher") if "Meta" in cell.row else ("student",)
+        )
+        for network in networks:
+            curves = {}
+            for record in records:
+                for row in record["curve"]:
+                    name = f"{network}_accuracy"
+                    if row["split"] == "labeled" and name in row:
+                        curves.setdefault(row["step"], []).append(row[name])
+            # A last stage has other networks and fewer seeds to compare.
+            steps = sorted(
+                s for s, v in curves.items() if len(v) == len(records)
+            )
+            name = cell.row + f", {network}" * (len(networks) > 1)
+            axes.plot(
+                steps,
+                [100 * statistics.mean(curves[s]) for s in steps],
+                label=name,
+            )
+    axes.set(xlabel="step", ylabel="accuracy on labeled images (%)")
+    axes.legend()
+    return figure
+
+
+_FIGURES = {
+    "mpl_figure_3": draw_bars,
+    "mpl_figure_4": draw_training_accuracy,
+    "mpl_figure_5": draw_against_labels,
+    "meta_semi_figure_3": draw_against_beta,
+}
+
+
+def write(out, name, scale, table, records, protocol="last"):
+    """Writes all that there is of a table into the folder `out`."""
+    what = SCALES[scale].what if scale in SCALES else ""
+    if name.startswith("digits"):
+        what = SMOKE.what if scale == "smoke" else ""
+    stem = f"{name}_{scale}"
+    if name.startswith("digits") and scale != "smoke":
+        stem = name
+    if protocol != "last":
+        stem += f"_{protocol}"
+    text = markdown(table, what, records, protocol)
+    (out / f"{stem}.md").write_text(text, "utf-8")
+    write_csv(out / f"{stem}.csv", table, records, protocol)
+    pairs = [
+        (cell, mine)
+        for cell in table.cells
+        if (mine := of_cell(cell, records, protocol))
+    ]
+    if table.figure and pairs:
+        figure = table.figure(pairs, table.unit)
+        figure.savefig(out / f"{stem}.png", dpi=130)
+    return text
+
+
 def main(_):
-    """Runs the missing cells and writes the table."""
+    """Runs what is missing and writes the table."""
     values = flags.FLAGS
-    cells = TABLES[values.table]
+    found = tables(values.scale)
+    if values.table not in found:
+        raise app.UsageError(
+            f"--table={values.table} has no --scale={values.scale}: its images "
+            "are too large. There are " + ", ".join(found) + "."
+        )
+    table = found[values.table]
     out = pathlib.Path(values.out)
     out.mkdir(parents=True, exist_ok=True)
-    record = out / f"{values.table}.jsonl"
+    log = out / "runs.jsonl"
+    further = [f"--data_dir={values.data_dir}"] if values.data_dir else []
+    train = functools.partial(
+        run,
+        folder=out / "runs",
+        protocol=values.protocol,
+        threads=max(1, (os.cpu_count() or 1) // values.jobs),
+        further=[*further, *values.extra],
+    )
 
-    def finished():
-        if not record.exists():
-            return []
-        return [json.loads(line) for line in record.read_text().splitlines()]
+    def records():
+        return _lines(log)
 
-    for seed in range(values.seeds):
-        for cell, arguments in cells.items():
-            if any(
-                run["cell"] == cell and run["seed"] == seed
-                for run in finished()
-            ):
+    there = {(tuple(r["flags"]), r["seed"], r["protocol"]) for r in records()}
+    missing = {
+        (cell.flags, seed): cell
+        for seed in range(values.seeds)
+        for cell in table.cells
+        if (cell.flags, seed, values.protocol) not in there
+    }
+    failed = []
+    with concurrent.futures.ThreadPoolExecutor(values.jobs) as pool:
+        started = {pool.submit(train, *key): key for key in missing}
+        for future in concurrent.futures.as_completed(started):
+            key = started[future]
+            cell, seed = missing[key], key[1]
+            if error := future.exception():
+                failed.append(f"{cell.row}, {cell.data}, seed {seed}")
+                print(f"{failed[-1]} failed: {error}", flush=True)
                 continue
-            run = {"cell": cell, **run_cell(arguments + values.extra, seed)}
-            with record.open("a") as file:
-                file.write(json.dumps(run) + "\n")
-            row = deployed(run["results"])
+            with log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(future.result()) + "\n")
+            row = deployed(future.result()["results"])
             print(
-                f"{cell}, seed {seed}: validation "
+                f"{cell.row}, {cell.data}, seed {seed}: validation "
                 f"{row['validation_accuracy']:.4f}, test "
-                f"{row['test_accuracy']:.4f}, {run['seconds']:.0f} s",
+                f"{row['test_accuracy']:.4f}, "
+                f"{future.result()['seconds']:.0f} s",
                 flush=True,
             )
-    table = markdown(values.table, finished(), cells)
-    (out / f"{values.table}.md").write_text(table)
-    print(table)
+            write(
+                out,
+                values.table,
+                values.scale,
+                table,
+                records(),
+                values.protocol,
+            )
+    print(
+        write(
+            out, values.table, values.scale, table, records(), values.protocol
+        )
+    )
+    if failed:
+        sys.exit(f"{len(failed)} runs failed: {'; '.join(failed)}.")
 
 
 if __name__ == "__main__":
-    flags.DEFINE_enum("table", "digits", list(TABLES), "Which table.")
-    flags.DEFINE_integer("seeds", 5, "Seeds 0 ... N - 1.", lower_bound=1)
+    flags.DEFINE_enum("table", None, list(tables("paper")), "Which table.")
+    flags.DEFINE_enum("scale", "small", ["paper", *SCALES], "See above.")
+    flags.DEFINE_integer("seeds", 3, "Seeds 0 ... N - 1.", lower_bound=1)
+    flags.DEFINE_integer("jobs", 1, "Runs at a time.", lower_bound=1)
+    flags.DEFINE_enum(
+        "protocol",
+        "last",
+        ["last", "best_validation", "median_20"],
+        "What is reported: the last checkpoint, the best one by validation, or "
+        "the median of the last 20. Never one chosen by test images.",
+    )
     flags.DEFINE_string("out", "results", "Folder for the results.")
-    flags.DEFINE_multi_string("extra", [], "Further flags for every cell.")
+    flags.DEFINE_string("data_dir", "", "Of the training command.")
+    flags.DEFINE_multi_string("extra", [], "Further flags for every run.")
+    flags.mark_flag_as_required("table")
     app.run(main)

@@ -57,6 +57,9 @@ NETWORKS = {
     "digits_cnn": Network(
         "tf_metassl.models.digits_cnn:digits_cnn", image_size=8
     ),
+    "small_cnn": Network(
+        "tf_metassl.models.small_cnn:small_cnn", image_size=28
+    ),
     "two_moons_mlp": Network(
         "tf_metassl.models.two_moons_mlp:two_moons_mlp", image_size=1
     ),
