@@ -542,12 +542,13 @@ ERRORS = {
     ),
     "a strong policy as weak": (
         lambda: policies.draw_weak(SEED, 2, (8, 8, 3), MPL),
-        r"policy: expected WindowPolicy or CropPolicy or AffinePolicy or JitterPolicy, got "
-        r"RandAugmentPolicy",
+        r"policy: expected WindowPolicy or CropPolicy or AffinePolicy or "
+        r"JitterPolicy, got RandAugmentPolicy",
     ),
     "a crop as strong policy": (
         lambda: policies.apply_strong(IMAGES, {}, CROP),
-        r"expected RandAugmentPolicy or AffinePolicy or JitterPolicy, got CropPolicy",
+        r"expected RandAugmentPolicy or AffinePolicy or JitterPolicy, got "
+        r"CropPolicy",
     ),
     "an affine policy as RandAugment": (
         lambda: policies.draw_rand_augment(SEED, 2, (8, 8, 3), DIGITS),
