@@ -72,7 +72,7 @@ def test_parts_of_replicas_are_saved_without_rounding(two_replicas):
 
     two_replicas.run(update)
     saved = json.loads(
-        json.dumps(metrics.to_lists([old, entropy], two_replicas))
+        json.dumps(metrics.reader([old, entropy], two_replicas)())
     )
     assert saved == {
         "m": [[1e8, 1.0], [1.0, 1.0]],
@@ -85,6 +85,6 @@ def test_parts_of_replicas_are_saved_without_rounding(two_replicas):
     metrics.from_lists([one], tf.distribute.get_strategy(), saved)
     assert float(one.result()) == float(old.result()) == 5e7
     # More get it, too.
-    back = metrics.to_lists([one], tf.distribute.get_strategy())
+    back = metrics.reader([one], tf.distribute.get_strategy())()
     metrics.from_lists([new], two_replicas, back)
     assert local(new, two_replicas) == [[1e8, 0.0], [2.0, 0.0]]

@@ -161,6 +161,7 @@ class Recorder(keras.callbacks.Callback):
         self._last_evaluation = state.get("last_evaluation", state["step"])
         self._recoveries = state.get("recoveries", [])
         self._restored_metrics = state.get("train_metrics")
+        self._read_metrics = None
         self._seconds = state.get("wall_clock_seconds", 0.0)
         self._started = self._saved = time.monotonic()
         board = pathlib.Path(run_dir) / "tensorboard"
@@ -286,8 +287,11 @@ class Recorder(keras.callbacks.Callback):
         return self._seconds + time.monotonic() - self._started
 
     def _train_metrics(self):
-        strategy = self.model.distribute_strategy
-        return metrics.to_lists(self.model.train_metrics, strategy)
+        if self._read_metrics is None:
+            self._read_metrics = metrics.reader(
+                self.model.train_metrics, self.model.distribute_strategy
+            )
+        return self._read_metrics()
 
     def _restore_metrics(self):
         """What `fit` or an evaluation has reset comes back, once."""

@@ -109,8 +109,8 @@ class ClassEntropy(keras.metrics.Metric):
         return {**super().get_config(), "num_classes": self.num_classes}
 
 
-def to_lists(metrics, strategy):
-    """The variables of `metrics` as JSON-ready numbers, without loss.
+def reader(metrics, strategy):
+    """A function that reads the variables of `metrics` without loss.
 
     Each replica has its own part of a running mean. Sums over replicas would
     be rounded otherwise than in a run that goes on.
@@ -120,9 +120,12 @@ def to_lists(metrics, strategy):
         strategy: the strategy that they were made in.
 
     Returns:
-        Metric name -> one nested list `[replicas, ...]` per variable.
+        A function without arguments that returns JSON-ready numbers: metric
+        name -> one nested list `[replicas, ...]` per variable. It is traced
+        once, so keep it.
     """
 
+    @tf.function
     def gather():
         context = tf.distribute.get_replica_context()
         return [
@@ -130,18 +133,22 @@ def to_lists(metrics, strategy):
             for m in metrics
         ]
 
-    gathered = strategy.run(tf.function(gather))
-    return {
-        metric.name: [
-            strategy.experimental_local_results(value)[0].numpy().tolist()
-            for value in values
-        ]
-        for metric, values in zip(metrics, gathered, strict=True)
-    }
+    def read():
+        return {
+            metric.name: [
+                strategy.experimental_local_results(value)[0].numpy().tolist()
+                for value in values
+            ]
+            for metric, values in zip(
+                metrics, strategy.run(gather), strict=True
+            )
+        }
+
+    return read
 
 
 def from_lists(metrics, strategy, lists):
-    """Gives the variables of `metrics` the values that `to_lists` returned.
+    """Gives the variables of `metrics` the values that a `reader` gave.
 
     With another number of replicas the sums are the same. A metric that is not
     in `lists`, because it came with a later version, is left alone.

@@ -7,6 +7,7 @@ and the dataset's defaults. Meta Pseudo Labels is run without UDA, so that
 the feedback of the student is all that is new.
 """
 
+import contextlib
 import json
 import pathlib
 import sys
@@ -47,12 +48,14 @@ def train(run_dir, **given):
     """
     import tensorflow as tf
 
-    from tf_metassl import experiment
+    from tf_metassl import commands, experiment
 
+    commands.quieten()
     config = config_lib.resolve(
         {"dataset": "two_moons", "run_dir": str(run_dir), "verbose": 0, **given}
     )
-    experiment.train(config)
+    with contextlib.redirect_stdout(None):
+        experiment.train(config)
     loaded = tf.saved_model.load(str(run_dir / "export" / "1"))
     served = loaded.signatures["serving_default"](image=tf.constant(GRID))
     rows = json.loads((run_dir / "results.json").read_text())
