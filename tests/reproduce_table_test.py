@@ -58,7 +58,7 @@ def test_no_two_cells_of_a_table_have_one_place():
             assert len(set(places)) == len(places), name
 
 
-def test_a_miniature_shrinks_all_lengths_like_the_run():
+def test_a_miniature_shrinks_lengths_like_the_run():
     cell = next(
         cell
         for cell in settings.cells()
@@ -66,10 +66,12 @@ def test_a_miniature_shrinks_all_lengths_like_the_run():
     )
     given = {name: setting.value for name, setting in cell.settings.items()}
     small = reproduce_table.miniature(cell, reproduce_table.SMALL)
-    for name in ("swa_start", "cycle_start", "unlabeled_ramp_steps"):
+    for name in ("swa_start", "cycle_start", "cycle_steps"):
         assert small[name] / 2000 == pytest.approx(
             given[name] / given["num_steps"], rel=0.05
         )
+    # A hundredth of the paper's run; here, a tenth.
+    assert small["unlabeled_ramp_steps"] == 200
     # A tenth of 4,000 labels; the average's decay of 0.97 is short already.
     assert small["num_labeled"] == 400
     assert "ema_decay" not in small and "swa_batches" not in small
