@@ -29,7 +29,8 @@ def test_the_grid_and_the_panels_have_x_to_the_right_and_y_upwards():
         labeled,
     )
     first, second = figure.axes
-    assert first.get_title() == "a\n50.0 % of the test points"
+    assert first.get_title() == "a"
+    assert first.get_xlabel() == "50.0 % of the test points"
     assert len(first.collections) == 3 and len(second.collections) == 2
     boundary = first.collections[1].get_paths()[0].vertices
     np.testing.assert_allclose(boundary[:, 0], 127.5)

@@ -130,6 +130,26 @@ def test_replicas_share_the_global_batch(batches, replicas):
         assert_equal(joined, batches[step])
 
 
+@pytest.mark.parametrize("shards", (1, 2))
+def test_all_shapes_are_static(shards):
+    """XLA and TPUs ask for them; notes on a view are part of the batch."""
+    kinds = ("clean", "weak", "strong", "ctaugment", "probe")
+    data = pipeline.training_dataset(
+        numbered_source(),
+        [pipeline.Pool("labeled", np.arange(10), 8, kinds)],
+        views=Views(labeled=kinds),
+        augmentation=pipeline.Augmentation(weak="crop", strong="fixmatch"),
+        seed=3,
+        num_shards=shards,
+        local_shards=shards,
+    )
+    group = data.element_spec["labeled"]
+    assert {"probe", "probe_op", "probe_bin"} <= set(group)
+    for name, spec in group.items():
+        assert spec.shape.is_fully_defined(), name
+        assert spec.shape[0] == 8 // shards, name
+
+
 def test_replicas_fed_by_one_dataset_take_its_elements_in_turns():
     shares = [take(dataset(shard=r, num_shards=2), 2) for r in (0, 1)]
     together = take(dataset(num_shards=2, local_shards=2), 4)

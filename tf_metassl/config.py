@@ -348,7 +348,8 @@ DATASET_DEFAULTS = {
         "num_labeled": 6,
         "normalization": "mean_std",
         "weight_decay": 0.0,
-        "num_steps": 3000,
+        "num_steps": 4000,
+        "learning_rate": 0.5,
         "lr_schedule": "constant",
     },
 }

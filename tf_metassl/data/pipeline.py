@@ -166,8 +166,13 @@ def view_of(images, view, seed, total, rows, augmentation, size=None):
     size = size or stored[:2]
     shape = (*size, stored[2])
 
+    def of_replica(tensor):
+        # A slice from a tensor on has no static size of its own.
+        size = images.shape[0]
+        return tf.ensure_shape(tensor[rows], [size, *tensor.shape[1:]])
+
     def mine(draw):
-        return tf.nest.map_structure(lambda t: t[rows], draw)
+        return tf.nest.map_structure(of_replica, draw)
 
     # Other operations than those of an affine policy work on a weakly augmented
     # image; that one moves the image itself, and a second resampling would only
