@@ -224,7 +224,7 @@ def markdown(results):
         "batch norm, optimizer slots), as a share of the largest value of that "
         "variable or of 1, in double precision; for bfloat16 the relative "
         "difference of the mean loss from float32. No test image is predicted "
-        "otherwise unless said.",
+        "otherwise unless said. Of methods with several stages, the first.",
         "",
         "| method | " + " | ".join(BASES) + " |",
         "| --- |" + " --: |" * len(BASES),
