@@ -32,7 +32,12 @@ def _mix_weight_rule(default):
 
 
 def _unlabeled_loss_weight(default, paper):
-    """The knob of the unlabeled loss, whose scale differs by method."""
+    """The knob of the unlabeled loss, whose scale differs by method.
+
+    The code of the Pi-model, Temporal Ensembling and Mean Teacher divides the
+    labeled loss by the whole batch and multiplies the weight by the labeled
+    share. Here that loss is a mean over labeled images: the share cancels.
+    """
     return knob(
         default,
         f"Weight of the unlabeled loss. 0 = off. Published: {paper}.",
@@ -108,9 +113,7 @@ class PseudoLabel(Hyperparameters):
 class PiModel(Hyperparameters):
     """Pi-model, arXiv 1610.02242."""
 
-    unlabeled_loss_weight: float = _unlabeled_loss_weight(
-        10.0, "100 * labeled share of the images"
-    )
+    unlabeled_loss_weight: float = _unlabeled_loss_weight(10.0, "100")
     unlabeled_ramp_steps: int = _unlabeled_ramp_steps(
         200, "as a sigmoid", "80 of 300 epochs"
     )
@@ -121,7 +124,7 @@ class TemporalEnsembling(Hyperparameters):
     """Temporal Ensembling, arXiv 1610.02242."""
 
     unlabeled_loss_weight: float = _unlabeled_loss_weight(
-        10.0, "30 * labeled share of the images, CIFAR-100 100"
+        10.0, "30, CIFAR-100 100"
     )
     unlabeled_ramp_steps: int = _unlabeled_ramp_steps(
         200, "as a sigmoid", "80 of 300 epochs"
@@ -139,9 +142,7 @@ class TemporalEnsembling(Hyperparameters):
 class MeanTeacher(Hyperparameters):
     """Mean Teacher, arXiv 1703.01780; `ema_decay` is the teacher's."""
 
-    unlabeled_loss_weight: float = _unlabeled_loss_weight(
-        10.0, "100 * labeled share of the images, SVHN 1"
-    )
+    unlabeled_loss_weight: float = _unlabeled_loss_weight(10.0, "100")
     unlabeled_ramp_steps: int = _unlabeled_ramp_steps(
         200, "as a sigmoid", "40,000 of 150,000 steps"
     )
