@@ -202,6 +202,23 @@ def test_evaluation_sees_every_image_once(replicas):
     np.testing.assert_array_equal(np.sort(seen), np.arange(NUM_IMAGES))
 
 
+@pytest.mark.parametrize(
+    "view, policy, message",
+    [
+        ("strong", "mpl", "--strong_augmentation=mpl changes colours.* 2 ch"),
+        ("ctaugment", "jitter_points", "CTAugment changes colours.* 2 chan"),
+        ("probe", "jitter_points", "CTAugment changes colours"),
+    ],
+)
+def test_policies_that_mix_colours_need_some(view, policy, message):
+    views = Views(labeled=(view,))
+    augmentation = pipeline.Augmentation(weak="none", strong=policy)
+    with pytest.raises(ValueError, match=message):
+        pipeline.check_channels(views, augmentation, 2)
+    pipeline.check_channels(views, augmentation, 3)
+    pipeline.check_channels(Views(labeled=("weak",)), augmentation, 2)
+
+
 def test_batches_that_cannot_be_split_are_refused():
     with pytest.raises(ValueError, match="labeled batch of 8 .* 3 replicas"):
         dataset(num_shards=3)

@@ -218,6 +218,11 @@ def build(config, run_dir=None, strategy=None):
                 len(source.train),
                 scaling,
             )
+        pipeline.check_channels(
+            algorithm.views,
+            pipeline.augmentation(source, config),
+            source.info.image_shape[2],
+        )
         if algorithm.views.unlabeled:
             splits.check_unlabeled(rows)
     except ValueError as error:

@@ -66,6 +66,34 @@ def augmentation(source, options):
     )
 
 
+def check_channels(views, augmentation, channels):
+    """Refuses policies that mix colours where there are none.
+
+    Args:
+        views: a `tf_metassl.contract.Views`.
+        augmentation: an `Augmentation`.
+        channels: of the images.
+
+    Raises:
+        ValueError: if a view needs grey or colour images.
+    """
+    if channels in (1, 3):
+        return
+    kinds = set(map(view_kind, (*views.labeled, *views.unlabeled)))
+    strong = policies.STRONG_POLICIES[augmentation.strong]
+    wrong = "changes colours, and the images have"
+    if "strong" in kinds and isinstance(strong, policies.RandAugmentPolicy):
+        raise ValueError(
+            f"--strong_augmentation={augmentation.strong} {wrong} {channels} "
+            "channels, not 1 or 3: leave it at auto."
+        )
+    if kinds & {"ctaugment", "probe"}:
+        raise ValueError(
+            f"CTAugment {wrong} {channels} channels, not 1 or 3: choose an "
+            "--algo without it."
+        )
+
+
 def fold(seed, *data):
     """Folds integers and names into a stateless seed `[2]`, one by one."""
     for item in data:
