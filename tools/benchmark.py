@@ -440,9 +440,10 @@ def run_memory(args):
     lines = [
         "# Memory of a training step",
         "",
-        f"Made by `python tools/benchmark.py memory`: {args.model}, {SIDE} x "
-        f"{SIDE} x 3, {args.batch_size} labeled and, where the method uses "
-        f"them, {2 * args.batch_size} unlabeled images, float32, on a CPU. "
+        "Made by `python tools/benchmark.py memory --batch_size="
+        f"{args.batch_size}`: {args.model}, {SIDE} x {SIDE} x 3, that many "
+        "labeled and, where the method uses them, twice as many unlabeled "
+        "images, float32, on a CPU, beside other processes. "
         "Growth of the largest resident size of a fresh process after the "
         f"networks are built, over {args.steps} steps.",
         "",
