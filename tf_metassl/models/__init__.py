@@ -30,6 +30,13 @@ class Network(typing.NamedTuple):
     smallest: int = 1
 
 
+def _small_cnn(image_size, *convolutions):
+    options = {"convolutions": convolutions}
+    return Network(
+        "tf_metassl.models.small_cnn:small_cnn", options, image_size=image_size
+    )
+
+
 def _cnn13(variant, dropout):
     options = {"variant": variant}
     return Network(
@@ -54,12 +61,9 @@ def _efficientnet(width, depth, image_size, dropout):
 
 
 NETWORKS = {
-    "digits_cnn": Network(
-        "tf_metassl.models.digits_cnn:digits_cnn", image_size=8
-    ),
-    "small_cnn": Network(
-        "tf_metassl.models.small_cnn:small_cnn", image_size=28
-    ),
+    # Filters and stride of each convolution.
+    "digits_cnn": _small_cnn(8, (32, 1), (32, 1), (64, 2), (64, 1), (128, 2)),
+    "small_cnn": _small_cnn(28, (16, 2), (32, 2), (64, 2)),
     "two_moons_mlp": Network(
         "tf_metassl.models.two_moons_mlp:two_moons_mlp", image_size=1
     ),
