@@ -9,6 +9,7 @@ import pytest
 
 from tf_metassl import config, hyperparameters
 from tf_metassl.algorithms import ALGORITHMS
+from tf_metassl.data.options import DATASETS
 from tf_metassl.hyperparameters import HYPERPARAMETERS, Hyperparameters
 from tf_metassl.models import NETWORKS
 
@@ -150,10 +151,15 @@ def command(*arguments):
     )
 
 
-def test_help_lists_the_methods_and_imports_no_tensorflow():
-    done = command("--help")
-    for name in (*ALGORITHMS, *NETWORKS, "wrn_D_K", "module:function"):
+@pytest.mark.parametrize("flag", ("--help", "--helpfull"))
+def test_help_names_every_method_network_and_dataset(flag):
+    done = command(flag)
+    families = "wrn_D_K", "module:function"
+    for name in (*ALGORITHMS, *NETWORKS, *DATASETS, *families):
         assert name in done.stdout
+
+
+def test_help_imports_no_tensorflow():
     code = (
         "import sys, tf_metassl.config, tf_metassl.commands, tf_metassl.train;"
         "import tf_metassl.summary;"
