@@ -281,10 +281,9 @@ def _feedback(scale):
     """What of the student's feedback helps; not a table of the paper."""
     base = _cifar10_4000("meta_pseudo_labels")
     rows = {
-        # Soft labels unless it is told otherwise; the others draw them, but
-        # for exact_soft.
         "off": {"feedback": "off"},
-        "off, drawn labels": {"feedback": "off", "pseudo_label": "sampled"},
+        # What the released code trains, whose feedback has no gradient.
+        "off, soft labels": {"feedback": "off", "pseudo_label": "soft"},
         "taylor": {"feedback": "taylor"},
         "dot": {"feedback": "dot"},
         # The flagfile's own.

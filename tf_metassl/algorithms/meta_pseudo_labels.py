@@ -47,7 +47,7 @@ class MetaPseudoLabels(Algorithm):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         hp = self.hyperparameters
-        soft = hp.feedback in ("exact_soft", "off")
+        soft = hp.feedback == "exact_soft"
         if hp.pseudo_label != "auto":
             soft = hp.pseudo_label == "soft"
         if soft and hp.feedback in ("taylor", "dot", "per_example"):
