@@ -92,7 +92,7 @@ def test_all_miniatures_are_possible(scale):
 
 def test_the_table_has_mean_deviation_and_the_papers_number(tmp_path):
     table = TABLES["small"]["meta_semi_5"]
-    table = table._replace(cells=table.cells[:3])
+    table = table._replace(cells=table.cells[:3], what="What it is.")
     first, second, _ = (cell.flags for cell in table.cells)
     records = [
         record(first, 1, 0.80),
@@ -101,7 +101,7 @@ def test_the_table_has_mean_deviation_and_the_papers_number(tmp_path):
         # Of another protocol, so of another table.
         record(first, 2, 0.0) | {"protocol": "best_validation"},
     ]
-    text = reproduce_table.markdown(table, "What it is.", records)
+    text = reproduce_table.markdown(table, records)
     assert "What it is." in text
     assert (
         "| Without parameter EMA | 400 labels, for CIFAR-100 with 4,000 labels "

@@ -144,12 +144,16 @@ class Table(typing.NamedTuple):
         cells: list of `Cell`.
         unit: `accuracy` or `error`.
         figure: function of cells, records and unit that draws, or None.
+        what: how the runs differ from the paper's; may be empty.
+        stem: of the files that it is written to.
     """
 
     title: str
     cells: list
     unit: str = "accuracy"
     figure: typing.Callable | None = None
+    what: str = ""
+    stem: str = ""
 
 
 # The tables.
@@ -175,8 +179,13 @@ def tables(scale):
     found = {name: table for name, table in found.items() if table.cells}
     found["mpl_figure_4"] = _training_accuracy(scale)
     found["feedback"] = _feedback(scale)
-    for name, draw in _FIGURES.items():
-        found[name] = found[name]._replace(figure=draw)
+    what = SCALES[scale].what if scale in SCALES else ""
+    found = {
+        name: table._replace(
+            figure=_FIGURES.get(name), what=what, stem=f"{name}_{scale}"
+        )
+        for name, table in found.items()
+    }
     return found | _digits(scale)
 
 
@@ -322,12 +331,19 @@ def _digits(scale):
     }
     # forward_mode gives the same numbers sooner.
     common = ("--algo=meta_semi", "--meta_gradient=forward_mode")
-    return {
+    found = {
         "digits": Table("Every method on digits", methods),
         "digits_meta_semi_choices": Table(
             "What the slides leave open of Meta-Semi, on digits",
             [cell(row, *common, *given) for row, given in choices.items()],
         ),
+    }
+    return {
+        name: table._replace(
+            what=SMOKE.what if short else "",
+            stem=f"{name}_smoke" if short else name,
+        )
+        for name, table in found.items()
     }
 
 
@@ -452,12 +468,11 @@ def mean_and_deviation(values):
     return text
 
 
-def markdown(table, what, records, protocol="last"):
+def markdown(table, records, protocol="last"):
     """The table as text.
 
     Args:
         table: a `Table`.
-        what: the scale in words; may be empty.
         records: all records.
         protocol: whose records to take.
     """
@@ -468,8 +483,8 @@ def markdown(table, what, records, protocol="last"):
         "median_20": "the median of the last 20 checkpoints",
     }[protocol]
     lines = [f"# {table.title}", ""]
-    if what:
-        lines += [what, ""]
+    if table.what:
+        lines += [table.what, ""]
     lines += [
         f"{unit} of the exported network in per cent, {reported}: mean ± "
         "standard deviation over n seeds, which are those of weights, batches "
@@ -669,17 +684,14 @@ _FIGURES = {
 }
 
 
-def write(out, name, scale, table, records, protocol="last"):
-    """Writes all that there is of a table into the folder `out`."""
-    what = SCALES[scale].what if scale in SCALES else ""
-    if name.startswith("digits"):
-        what = SMOKE.what if scale == "smoke" else ""
-    stem = f"{name}_{scale}"
-    if name.startswith("digits") and scale != "smoke":
-        stem = name
-    if protocol != "last":
-        stem += f"_{protocol}"
-    text = markdown(table, what, records, protocol)
+def write(out, table, records, protocol="last"):
+    """Writes all that there is of a table into the folder `out`.
+
+    Returns:
+        The table as text.
+    """
+    stem = table.stem if protocol == "last" else f"{table.stem}_{protocol}"
+    text = markdown(table, records, protocol)
     (out / f"{stem}.md").write_text(text, "utf-8")
     write_csv(out / f"{stem}.csv", table, records, protocol)
     pairs = [
@@ -703,61 +715,64 @@ def main(_):
             "are too large. There are " + ", ".join(found) + "."
         )
     table = found[values.table]
+    table = table._replace(
+        cells=[
+            cell._replace(flags=(*cell.flags, *values.extra))
+            for cell in table.cells
+        ]
+    )
     out = pathlib.Path(values.out)
     out.mkdir(parents=True, exist_ok=True)
     log = out / "runs.jsonl"
-    further = [f"--data_dir={values.data_dir}"] if values.data_dir else []
     train = functools.partial(
         run,
         folder=out / "runs",
         protocol=values.protocol,
         threads=max(1, (os.cpu_count() or 1) // values.jobs),
-        further=[*further, *values.extra],
+        further=[f"--data_dir={values.data_dir}"] if values.data_dir else [],
     )
 
-    def records():
-        return _lines(log)
+    def written():
+        return write(out, table, _lines(log), values.protocol)
 
-    there = {(tuple(r["flags"]), r["seed"], r["protocol"]) for r in records()}
+    there = {
+        (tuple(record["flags"]), record["seed"], record["protocol"])
+        for record in _lines(log)
+    }
     missing = {
-        (cell.flags, seed): cell
+        (cell.flags, seed): f"{cell.row}, {cell.data}, seed {seed}"
         for seed in range(values.seeds)
         for cell in table.cells
         if (cell.flags, seed, values.protocol) not in there
     }
     failed = []
     with concurrent.futures.ThreadPoolExecutor(values.jobs) as pool:
-        started = {pool.submit(train, *key): key for key in missing}
-        for future in concurrent.futures.as_completed(started):
-            key = started[future]
-            cell, seed = missing[key], key[1]
-            if error := future.exception():
-                failed.append(f"{cell.row}, {cell.data}, seed {seed}")
-                print(f"{failed[-1]} failed: {error}", flush=True)
-                continue
-            with log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(future.result()) + "\n")
-            row = deployed(future.result()["results"])
-            print(
-                f"{cell.row}, {cell.data}, seed {seed}: validation "
-                f"{row['validation_accuracy']:.4f}, test "
-                f"{row['test_accuracy']:.4f}, "
-                f"{future.result()['seconds']:.0f} s",
-                flush=True,
-            )
-            write(
-                out,
-                values.table,
-                values.scale,
-                table,
-                records(),
-                values.protocol,
-            )
-    print(
-        write(
-            out, values.table, values.scale, table, records(), values.protocol
-        )
-    )
+        started = {
+            pool.submit(train, *key): name for key, name in missing.items()
+        }
+        try:
+            for future in concurrent.futures.as_completed(started):
+                name = started[future]
+                if error := future.exception():
+                    failed.append(name)
+                    print(f"{name} failed: {error}", flush=True)
+                    continue
+                record = future.result()
+                with log.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(record) + "\n")
+                row = deployed(record["results"])
+                print(
+                    f"{name}: validation {row['validation_accuracy']:.4f}, "
+                    f"test {row['test_accuracy']:.4f}, "
+                    f"{record['seconds']:.0f} s",
+                    flush=True,
+                )
+                written()
+        except BaseException:
+            # Leaving the pool would run whatever is still waiting.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    print(written())
     if failed:
         sys.exit(f"{len(failed)} runs failed: {'; '.join(failed)}.")
 
