@@ -183,6 +183,7 @@ def test_bars_are_as_high_as_the_means():
              for cell in cells]  # fmt: skip
     (axes,) = table.figure(pairs, "accuracy").axes
     assert [bar.get_height() for bar in axes.patches] == pytest.approx([85] * 4)
+    assert axes.get_ylim() == pytest.approx((78, 92))
 
 
 def test_a_sweep_runs_what_is_missing_and_only_that(tmp_path):

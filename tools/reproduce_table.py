@@ -441,14 +441,14 @@ def deployed(rows):
 
 
 def of_cell(cell, records, protocol="last"):
-    """The records of a cell, by seed."""
-    mine = [
-        record
+    """The records of a cell by seed, one each: two sweeps may have run it."""
+    mine = {
+        record["seed"]: record
         for record in records
         if tuple(record["flags"]) == cell.flags
         and record["protocol"] == protocol
-    ]
-    return sorted(mine, key=lambda record: record["seed"])
+    }
+    return [mine[seed] for seed in sorted(mine)]
 
 
 def percent(records, unit, split="test"):
@@ -580,10 +580,11 @@ def draw_bars(pairs, unit):
             capsize=4,
             color="#7fa8d1",
         )
-        # A fifth of the spread below the lowest bar, so that they differ.
-        lowest, highest = min(map(min, values)), max(map(max, values))
-        margin = (highest - lowest) / 5 or 1
-        axes.set(title=data, ylim=(lowest - margin, highest + margin))
+        axes.set(title=data)
+    # A fifth of the spread below the lowest bar, so that they differ.
+    every = [v for _, records in pairs for v in percent(records, unit)]
+    margin = (max(every) - min(every)) / 5 or 1
+    panels[0].set_ylim(min(every) - margin, max(every) + margin)
     panels[0].set_ylabel(_label(unit))
     return figure
 
