@@ -364,7 +364,7 @@ def test_the_label_that_is_scored_is_the_label_that_was_learned():
         return made[-1]
 
     def spy_feedback(*arguments):
-        scored.append(arguments[3])
+        scored.append(arguments[2])
         return score(*arguments)
 
     algorithm._label, algorithm._feedback = spy_label, spy_feedback

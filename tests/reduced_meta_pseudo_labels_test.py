@@ -53,7 +53,7 @@ def test_the_teacher_reads_the_rows_of_the_batch():
     algorithm = student(logits)
     batch = tiny_batch()
     batch["labeled"]["index"] = tf.constant(np.arange(40, 48))
-    found = algorithm.teacher_pass(batch["labeled"], batch["unlabeled"], None)
+    found = algorithm.teacher_pass(batch["labeled"], batch["unlabeled"])
     np.testing.assert_allclose(
         softmax(found[0].numpy()), softmax(logits[40:48]), rtol=1e-5
     )

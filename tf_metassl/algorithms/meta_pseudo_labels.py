@@ -1,5 +1,7 @@
 """Meta Pseudo Labels: Pham, Dai, Xie, Luong, Le, arXiv 2003.10580."""
 
+import typing
+
 import keras
 import tensorflow as tf
 
@@ -17,6 +19,38 @@ from tf_metassl.meta import feedback as feedback_lib
 from tf_metassl.meta import functional
 from tf_metassl.meta.lookahead import lookahead_step
 from tf_metassl.schedules import linear_ramp
+
+
+class TeacherLogits(typing.NamedTuple):
+    """What the teacher makes of a batch.
+
+    Attributes:
+        labeled: `[B, C]`, of the labeled images.
+        weak: `[U, C]`, of the weak view of the pseudo-labeled images.
+        student_view: `[U, C]`, of the view of them that the student sees.
+    """
+
+    labeled: tf.Tensor
+    weak: tf.Tensor
+    student_view: tf.Tensor
+
+
+class StudentBefore(typing.NamedTuple):
+    """The student before its step: its losses as functions of parameters.
+
+    Both use the dropout masks and batch-norm averages of that moment.
+
+    Attributes:
+        params: theta_S, a list of tensors.
+        learning_rate: eta_S at this step, a scalar.
+        losses_at: `params, target -> ([U], new_state)` on pseudo-labels.
+        labeled_loss_at: `params -> scalar`, this replica's share.
+    """
+
+    params: list[tf.Tensor]
+    learning_rate: tf.Tensor
+    losses_at: typing.Callable
+    labeled_loss_at: typing.Callable
 
 
 class MetaPseudoLabels(Algorithm):
@@ -74,112 +108,66 @@ class MetaPseudoLabels(Algorithm):
         return Views(labeled=("weak",), unlabeled=("weak", "strong"))
 
     def train_step(self, batch):
-        """One step of student and teacher. See `keras.Model.train_step`."""
-        hp = self.hyperparameters
-        labeled = batch["labeled"]
-        unlabeled = labeled if self._regulariser else batch["unlabeled"]
-        label = self.one_hot(labeled["label"])  # [B, C]
-        images = unlabeled["weak" if self._regulariser else "strong"]
-        learning_rate = self.student_optimizer.learning_rate
+        """Algorithm 1 of the slides. See `keras.Model.train_step`."""
+        labeled, unlabeled = self._groups(batch)
+        before = self._student_before(labeled, unlabeled)
+        # The student's step counts as one: the ramp must not see it.
+        uda_weight = self._uda_weight()
+        with tf.GradientTape() as tape:
+            teacher = self.teacher_pass(labeled, unlabeled)
 
-        theta_s = functional.parameters(self.student)
-        state_s = functional.state(self.student)
-
-        def student_losses(params, target):  # [U]
-            logits, new_state = functional.call(
-                self.student, params, state_s, images
-            )
-            target = smooth_labels(target, hp.label_smoothing)
-            return cross_entropy(target, logits), new_state
-
-        def student_labeled_loss(params):
-            logits, _ = functional.call(
-                self.student, params, state_s, labeled["weak"]
-            )
-            return self.mean(cross_entropy(label, logits))
-
-        with tf.GradientTape() as teacher_tape:
-            logits_l, logits_w, logits_s = self.teacher_pass(
-                labeled, unlabeled, images
-            )
-            teacher_logits = (
-                logits_s if hp.pseudo_label_view == "strong" else logits_w
-            )
             # Sample y_u ~ P(. | x_u; theta_T), once: the student learns this
             # tensor and the teacher is scored on it.
-            pseudo_label = self._label(teacher_logits, unlabeled)  # [U, C]
+            scored = self._scored(teacher)  # [U, C]
+            pseudo_label = self._label(scored, unlabeled)  # [U, C]
 
             # Update the student using the pseudo-label.
-            with tf.GradientTape() as student_tape:
-                student_tape.watch(theta_s)
-                losses, new_state = student_losses(
-                    theta_s, tf.stop_gradient(pseudo_label)
-                )
-                student_loss = self.mean(losses)
-            gradient_s = functional.gradient(
-                student_tape, student_loss, theta_s
-            )
-            self.apply_gradients("student", gradient_s)
-            functional.assign_state(self.student, new_state)
+            student_loss, gradient = self._update_student(before, pseudo_label)
 
             # The teacher's feedback, as the objective whose gradient is g_T.
-            objective, feedback = self._feedback(
-                theta_s,
-                gradient_s,
-                learning_rate,
-                pseudo_label,
-                teacher_logits,
-                student_losses,
-                student_labeled_loss,
+            objective, h = self._feedback(
+                before, gradient, pseudo_label, scored
             )
 
             # The teacher's loss on labeled data and its UDA loss.
-            labeled_loss = self.mean(
-                cross_entropy(
-                    smooth_labels(label, hp.label_smoothing), logits_l
-                )
-            )
-            uda_losses, confidence_mask = consistency_cross_entropy(
-                logits_w,
-                logits_s,
-                temperature=hp.uda_temperature,
-                threshold=hp.confidence_threshold,
-            )
-            uda_loss = self.mean(uda_losses)
-            uda_weight = 0.0 if self._regulariser else hp.uda_weight
-            ramp = tf.cast(
-                linear_ramp(self.step, hp.uda_ramp_steps), uda_loss.dtype
-            )
-            loss = objective + labeled_loss + uda_weight * ramp * uda_loss
-        self.update("teacher", teacher_tape, loss)
+            labeled_loss = self._labeled_loss(labeled, teacher.labeled)
+            uda_loss, confidence_mask = self._uda_loss(teacher)
+
+            loss = objective + labeled_loss + uda_weight * uda_loss
+        self.update("teacher", tape, loss)
         self.update_ema()
 
-        share = self.num_replicas
-        self.track("loss", (labeled_loss + uda_weight * uda_loss) * share)
-        self.track("student_loss", student_loss * share)
-        self.track("teacher_labeled_loss", labeled_loss * share)
-        self.track("teacher_uda_loss", uda_loss * share)
-        self.track("feedback", feedback)
-        self.track_labeled(labeled["label"], logits_l)
+        losses = {
+            "loss": labeled_loss + self._full_uda_weight * uda_loss,
+            "student_loss": student_loss,
+            "teacher_labeled_loss": labeled_loss,
+            "teacher_uda_loss": uda_loss,
+        }
+        for name, value in losses.items():
+            self.track(name, value * self.num_replicas)
+        self.track("feedback", h)
         self.track("selected_share", confidence_mask)
-        oracle = "label" if self._regulariser else "oracle_label"
-        self.track_pseudo_labels(unlabeled[oracle], pseudo_label)
+        self.track_labeled(labeled["label"], teacher.labeled)
+        self.track_pseudo_labels(unlabeled["oracle_label"], pseudo_label)
         return {}
 
-    def teacher_pass(self, labeled, unlabeled, images):
-        """The teacher's logits `[B, C]`, `[U, C]` and `[U, C]`.
+    def teacher_pass(self, labeled, unlabeled):
+        """The teacher's logits, from one batch-norm batch.
 
         Args:
             labeled: the labeled group.
             unlabeled: the group that is pseudo-labeled.
-            images: `[U, H, W, C]`, those of its images that the student sees.
 
         Returns:
-            Logits of the labeled images, of the weak view of the others, and
-            of `images`.
+            `TeacherLogits`.
         """
-        return self.forward(
-            self.teacher, labeled["weak"], unlabeled["weak"], images
+        return TeacherLogits(
+            *self.forward(
+                self.teacher,
+                labeled["weak"],
+                unlabeled["weak"],
+                unlabeled[self._student_view],
+            )
         )
 
     def later_stages(self):
@@ -223,78 +211,171 @@ class MetaPseudoLabels(Algorithm):
             return tf.nn.softmax(teacher_logits)
         return pseudo_labels.soft(teacher_logits)
 
-    def _feedback(
-        self,
-        theta_s,
-        gradient_s,
-        learning_rate,
-        pseudo_label,
-        teacher_logits,
-        student_losses,
-        student_labeled_loss,
-    ):
+    @property
+    def _student_view(self):
+        return "weak" if self._regulariser else "strong"
+
+    @property
+    def _full_uda_weight(self):
+        """The weight of the UDA loss when it has risen."""
+        return 0.0 if self._regulariser else self.hyperparameters.uda_weight
+
+    def _uda_weight(self):
+        """The weight of the UDA loss in this step."""
+        ramp = linear_ramp(self.step, self.hyperparameters.uda_ramp_steps)
+        return self._full_uda_weight * tf.cast(ramp, keras.config.floatx())
+
+    def _groups(self, batch):
+        """The labeled group, and the one that is pseudo-labeled."""
+        labeled = batch["labeled"]
+        if self._regulariser:
+            return labeled, {**labeled, "oracle_label": labeled["label"]}
+        return labeled, batch["unlabeled"]
+
+    def _student_before(self, labeled, unlabeled):
+        """The student as it is now, a `StudentBefore`."""
+        hp = self.hyperparameters
+        state = functional.state(self.student)
+        label = self.one_hot(labeled["label"])  # [B, C]
+
+        def losses_at(params, target):
+            logits, new_state = functional.call(
+                self.student, params, state, unlabeled[self._student_view]
+            )
+            target = smooth_labels(target, hp.label_smoothing)
+            return cross_entropy(target, logits), new_state
+
+        def labeled_loss_at(params):
+            logits, _ = functional.call(
+                self.student, params, state, labeled["weak"]
+            )
+            return self.mean(cross_entropy(label, logits))
+
+        return StudentBefore(
+            functional.parameters(self.student),
+            self.student_optimizer.learning_rate,
+            losses_at,
+            labeled_loss_at,
+        )
+
+    def _scored(self, teacher):
+        """The logits that pseudo-labels are made from and scored on."""
+        if self.hyperparameters.pseudo_label_view == "strong":
+            return teacher.student_view
+        return teacher.weak
+
+    def _update_student(self, before, pseudo_label):
+        """Takes the student's step.
+
+        Returns:
+            Its loss and gradient, this replica's shares.
+        """
+        target = tf.stop_gradient(pseudo_label)
+        with tf.GradientTape() as tape:
+            tape.watch(before.params)
+            losses, new_state = before.losses_at(before.params, target)
+            loss = self.mean(losses)
+        gradient = functional.gradient(tape, loss, before.params)
+        self.apply_gradients("student", gradient)
+        functional.assign_state(self.student, new_state)
+        return loss, gradient
+
+    def _labeled_loss(self, labeled, logits):
+        """The teacher's loss on labeled data, this replica's share."""
+        label = smooth_labels(
+            self.one_hot(labeled["label"]),
+            self.hyperparameters.label_smoothing,
+        )
+        return self.mean(cross_entropy(label, logits))
+
+    def _uda_loss(self, teacher):
+        """The teacher's UDA loss, this replica's share, and its mask `[U]`."""
+        losses, mask = consistency_cross_entropy(
+            teacher.weak,
+            teacher.student_view,
+            temperature=self.hyperparameters.uda_temperature,
+            threshold=self.hyperparameters.confidence_threshold,
+        )
+        return self.mean(losses), mask
+
+    def _feedback(self, before, gradient, pseudo_label, scored):
         """This replica's share of the feedback objective, and h itself.
 
         Args:
-            theta_s: the student's parameters before its step.
-            gradient_s: this replica's share of the student's gradient.
-            learning_rate: the student's, at this step.
-            pseudo_label: `[U, C]`, the labels that the student learned.
-            teacher_logits: `[U, C]` of the view that they were made from.
-            student_losses: `params, target -> ([U], state)`.
-            student_labeled_loss: `params -> scalar`, this replica's share.
+            before: the student before its step, a `StudentBefore`.
+            gradient: this replica's share of its gradient.
+            pseudo_label: `[U, C]`, the labels that it learned.
+            scored: `[U, C]`, the teacher's logits that they were made from.
 
         Returns:
             `(objective, h)`, two scalars.
         """
         hp = self.hyperparameters
-        zero = tf.zeros([], teacher_logits.dtype)
         if hp.feedback == "off":
+            zero = tf.zeros([], scored.dtype)
             return zero, zero
-        # A student that waits has nothing to say.
-        sign = hp.feedback_sign * tf.cast(learning_rate > 0, zero.dtype)
-
         if hp.feedback == "exact_soft":
-            # The lookahead is plain SGD, as the derivation has it, and its
-            # labeled loss is differentiated by the surrounding teacher's tape.
-            with tf.GradientTape() as inner:
-                inner.watch(theta_s)
-                losses, _ = student_losses(theta_s, pseudo_label)
-                loss = self.mean(losses)
-            gradient = self.replica_sum(
-                functional.gradient(inner, loss, theta_s)
-            )
-            after = student_labeled_loss(
-                lookahead_step(theta_s, gradient, learning_rate)
-            )
-            h = tf.stop_gradient(student_labeled_loss(theta_s) - after)
-            return sign * after, self.replica_sum(h)
+            objective, h = self._exact_feedback(before, pseudo_label)
+        else:
+            losses = cross_entropy(pseudo_label, scored)  # [U]
+            if hp.feedback == "per_example":
+                objective, h = self._feedback_per_example(
+                    before, pseudo_label, losses
+                )
+            else:
+                objective, h = self._feedback_per_batch(
+                    before, gradient, losses
+                )
+        # A student that waits has nothing to say.
+        heard = tf.cast(before.learning_rate > 0, objective.dtype)
+        return hp.feedback_sign * heard * objective, h
 
-        teacher_losses = cross_entropy(pseudo_label, teacher_logits)  # [U]
-        updated = functional.parameters(self.student)
-        if hp.feedback == "per_example":
-            h = feedback_lib.per_example(
-                learning_rate,
-                self._labeled_gradient(student_labeled_loss, updated),
-                lambda params: student_losses(
-                    params, tf.stop_gradient(pseudo_label)
-                )[0],
-                theta_s,
-                num_replicas=self.num_replicas,
-                sum_over_replicas=self.replica_sum,
-            )  # [U]
-            return sign * self.mean(h * teacher_losses), tf.reduce_mean(h)
+    def _exact_feedback(self, before, pseudo_label):
+        """The student's labeled loss after a step through soft labels.
 
+        The lookahead is plain SGD, as the derivation has it; the surrounding
+        teacher's tape differentiates it.
+        """
+        with tf.GradientTape() as inner:
+            inner.watch(before.params)
+            losses, _ = before.losses_at(before.params, pseudo_label)
+            loss = self.mean(losses)
+        gradient = self.replica_sum(
+            functional.gradient(inner, loss, before.params)
+        )
+        after = before.labeled_loss_at(
+            lookahead_step(before.params, gradient, before.learning_rate)
+        )
+        h = tf.stop_gradient(before.labeled_loss_at(before.params) - after)
+        return after, self.replica_sum(h)
+
+    def _feedback_per_example(self, before, pseudo_label, losses):
+        """The mean of h_i CE_i, one h per image."""
+        target = tf.stop_gradient(pseudo_label)
+        h = feedback_lib.per_example(
+            before.learning_rate,
+            self._labeled_gradient_after(before),
+            lambda params: before.losses_at(params, target)[0],
+            before.params,
+            num_replicas=self.num_replicas,
+            sum_over_replicas=self.replica_sum,
+        )  # [U]
+        return self.mean(h * losses), tf.reduce_mean(h)
+
+    def _feedback_per_batch(self, before, gradient, losses):
+        """h minus its baseline, times the teacher's losses."""
+        hp = self.hyperparameters
         if hp.feedback == "taylor":
+            after = functional.parameters(self.student)
             h = feedback_lib.taylor(
-                self.replica_sum(student_labeled_loss(theta_s)),
-                self.replica_sum(student_labeled_loss(updated)),
+                self.replica_sum(before.labeled_loss_at(before.params)),
+                self.replica_sum(before.labeled_loss_at(after)),
             )
         else:
             h = feedback_lib.dot(
-                learning_rate,
-                self._labeled_gradient(student_labeled_loss, updated),
-                self.replica_sum(gradient_s),
+                before.learning_rate,
+                self._labeled_gradient_after(before),
+                self.replica_sum(gradient),
             )
         centred = h
         if hp.feedback_baseline:
@@ -304,11 +385,12 @@ class MetaPseudoLabels(Algorithm):
             self.baseline.assign(baseline)
             centred = h - baseline
         reduce = self.mean if hp.feedback_scale == "mean" else tf.reduce_sum
-        return sign * centred * reduce(teacher_losses), h
+        return centred * reduce(losses), h
 
-    def _labeled_gradient(self, student_labeled_loss, params):
-        """Global gradient of the student's labeled loss at `params`."""
+    def _labeled_gradient_after(self, before):
+        """Global gradient of the labeled loss at the updated student."""
+        params = functional.parameters(self.student)
         with tf.GradientTape() as tape:
             tape.watch(params)
-            loss = student_labeled_loss(params)
+            loss = before.labeled_loss_at(params)
         return self.replica_sum(functional.gradient(tape, loss, params))

@@ -8,7 +8,10 @@ import tensorflow as tf
 from keras import layers
 
 from tf_metassl.algorithms.algorithm import Stage
-from tf_metassl.algorithms.meta_pseudo_labels import MetaPseudoLabels
+from tf_metassl.algorithms.meta_pseudo_labels import (
+    MetaPseudoLabels,
+    TeacherLogits,
+)
 from tf_metassl.algorithms.uda import Uda
 from tf_metassl.contract import Views
 
@@ -81,9 +84,8 @@ class ReducedStudent(MetaPseudoLabels):
         """See `Algorithm.prepare`."""
         self.predictions.assign(predict(self._large_teacher()))
 
-    def teacher_pass(self, labeled, unlabeled, images):
+    def teacher_pass(self, labeled, unlabeled):
         """See `MetaPseudoLabels.teacher_pass`."""
-        del images
         logits_l, logits_u = self.forward(
             self.teacher,
             *(
@@ -91,7 +93,7 @@ class ReducedStudent(MetaPseudoLabels):
                 for group in (labeled, unlabeled)
             ),
         )
-        return logits_l, logits_u, logits_u
+        return TeacherLogits(logits_l, logits_u, logits_u)
 
 
 def corrector(num_classes, units=64):
