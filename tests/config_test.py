@@ -56,6 +56,18 @@ def test_given_values_win_over_the_datasets_defaults():
             "--num_steps=30 must be a multiple of --steps_per_execution=20",
         ),
         ({"num_steps": 5, "warmup_steps": 5}, "leave nothing of --num_steps=5"),
+        (
+            {
+                "algo": "meta_pseudo_labels",
+                "steps_per_execution": 20,
+                "finetune_steps": 30,
+            },
+            "--finetune_steps=30 must be a multiple of",
+        ),
+        (
+            {"algo": "noisy_student", "warmup_steps": 9, "round_steps": 9},
+            "leaves nothing of --round_steps=9",
+        ),
         ({"algorithm": "mpl"}, "Unknown setting 'algorithm'"),
         ({"model": "wrn"}, "--model=wrn: must be one of digits_cnn, .*wrn_D_K"),
         (

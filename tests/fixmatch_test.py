@@ -331,3 +331,14 @@ def test_softmatchs_first_mean_prediction_is_taken_as_it_is():
     np.testing.assert_allclose(
         off.mean_confidence, 0.99 / 3 + 0.01 * 1.9 / 3, rtol=1e-6
     )
+
+
+def test_flexmatchs_table_is_written_after_the_mask():
+    algorithm = tiny_algorithm("flexmatch", confidence_threshold=0.9)
+    algorithm.select_unlabeled(np.array([3, 4, 5, 6, 7, 8]))
+    # Written before, the table would raise the threshold of class 0 at once.
+    probs = one_hot_probs([0, 0, 0, 0], [0.95, 0.91, 0.92, 0.5])
+    weight = algorithm.example_weight(
+        probs, tf.constant([3, 4, 5, 6], tf.int64)
+    )
+    assert weight.numpy().tolist() == [1, 1, 1, 1]

@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import tiny_algorithm, tiny_batch, tiny_network
+from tests.helpers import (
+    gradient_of,
+    perturb,
+    tiny_algorithm,
+    tiny_batch,
+    tiny_network,
+)
 from tf_metassl.losses import cross_entropy
 from tf_metassl.meta import example_weights, functional
 from tf_metassl.mixing import mixup
@@ -139,3 +145,78 @@ def test_views_follow_the_hyperparameters():
     views = tiny_algorithm("meta_semi", pseudo_label_view="weak").views
     assert views.unlabeled == ("weak",)
     assert views.mixup_alpha == 1.0
+
+
+@pytest.mark.parametrize("judged_by", ("raw", "mixed"))
+@pytest.mark.parametrize("mixup_on", ("both", "labeled", "unlabeled"))
+@pytest.mark.parametrize("rule", ("relu_norm", "plus_minus_one"))
+def test_the_whole_update_by_hand(judged_by, mixup_on, rule, float64):
+    """Continuous weights: another judge gives another update."""
+    batch = tiny_batch()
+    algorithm = tiny_algorithm(
+        "meta_semi",
+        weight_decay=0.0,
+        labeled_loss_weight=0.7,
+        example_weights=rule,
+        meta_labeled_batch=judged_by,
+        mixup_on=mixup_on,
+    )
+    perturb(algorithm.ema, scale=0.03)
+    labeled, unlabeled = batch["labeled"], batch["unlabeled"]
+    student, state = algorithm.student, functional.state(algorithm.student)
+
+    def mixed(group, target, name):
+        images = tf.cast(group["weak"], tf.float64)
+        if mixup_on not in (name, "both"):
+            return images, target
+        draw = group["mix_weight"], group["mix_partner"]
+        return mixup(images, *draw), mixup(target, *draw)
+
+    label = algorithm.one_hot(labeled["label"])
+    probs = tf.nn.softmax(algorithm.ema(unlabeled["clean"], training=False))
+    x, y = mixed(labeled, label, "labeled")
+    u, q = mixed(unlabeled, probs, "unlabeled")
+    judge = (x, y) if judged_by == "mixed" else (labeled["weak"], label)
+
+    def both(params):
+        logits, _ = functional.call(
+            student, params, state, tf.concat([u, x], 0)
+        )
+        return cross_entropy(q, logits[:16]), tf.reduce_mean(
+            cross_entropy(y, logits[16:])
+        )
+
+    def judged(params):
+        logits, _ = functional.call(student, params, state, judge[0])
+        return tf.reduce_mean(cross_entropy(judge[1], logits))
+
+    ahead = gradient_of(judged, student)
+    s = np.array(
+        [
+            sum(
+                np.sum(a * b)
+                for a, b in zip(
+                    ahead,
+                    gradient_of(lambda p, j=j: both(p)[0][j], student),
+                    strict=True,
+                )
+            )
+            for j in range(16)
+        ]
+    )
+    w = np.maximum(s, 0) if rule == "relu_norm" else np.where(s >= 0, 1.0, -1.0)
+    assert 3 < (s > 0).sum() < 13, s
+    w /= np.abs(w).sum()
+    expected = gradient_of(
+        lambda p: tf.reduce_sum(w * both(p)[0]) + 0.7 * both(p)[1], student
+    )
+    _, new_state = functional.call(
+        student, functional.parameters(student), state, tf.concat([u, x], 0)
+    )
+    captured = []
+    algorithm.apply_gradients = lambda role, g: captured.extend(g)
+    algorithm.train_step(batch)
+    for a, b in zip(captured, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-10)
+    for a, b in zip(functional.state(student), new_state, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9)

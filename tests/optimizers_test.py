@@ -102,3 +102,22 @@ def test_decoupled_decay_is_the_same_on_two_replicas(two_replicas):
         results.append(values(algorithm.student))
     for one, two in zip(*results, strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-6)
+
+
+def test_weight_decay_is_part_of_the_gradient_that_is_clipped():
+    algorithm = tiny_algorithm(
+        "supervised", weight_decay=10.0, gradient_clip_norm=0.5, ema_decay=0.0
+    )
+    variables = algorithm.student.trainable_variables
+    total = [
+        1.0 + 10.0 * v.numpy() if v.name == "kernel" else np.ones(v.shape)
+        for v in variables
+    ]
+    norm = np.sqrt(sum((t**2).sum() for t in total))
+    old = [v.numpy() for v in variables]
+    algorithm.apply_gradients("student", [tf.ones(v.shape) for v in variables])
+    for v, o, t in zip(variables, old, total, strict=True):
+        # Nesterov's first step is 1.9 times the rate.
+        np.testing.assert_allclose(
+            o - v.numpy(), 1.9 * 0.1 * 0.5 / norm * t, rtol=1e-4, atol=1e-7
+        )

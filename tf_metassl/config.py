@@ -622,8 +622,10 @@ def _check_together(config):
             "not among the fields that are compared. Name those that the "
             "refusal lists."
         )
-    for name in ("num_steps", "evaluate_every"):
-        value = getattr(config, name)
+    later = ("finetune_steps", "round_steps", "student_steps")
+    for name in ("num_steps", "evaluate_every", *later):
+        owner = config.hyperparameters if name in later else config
+        value = getattr(owner, name, 0)
         if value % config.steps_per_execution:
             raise ConfigError(
                 f"--{name}={value} must be a multiple of "
@@ -635,6 +637,14 @@ def _check_together(config):
             f"--warmup_steps={config.warmup_steps} and the student's wait of "
             f"{wait} steps leave nothing of --num_steps={config.num_steps}."
         )
+    # Of later stages that warm up again. Finetuning has a constant rate.
+    for name in ("round_steps", "student_steps"):
+        value = getattr(config.hyperparameters, name, None)
+        if value is not None and config.warmup_steps >= value:
+            raise ConfigError(
+                f"--warmup_steps={config.warmup_steps} leaves nothing of "
+                f"--{name}={value}."
+            )
     mixes = getattr(config.hyperparameters, "mixup_alpha", 0)
     parts = config.gradient_accumulation_steps
     if mixes and config.batch_size % (MIX_BLOCK * parts):

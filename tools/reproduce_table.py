@@ -482,7 +482,9 @@ def markdown(table, records, protocol="last"):
         "best_validation": "the checkpoint that is best by validation",
         "median_20": "the median of the last 20 checkpoints",
     }[protocol]
-    lines = [f"# {table.title}", ""]
+    # Only a miniature has to say what it is.
+    kind = " in miniature" if table.what else ""
+    lines = [f"# {table.title}{kind}", ""]
     if table.what:
         lines += [table.what, ""]
     lines += [

@@ -161,6 +161,9 @@ class MetaPseudoLabels(Algorithm):
         Returns:
             `TeacherLogits`.
         """
+        if self._regulariser:  # All three are the labeled images.
+            logits = self.forward(self.teacher, labeled["weak"])
+            return TeacherLogits(logits, logits, logits)
         return TeacherLogits(
             *self.forward(
                 self.teacher,
