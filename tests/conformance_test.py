@@ -13,10 +13,12 @@ from tests.helpers import (
     VIEWS,
     all_values,
     assert_same,
+    dataset_of,
     run,
     tiny_algorithm,
     tiny_batch,
     tiny_network,
+    trained_under,
     values,
 )
 from tf_metassl import checkpoints, hyperparameters, serving
@@ -86,13 +88,7 @@ def twenty_steps(name, **options):
     algorithm.train_step = counted
     step = algorithm.make_train_function()
     batches = [tiny_batch(seed=seed) for seed in range(20)]
-    dataset = tf.data.Dataset.from_generator(
-        lambda: iter(batches),
-        output_signature=tf.nest.map_structure(
-            tf.TensorSpec.from_tensor, batches[0]
-        ),
-    )
-    iterator = iter(dataset)
+    iterator = iter(dataset_of(batches))
     for _ in range(20 // algorithm.steps_per_execution):
         metrics = step(iterator)
     assert len(traces) == 1
@@ -150,29 +146,10 @@ def test_micro_batches_change_no_number_or_are_refused(name, float64):
 @every_algorithm
 def test_two_replicas_equal_one_over_twenty_steps(name, two_replicas, float64):
     batches = [tiny_batch(16, 32, seed=seed) for seed in range(20)]
-
-    def trained(strategy):
-        keras.utils.set_random_seed(1)
-        with strategy.scope():
-            algorithm = tiny_algorithm(
-                name,
-                gradient_clip_norm=1.0,
-                network=lambda role: tiny_network(role, sync=True),
-            )
-        dataset = tf.data.Dataset.from_generator(
-            lambda: iter(batches),
-            output_signature=tf.nest.map_structure(
-                tf.TensorSpec.from_tensor, batches[0]
-            ),
-        )
-        step = algorithm.make_train_function()
-        iterator = iter(strategy.experimental_distribute_dataset(dataset))
-        for _ in batches:
-            metrics = step(iterator)
-        return all_values(algorithm), metrics
-
-    one, metrics_of_one = trained(tf.distribute.get_strategy())
-    two, metrics_of_two = trained(two_replicas)
+    (one, metrics_of_one), (two, metrics_of_two) = (
+        trained_under(strategy, name, batches, gradient_clip_norm=1.0)
+        for strategy in (tf.distribute.get_strategy(), two_replicas)
+    )
     assert_same(one, two, rtol=1e-5, atol=1e-7)
     for metric, value in metrics_of_one.items():
         np.testing.assert_allclose(

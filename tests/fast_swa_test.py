@@ -1,12 +1,16 @@
 """fast-SWA: the arithmetic mean, its batch-norm statistics, the cycles."""
 
-import itertools
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import tiny_algorithm, tiny_batch, tiny_network, values
+from tests.helpers import (
+    dataset_of,
+    tiny_algorithm,
+    tiny_batch,
+    tiny_network,
+    values,
+)
 from tf_metassl.config import resolve
 from tf_metassl.contract import DatasetInfo
 from tf_metassl.experiment import build_algorithm
@@ -51,12 +55,7 @@ def test_statistics_are_the_mean_over_batches(replicas, two_replicas):
     before = values(algorithm.student)
 
     def endless():
-        dataset = tf.data.Dataset.from_generator(
-            lambda: itertools.cycle(batches),
-            output_signature=tf.nest.map_structure(
-                tf.TensorSpec.from_tensor, batches[0]
-            ),
-        )
+        dataset = dataset_of(batches).repeat()
         return iter(strategy.experimental_distribute_dataset(dataset))
 
     means, variances = [], []

@@ -141,6 +141,40 @@ def all_values(algorithm):
     return {name: values(owner) for name, owner in owners.items()}
 
 
+def dataset_of(batches):
+    """A dataset that yields the batches once, one per element."""
+    return tf.data.Dataset.from_generator(
+        lambda: iter(batches),
+        output_signature=tf.nest.map_structure(
+            tf.TensorSpec.from_tensor, batches[0]
+        ),
+    )
+
+
+def trained_under(strategy, name, batches, **options):
+    """All values after a step per batch under a strategy, and the metrics.
+
+    Args:
+        strategy: a `tf.distribute` strategy.
+        name: `--algo`.
+        batches: global batches.
+        **options: of `tiny_algorithm`.
+    """
+    keras.utils.set_random_seed(1)
+    with strategy.scope():
+        algorithm = tiny_algorithm(
+            name,
+            network=lambda role: tiny_network(role, sync=True),
+            **options,
+        )
+    step = algorithm.make_train_function()
+    dataset = dataset_of(batches)
+    iterator = iter(strategy.experimental_distribute_dataset(dataset))
+    for _ in batches:
+        metrics = step(iterator)
+    return all_values(algorithm), {k: float(v) for k, v in metrics.items()}
+
+
 def assert_same(first, second, **tolerance):
     """Compares two results of `all_values`; bit for bit without tolerance."""
     for owner in first:
@@ -218,6 +252,11 @@ def loss_and_gradient(algorithm, batch):
     with tf.GradientTape() as tape:
         loss = algorithm.compute_losses(batch)
     return float(loss), [g.numpy() for g in tape.gradient(loss, variables)]
+
+
+def inner_product(first, second):
+    """The sum of the products of two lists of tensors."""
+    return sum(np.sum(a * b) for a, b in zip(first, second, strict=True))
 
 
 def gradient_of(function, network):

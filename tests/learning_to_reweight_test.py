@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from tests.helpers import gradient_of, tiny_algorithm, tiny_batch
+from tests.helpers import gradient_of, inner_product, tiny_algorithm, tiny_batch
 from tf_metassl.losses import cross_entropy
 from tf_metassl.meta import functional
 
@@ -41,13 +41,8 @@ def test_the_update_weights_examples_by_how_much_they_agree(float64):
     clean_gradient = gradient_of(clean_loss, student)
     agreement = np.array(
         [
-            sum(
-                np.sum(a * b)
-                for a, b in zip(
-                    clean_gradient,
-                    gradient_of(weighted_loss(row), student),
-                    strict=True,
-                )
+            inner_product(
+                clean_gradient, gradient_of(weighted_loss(row), student)
             )
             for row in np.eye(16)
         ]

@@ -6,13 +6,14 @@ import pytest
 import tensorflow as tf
 
 from tests.helpers import (
-    all_values,
     assert_same,
     gradient_of,
+    inner_product,
     softmax,
     tiny_algorithm,
     tiny_batch,
     tiny_network,
+    trained_under,
 )
 from tf_metassl.losses import cross_entropy
 from tf_metassl.meta import functional
@@ -177,12 +178,7 @@ def test_feedback_by_hand(kind, knobs, factor, view, float64):
             gradient_of(lambda p, i=i: losses(p)[i], a.student)
             for i in range(U)
         ]
-        h = 0.1 * np.array(
-            [
-                sum(np.sum(x * y) for x, y in zip(ahead, g, strict=True))
-                for g in each
-            ]
-        )
+        h = 0.1 * np.array([inner_product(ahead, g) for g in each])
         if kind == "dot":
             h = h.mean() * np.ones(U)
     assert np.abs(h).min() > 0
@@ -202,28 +198,10 @@ def test_feedback_by_hand(kind, knobs, factor, view, float64):
 @pytest.mark.parametrize("kind", ("taylor", "dot", "exact_soft"))
 def test_two_replicas(kind, two_replicas, float64):
     batches = [tiny_batch(16, 32, seed=s) for s in range(5)]
-
-    def trained(strategy):
-        keras.utils.set_random_seed(1)
-        with strategy.scope():
-            a = tiny_algorithm(
-                "meta_pseudo_labels",
-                feedback=kind,
-                network=lambda role: tiny_network(role, sync=True),
-            )
-        data = tf.data.Dataset.from_generator(
-            lambda: iter(batches),
-            output_signature=tf.nest.map_structure(
-                tf.TensorSpec.from_tensor, batches[0]
-            ),
-        )
-        step = a.make_train_function()
-        it = iter(strategy.experimental_distribute_dataset(data))
-        for _ in batches:
-            metrics = step(it)
-        return all_values(a), {k: float(v) for k, v in metrics.items()}
-
-    one, two = trained(tf.distribute.get_strategy()), trained(two_replicas)
+    one, two = (
+        trained_under(strategy, "meta_pseudo_labels", batches, feedback=kind)
+        for strategy in (tf.distribute.get_strategy(), two_replicas)
+    )
     assert_same(one[0], two[0], rtol=1e-6, atol=1e-9)
     assert one[1] == pytest.approx(two[1], rel=1e-5, abs=1e-9)
 

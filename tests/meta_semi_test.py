@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tests.helpers import (
     gradient_of,
+    inner_product,
     perturb,
     tiny_algorithm,
     tiny_batch,
@@ -65,10 +66,7 @@ def test_the_update_is_the_weighted_mean_loss(form, normalizer, float64):
         return functional.gradient(tape, loss, params)
 
     each = [gradient_of(row) for row in np.eye(16)]
-    agreement = [
-        sum(np.sum(a * b) for a, b in zip(labeled_gradient, g, strict=True))
-        for g in each
-    ]
+    agreement = [inner_product(labeled_gradient, g) for g in each]
     selected = np.array(agreement) >= 0
     assert 0 < selected.sum() < 16
     np.testing.assert_allclose(share, selected.mean())
@@ -193,13 +191,8 @@ def test_the_whole_update_by_hand(judged_by, mixup_on, rule, float64):
     ahead = gradient_of(judged, student)
     s = np.array(
         [
-            sum(
-                np.sum(a * b)
-                for a, b in zip(
-                    ahead,
-                    gradient_of(lambda p, j=j: both(p)[0][j], student),
-                    strict=True,
-                )
+            inner_product(
+                ahead, gradient_of(lambda p, j=j: both(p)[0][j], student)
             )
             for j in range(16)
         ]

@@ -622,30 +622,38 @@ def _check_together(config):
             "not among the fields that are compared. Name those that the "
             "refusal lists."
         )
-    later = ("finetune_steps", "round_steps", "student_steps")
-    for name in ("num_steps", "evaluate_every", *later):
-        owner = config.hyperparameters if name in later else config
-        value = getattr(owner, name, 0)
+    knobs = config.hyperparameters
+    warming_up = {
+        name: getattr(knobs, name)
+        for name in ("round_steps", "student_steps")
+        if hasattr(knobs, name)
+    }
+    lengths = {
+        "num_steps": config.num_steps,
+        "evaluate_every": config.evaluate_every,
+        "finetune_steps": getattr(knobs, "finetune_steps", 0),
+        **warming_up,
+    }
+    for name, value in lengths.items():
         if value % config.steps_per_execution:
             raise ConfigError(
                 f"--{name}={value} must be a multiple of "
                 f"--steps_per_execution={config.steps_per_execution}."
             )
-    wait = getattr(config.hyperparameters, "student_wait_steps", 0)
+    wait = getattr(knobs, "student_wait_steps", 0)
     if config.warmup_steps + wait >= config.num_steps:
         raise ConfigError(
             f"--warmup_steps={config.warmup_steps} and the student's wait of "
             f"{wait} steps leave nothing of --num_steps={config.num_steps}."
         )
-    # Of later stages that warm up again. Finetuning has a constant rate.
-    for name in ("round_steps", "student_steps"):
-        value = getattr(config.hyperparameters, name, None)
-        if value is not None and config.warmup_steps >= value:
+    # Finetuning, the other later stage, has a constant rate.
+    for name, value in warming_up.items():
+        if config.warmup_steps >= value:
             raise ConfigError(
                 f"--warmup_steps={config.warmup_steps} leaves nothing of "
                 f"--{name}={value}."
             )
-    mixes = getattr(config.hyperparameters, "mixup_alpha", 0)
+    mixes = getattr(knobs, "mixup_alpha", 0)
     parts = config.gradient_accumulation_steps
     if mixes and config.batch_size % (MIX_BLOCK * parts):
         raise ConfigError(

@@ -319,16 +319,14 @@ class MetaPseudoLabels(Algorithm):
             return zero, zero
         if hp.feedback == "exact_soft":
             objective, h = self._exact_feedback(before, pseudo_label)
+        elif hp.feedback == "per_example":
+            objective, h = self._feedback_per_example(
+                before, pseudo_label, cross_entropy(pseudo_label, scored)
+            )
         else:
-            losses = cross_entropy(pseudo_label, scored)  # [U]
-            if hp.feedback == "per_example":
-                objective, h = self._feedback_per_example(
-                    before, pseudo_label, losses
-                )
-            else:
-                objective, h = self._feedback_per_batch(
-                    before, gradient, losses
-                )
+            objective, h = self._feedback_per_batch(
+                before, gradient, cross_entropy(pseudo_label, scored)
+            )
         # A student that waits has nothing to say.
         heard = tf.cast(before.learning_rate > 0, objective.dtype)
         return hp.feedback_sign * heard * objective, h
