@@ -132,6 +132,15 @@ def test_sigterm_during_an_evaluation(whole, tmp_path, monkeypatch):
     assert not changes(whole, run_dir)
 
 
+@pytest.fixture
+def python_handles_sigint():
+    """A job that a script started in the background inherits ignoring it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("python_handles_sigint")
 def test_ctrl_c_loses_nothing_that_was_saved(whole, tmp_path, monkeypatch):
     run_dir = tmp_path / "run"
     with monkeypatch.context() as patch:
