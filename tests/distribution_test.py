@@ -82,7 +82,7 @@ def test_one_worker_alone_needs_nobody():
     strategy = tf.distribute.get_strategy()
     assert distribution.is_chief(strategy)
     assert distribution.num_workers(strategy) == 1
-    assert distribution.any_worker(strategy, True, False) == (True, False)
+    assert distribution.worker_means(strategy, True, 0.5) == (True, 0.5)
     distribution.wait_for_all(strategy)
 
 

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_metassl.schedules import WarmupSchedule, linear_ramp, sigmoid_ramp
+from tf_metassl.schedules import (
+    TimedSchedule,
+    WarmupSchedule,
+    linear_ramp,
+    sigmoid_ramp,
+)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +33,20 @@ def test_it_ends_at_zero_and_stays_there():
     np.testing.assert_allclose(schedule(10), 0, atol=1e-9)
     np.testing.assert_allclose(schedule(15), 0, atol=1e-9)
     assert WarmupSchedule.from_config(schedule.get_config())(3) == schedule(3)
+
+
+def test_time_takes_the_schedule_to_its_end():
+    elapsed = tf.Variable(0.0)
+    steps = WarmupSchedule(0.1, 1000, warmup_steps=10)
+    timed = TimedSchedule(steps, 1000, elapsed)
+    # Half of the time is gone, but only 3 steps are done.
+    for share, step, as_if in ((0, 3, 3), (0.5, 3, 500), (0.5, 600, 600)):
+        elapsed.assign(share)
+        np.testing.assert_allclose(timed(step), steps(as_if), rtol=1e-6)
+    elapsed.assign(1.0)
+    np.testing.assert_allclose(timed(4), 0, atol=1e-9)
+    copy = TimedSchedule.from_config(timed.get_config())
+    np.testing.assert_allclose(copy(4), timed(4))
 
 
 def test_a_warm_up_longer_than_the_run_is_refused():

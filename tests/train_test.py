@@ -232,34 +232,49 @@ def test_evaluating_an_unfinished_run_says_what_to_do(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_a_time_budget_ends_every_stage_at_an_evaluation(tmp_path):
+def test_a_time_budget_ends_every_stage_and_its_schedule(tmp_path):
     arguments = [
         "--algo=meta_pseudo_labels",
-        "--num_steps=12",
-        "--finetune_steps=6",
-        "--evaluate_every=3",
+        "--num_steps=1000",
+        "--finetune_steps=1000",
+        "--evaluate_every=500",
         "--batch_size=16",
-        "--time_budget_minutes=1e-6",
+        "--time_budget_minutes=0.01",
         "--evaluate_on_labeled",
         f"--run_dir={tmp_path / 'run'}",
     ]
     done = run("train", *arguments)
     stages = tmp_path / "run" / "checkpoints"
+    steps = []
     for stage in ("train", "finetune"):
         newest = checkpoints.newest_whole(stages / stage)
         state = json.loads((newest / "state.json").read_text())
-        assert state["step"] == 3
+        assert 1 < state["step"] < 500
         assert state["out_of_time"]
+        steps.append(state["step"])
     written = rows_of(tmp_path / "run")
-    splits = [row["split"] for row in written if row["step"] == 3]
-    assert splits == ["train", "validation", "labeled"]
+    found = [(row["step"], row["split"]) for row in written]
+    splits = ("train", "validation", "labeled")
+    # A later stage counts on from the planned end of the one before.
+    ends = (steps[0], 1000 + steps[1])
+    assert found == [(step, split) for step in ends for split in splits]
     assert "teacher_accuracy" in written[2]
+    # By its few steps alone the rate would still be 0.09 or more.
+    assert written[0]["learning_rate"] < 1e-6
     # Once more: nothing is trained or lost, and the table is the same.
     again = run("train", *arguments)
     assert rows_of(tmp_path / "run") == written
     assert table_of(again.stdout) == table_of(done.stdout)
     evaluated = run("evaluate", f"--run_dir={tmp_path / 'run'}")
     assert table_of(evaluated.stdout) == table_of(done.stdout)
+
+
+def test_time_that_is_left_over_is_mentioned(tmp_path):
+    arguments = ["--algo=supervised", *SHORT, "--time_budget_minutes=60"]
+    done = run("train", *arguments, f"--run_dir={tmp_path / 'run'}")
+    assert "took less than --time_budget_minutes=60" in done.stdout
+    # The schedule is that of the steps.
+    assert rows_of(tmp_path / "run")[-2]["learning_rate"] < 1e-6
 
 
 def test_meta_pseudo_labels_runs_both_stages_on_two_replicas(tmp_path):

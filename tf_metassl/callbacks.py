@@ -110,17 +110,18 @@ class Recorder(keras.callbacks.Callback):
             checkpoint.
         state: what `checkpoints.restore` returned, or a fresh dict.
         termination: a `Termination`.
-        any_worker: function of booleans, tells which of them are true on any
-            worker; see `distribution.any_worker`.
+        worker_means: function of numbers, means over all workers; see
+            `distribution.worker_means`.
         first_step: added to the stage's own steps in all that is written.
         checkpoint_minutes: minutes between checkpoints; 0 for none between
             evaluations.
         keep: how many checkpoints to keep beside the best.
         collapse: `warn`, `stop` or `off`.
         on_labeled: whether to evaluate on the labeled training images, too.
-        time_budget_minutes: the evaluation after so many ends the stage; 0 for
-            no limit. That it has ended is part of the checkpoint, so that a
-            slower or faster restart does not change it.
+        time_budget_minutes: after so many since the first step, those of
+            evaluations included, the stage is evaluated and ends; 0 for no
+            limit. That it has ended is part of the checkpoint, so that a slower
+            or faster restart does not change it.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class Recorder(keras.callbacks.Callback):
         best_metric,
         state,
         termination,
-        any_worker=lambda *flags: flags,
+        worker_means=lambda *values: values,
         first_step=0,
         checkpoint_minutes=0.0,
         keep=2,
@@ -149,7 +150,7 @@ class Recorder(keras.callbacks.Callback):
         self._timing_file = timing_file
         self._best_metric = best_metric
         self._termination = termination
-        self._any_worker = any_worker
+        self._worker_means = worker_means
         self._first_step = first_step
         self._interval = 60 * checkpoint_minutes or math.inf
         self._keep = keep
@@ -164,11 +165,18 @@ class Recorder(keras.callbacks.Callback):
         self._read_metrics = None
         self._seconds = state.get("wall_clock_seconds", 0.0)
         self._started = self._saved = time.monotonic()
+        self._elapsed_share = state.get("elapsed_share", 0.0)
+        self._share_before, self._first_batch = self._elapsed_share, None
         board = pathlib.Path(run_dir) / "tensorboard"
         self._writers = {
             split: tf.summary.create_file_writer(str(board / split))
             for split in ("train", *self._splits)
         }
+
+    def on_train_begin(self, logs=None):
+        """A resumed run knows the time. See `keras.callbacks.Callback`."""
+        del logs
+        self._take_time(self._elapsed_share)
 
     def on_epoch_begin(self, epoch, logs=None):
         """Undoes the reset of `fit`. See `keras.callbacks.Callback`."""
@@ -184,10 +192,12 @@ class Recorder(keras.callbacks.Callback):
         del batch, logs
         # From now on there is something to save before the process ends.
         self._termination.deferred = True
-        ending, due = self._any_worker(
+        ending, due, share = self._worker_means(
             self._termination.requested,
             time.monotonic() - self._saved > self._interval,
+            self._share_of_budget(),
         )
+        self._take_time(share)
         if ending or due:
             path = self.save(self._train_metrics())
         if ending:
@@ -234,9 +244,7 @@ class Recorder(keras.callbacks.Callback):
         validation = results["validation"]
         self._write(train, results)
         self._last_evaluation = self.model.finished_steps
-        # One worker's clock decides for all.
-        (self.out_of_time,) = self._any_worker(self._elapsed() > self._budget)
-        self.model.stop_training = self.out_of_time
+        self._take_time(*self._worker_means(self._share_of_budget()))
         better = validation[self._best_metric] > self._best
         self._best = max(self._best, validation[self._best_metric])
         # The best one first: it is looked for again if the run has to be
@@ -270,6 +278,7 @@ class Recorder(keras.callbacks.Callback):
             "best_validation": self._best,
             "last_evaluation": self._last_evaluation,
             "out_of_time": self.out_of_time,
+            "elapsed_share": self._elapsed_share,
             "recoveries": self._recoveries,
             "train_metrics": train_metrics,
             "wall_clock_seconds": self._elapsed(),
@@ -281,10 +290,26 @@ class Recorder(keras.callbacks.Callback):
         return path
 
     def _ending(self):
-        return self._any_worker(self._termination.requested)[0]
+        return self._worker_means(self._termination.requested)[0] > 0
 
     def _elapsed(self):
         return self._seconds + time.monotonic() - self._started
+
+    def _share_of_budget(self):
+        """The share of the budget that is used up, by this worker's clock."""
+        # What compiling takes says nothing about a method.
+        self._first_batch = self._first_batch or time.monotonic()
+        seconds = time.monotonic() - self._first_batch
+        return self._share_before + seconds / self._budget
+
+    def _take_time(self, share):
+        """Ends the stage if its time is over, else tells how much is left."""
+        self._elapsed_share = float(share)
+        if self.model.elapsed is not None:
+            self.model.elapsed.assign(min(self._elapsed_share, 1.0))
+        self.out_of_time = self._elapsed_share > 1.0
+        if self.out_of_time:
+            self.model.stop_training = True
 
     def _train_metrics(self):
         if self._read_metrics is None:

@@ -140,9 +140,9 @@ class Config(DataOptions):
     num_steps: int = knob(1000, "Training steps.", minimum=1)
     time_budget_minutes: float = knob(
         0.0,
-        "Minutes, those of evaluations included, after which a stage ends at "
-        "its next evaluation; the learning rate still falls over --num_steps. "
-        "0 = no limit.",
+        "Minutes from a stage's first step, those of evaluations included, "
+        "after which it is evaluated and ends. The learning rate takes its "
+        "course over them, unless --num_steps are done before. 0 = no limit.",
         minimum=0.0,
     )
     batch_size: int = knob(

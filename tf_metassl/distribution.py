@@ -164,27 +164,28 @@ def wait_for_all(strategy):
 
     It fails within seconds if one of them is gone, see `lost_workers_named`.
     """
-    any_worker(strategy, True)
+    worker_means(strategy, 0.0)
 
 
-def any_worker(strategy, *flags):
-    """Which of `flags` are true on any worker; all workers have to ask.
+def worker_means(strategy, *values):
+    """Means of numbers over all workers; all workers have to ask.
 
-    A worker alone may know that it has to end, or that time is up. If it acted
-    alone, the others would wait for it in the next step.
+    A worker alone may know that it has to end, and each has a clock of its
+    own. If one acted alone, the others would wait for it in the next step.
 
     Args:
         strategy: a `tf.distribute.Strategy`.
-        *flags: booleans of this worker.
+        *values: numbers of this worker; a flag is set on any worker if its
+            mean is above 0.
 
     Returns:
-        A tuple of booleans, the same on all workers.
+        A tuple of numbers, the same on all workers.
     """
     if num_workers(strategy) == 1:
-        return flags
-    counts = _summing(strategy)(tf.constant(flags, tf.float32))
-    counts = strategy.experimental_local_results(counts)[0]
-    return tuple(bool(count) for count in counts.numpy() > 0)
+        return values
+    totals = _summing(strategy)(tf.constant(values, tf.float32))
+    totals = strategy.experimental_local_results(totals)[0]
+    return tuple(totals.numpy() / strategy.num_replicas_in_sync)
 
 
 @functools.cache

@@ -273,6 +273,10 @@ def build_algorithm(
             network_name=role,
         )
 
+    elapsed = None
+    if config.time_budget_minutes:
+        elapsed = tf.Variable(0.0, dtype=keras.config.floatx(), trainable=False)
+
     def optimizer(role):
         peak = getattr(knobs, f"{role}_learning_rate", 0)
         schedule = schedules.WarmupSchedule(
@@ -284,6 +288,10 @@ def build_algorithm(
             cycle_start=getattr(knobs, "cycle_start", 0),
             cycle_steps=getattr(knobs, "cycle_steps", 0),
         )
+        if elapsed is not None:
+            schedule = schedules.TimedSchedule(
+                schedule, config.num_steps, elapsed
+            )
         if config.optimizer == "adam":
             return keras.optimizers.Adam(
                 schedule, beta_1=config.momentum, name=f"{role}_adam"
@@ -320,6 +328,7 @@ def build_algorithm(
         )
 
     algorithm.rebuild = rebuild
+    algorithm.elapsed = elapsed
     return algorithm
 
 
@@ -562,7 +571,9 @@ def run_stage(
             print(report.recovery(state["recoveries"][-1]), flush=True)
         finally:
             termination.deferred = False
-    ending = distribution.any_worker(experiment.strategy, termination.requested)
+    ending = distribution.worker_means(
+        experiment.strategy, termination.requested
+    )
     if ending[0]:
         raise Terminated("Stopped by SIGTERM at the end of a stage.")
     restore_selected(folder, algorithm, config.selection)
@@ -587,8 +598,8 @@ def _train_from(
         best_metric=f"{deployable_role(algorithm)}_accuracy",
         state=state,
         termination=termination,
-        any_worker=functools.partial(
-            distribution.any_worker, experiment.strategy
+        worker_means=functools.partial(
+            distribution.worker_means, experiment.strategy
         ),
         first_step=first_step,
         checkpoint_minutes=config.checkpoint_minutes,
@@ -638,6 +649,8 @@ def _train_from(
             )
         finally:
             shown.on_train_end()
+    if config.time_budget_minutes and not recorder.out_of_time:
+        print(report.unused_time(config, stage), flush=True)
 
 
 def segments(step, num_steps, every, *, one_by_one=False):

@@ -19,6 +19,7 @@ def plan(experiment):
     """
     config, rows = experiment.config, experiment.splits
     algorithm, info = experiment.algorithm, experiment.source.info
+    budget = config.time_budget_minutes
     pools = experiment.pools(algorithm)
     inside = "inside" if config.labeled_inside_unlabeled else "outside"
     networks = ", ".join(
@@ -57,7 +58,9 @@ def plan(experiment):
         ),
         (
             "steps",
-            f"{config.num_steps}, evaluated every {config.evaluate_every}; "
+            f"{config.num_steps}"
+            + f" or {budget:g} minutes" * bool(budget)
+            + f", evaluated every {config.evaluate_every}; "
             f"reported: {config.selection}",
         ),
         ("network", f"{config.model}: {networks}"),
@@ -76,6 +79,20 @@ def plan(experiment):
 def device_kind():
     """`GPU` if TensorFlow sees one, else `CPU`."""
     return "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+
+
+def unused_time(config, stage):
+    """What to do about a budget that has not ended a stage, a sentence.
+
+    Args:
+        config: the `Config`.
+        stage: the `Stage`.
+    """
+    return (
+        f"The {stage.num_steps} steps of {stage.name} took less than "
+        f"--time_budget_minutes={config.time_budget_minutes:g}: for a "
+        "comparison at equal time raise their number."
+    )
 
 
 def table(rows):

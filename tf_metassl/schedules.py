@@ -103,6 +103,39 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
+@keras.saving.register_keras_serializable("tf_metassl")
+class TimedSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Another schedule, but over a share of the time instead of the steps.
+
+    The step that it hands on is max(step, elapsed * num_steps): a run whose
+    time is over before its steps are has seen the whole schedule.
+
+    Args:
+        schedule: of the learning rate, over `num_steps`.
+        num_steps: its length.
+        elapsed: variable that somebody with a clock keeps, a scalar in [0, 1].
+    """
+
+    def __init__(self, schedule, num_steps, elapsed):
+        self.schedule = schedule
+        self.num_steps = num_steps
+        self.elapsed = elapsed
+
+    def __call__(self, step):
+        """The rate at `step`, a scalar of Keras' float type."""
+        timed = tf.convert_to_tensor(self.elapsed) * self.num_steps
+        step = tf.cast(step, timed.dtype)
+        return self.schedule(tf.maximum(step, timed))
+
+    def get_config(self):
+        """The constructor's arguments; the variable as a number."""
+        return {
+            "schedule": self.schedule,
+            "num_steps": self.num_steps,
+            "elapsed": float(self.elapsed.numpy()),
+        }
+
+
 def linear_ramp(step, ramp_steps):
     """min(1, step / ramp_steps) as float32; 1 if `ramp_steps` is 0."""
     if not ramp_steps:

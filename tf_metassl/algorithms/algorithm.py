@@ -98,6 +98,9 @@ class Algorithm(keras.Model):
         # same settings on fresh networks, for a later stage of that length; of
         # class `cls` if that is another. Set by whoever built this one.
         self.rebuild = None
+        # The share of a time budget that is used up, a variable that whoever
+        # holds the clock keeps; None without a budget.
+        self.elapsed = None
         self.built = True
 
     # What a method defines.
