@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 TABLES = {scale: reproduce_table.tables(scale) for scale in ("paper", "small")}
 
 
-def record(flags, seed, test, validation=0.5, curve=()):
+def record(cell, seed, test, validation=0.5, curve=()):
     results = [
         # Finetuning comes last; it is what is exported.
         {"stage": "train", "network": "ema", "deployed": True,
@@ -24,7 +24,7 @@ def record(flags, seed, test, validation=0.5, curve=()):
          "validation_accuracy": validation, "test_accuracy": test},
     ]  # fmt: skip
     return {
-        "flags": list(flags),
+        "settings": cell.settings,
         "seed": seed,
         "protocol": "last",
         "seconds": 10.0 + seed,
@@ -86,14 +86,23 @@ def test_all_miniatures_are_possible(scale):
         chosen = reproduce_table.SCALES[scale]
         changes = reproduce_table.miniature(cell, chosen)
         resolved = config.resolve({"algo": cell.method, **given, **changes})
-        assert resolved.num_steps == chosen.flags["num_steps"]
         assert resolved.dataset == chosen.flags["dataset"]
+        if not resolved.time_budget_minutes:
+            assert resolved.num_steps == chosen.flags["num_steps"]
+
+
+def test_only_time_ends_the_miniatures_of_equal_time():
+    cells = TABLES["small"]["meta_semi_4"].cells
+    # An hour is 12 seconds.
+    minutes = [cell.settings["time_budget_minutes"] for cell in cells[:4]]
+    assert minutes == pytest.approx([1.0, 1.5, 2.0, 2.52])
+    assert {cell.settings["num_steps"] for cell in cells} == {100_000}
 
 
 def test_the_table_has_mean_deviation_and_the_papers_number(tmp_path):
     table = TABLES["small"]["meta_semi_5"]
-    table = table._replace(cells=table.cells[:3], what="What it is.")
-    first, second, _ = (cell.flags for cell in table.cells)
+    table = table._replace(cells=table.cells[:3])
+    first, second, _ = table.cells
     records = [
         record(first, 1, 0.80),
         record(first, 0, 0.70, validation=0.9),
@@ -102,7 +111,8 @@ def test_the_table_has_mean_deviation_and_the_papers_number(tmp_path):
         record(first, 2, 0.0) | {"protocol": "best_validation"},
     ]
     text = reproduce_table.markdown(table, records)
-    assert "What it is." in text
+    assert text.startswith("# Meta-Semi, Table 5 in miniature\n")
+    assert "A miniature, not the paper's experiment: Fashion-MNIST" in text
     assert (
         "| Without parameter EMA | 400 labels, for CIFAR-100 with 4,000 labels "
         "| test error 47.68 ± 0.27 % | 25.0 ± 7.1 | 30.0 ± 28.3 | 2 "
@@ -117,6 +127,70 @@ def test_the_table_has_mean_deviation_and_the_papers_number(tmp_path):
     assert float(rows[0]["test_mean"]) == pytest.approx(25.0)
     assert float(rows[0]["test_std"]) == pytest.approx(50**0.5)
     assert rows[1]["test_std"] == "" and rows[0]["unit"] == "error"
+    assert rows[0]["scale"] == "small"
+
+
+def test_a_run_is_found_by_what_its_flags_mean():
+    def cell(*flags):
+        return reproduce_table.Cell("row", "data", "", flags)
+
+    digits = cell("--algo=meta_semi")
+    same = cell("--algo=meta_semi", "--num_steps=600", "--dataset=digits")
+    other = cell("--algo=meta_semi", "--mixup_alpha=0.5")
+    of_same = record(same, 0, 0.9)
+    assert reproduce_table.of_cell(digits, [of_same]) == [of_same]
+    assert reproduce_table.of_cell(other, [of_same]) == []
+    # A flag that the record does not know has had its default ...
+    del of_same["settings"]["mixup_alpha"]
+    assert reproduce_table.of_cell(digits, [of_same]) == [of_same]
+    assert reproduce_table.of_cell(other, [of_same]) == []
+    # ... and one that is gone may have meant anything.
+    of_same["settings"]["what_was_removed"] = 1
+    assert reproduce_table.of_cell(digits, [of_same]) == []
+
+
+def test_cells_that_mean_one_run_share_it():
+    cells = [
+        reproduce_table.Cell("row", "data", "", flags)
+        for flags in (
+            ("--algo=supervised",),
+            ("--algo=supervised", "--num_steps=600"),
+            ("--algo=randaugment",),
+        )
+    ]
+    table = reproduce_table.Table("title", cells)
+    wanted = reproduce_table.missing(table, 2, [record(cells[2], 1, 0.5)])
+    assert wanted == [(cells[0], 0), (cells[2], 0), (cells[0], 1)]
+
+
+@pytest.mark.parametrize(
+    "flags, every",
+    [
+        (("--algo=supervised", "--num_steps=2000"), 20),
+        # Finetuning has 200 steps.
+        (("--algo=mpl", "--num_steps=2000", "--finetune_steps=200"), 10),
+        (("--algo=mpl", "--num_steps=2000", "--finetune_steps=0"), 20),
+        (
+            (
+                "--algo=supervised",
+                "--num_steps=2000",
+                "--steps_per_execution=8",
+            ),
+            16,
+        ),
+    ],
+)
+def test_the_median_has_twenty_checkpoints_of_every_stage(flags, every):
+    wanted = reproduce_table.settings_of(flags)
+    given = reproduce_table.protocol_flags("median_20", wanted, 100)
+    assert f"--evaluate_every={every}" in given
+    assert "--keep_checkpoints=20" in given
+
+
+def test_a_stage_too_short_for_a_median_is_refused():
+    wanted = reproduce_table.settings_of(("--algo=mpl", "--finetune_steps=19"))
+    with pytest.raises(ValueError, match="20 checkpoints of every stage"):
+        reproduce_table.protocol_flags("median_20", wanted, 20)
 
 
 def test_the_clock_of_every_stage_counts():
@@ -148,10 +222,11 @@ def test_training_accuracy_is_the_mean_over_seeds():
         ]
 
     pairs = [
-        (cell, [record((), 0, 1, curve=curve(v)) for v in (0.25, 0.75)])
+        (cell, [record(cell, 0, 1, curve=curve(v)) for v in (0.25, 0.75)])
         for cell in table.cells
     ]
     figure = table.figure(pairs, "accuracy")
+    assert [axes.get_title() for axes in figure.axes] == [table.cells[0].data]
     assert lines_of(figure.axes[0]) == {
         "Supervised": [[100, 50], [200, 50]],
         "Meta Pseudo Labels, student": [[100, 50], [200, 50]],
@@ -168,7 +243,7 @@ def test_training_accuracy_is_the_mean_over_seeds():
 )
 def test_curves_are_drawn_where_their_cells_are(name, panels, places):
     table = TABLES["small"][name]
-    pairs = [(cell, [record((), 0, 0.9)]) for cell in table.cells]
+    pairs = [(cell, [record(cell, 0, 0.9)]) for cell in table.cells]
     figure = table.figure(pairs, table.unit)
     assert len(figure.axes) == panels
     data = figure.axes[0].get_lines()[0].get_xydata()
@@ -179,7 +254,7 @@ def test_curves_are_drawn_where_their_cells_are(name, panels, places):
 def test_bars_are_as_high_as_the_means():
     table = TABLES["small"]["mpl_figure_3"]
     cells = [cell for cell in table.cells if "CIFAR" in cell.data]
-    pairs = [(cell, [record((), s, 0.8 + 0.1 * s) for s in (0, 1)])
+    pairs = [(cell, [record(cell, s, 0.8 + 0.1 * s) for s in (0, 1)])
              for cell in cells]  # fmt: skip
     (axes,) = table.figure(pairs, "accuracy").axes
     assert [bar.get_height() for bar in axes.patches] == pytest.approx([85] * 4)
@@ -211,8 +286,14 @@ def test_a_sweep_runs_what_is_missing_and_only_that(tmp_path):
     log = tmp_path / "runs.jsonl"
     lines = log.read_text().splitlines()
     assert len(lines) == 2 and not any((tmp_path / "runs").iterdir())
-    steps = [row["step"] for row in json.loads(lines[0])["curve"]]
-    assert steps[:4] == [3, 3, 6, 6]
+    (curve,) = [
+        done["curve"]
+        for done in map(json.loads, lines)
+        if done["settings"]["algo"] == "supervised"
+    ]
+    steps = [row["step"] for row in curve]
+    # Validation and labeled images, after each of the 20 steps.
+    assert steps == sorted([*range(1, 21)] * 2)
     # Without one of the two, that one is run again.
     log.write_text(lines[0] + "\n")
     again = run()

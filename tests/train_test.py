@@ -129,6 +129,10 @@ def test_evaluate_takes_the_median_of_the_last_checkpoints(finished, tmp_path):
     for result in json.loads(out.read_text()):
         both = [row[f"{result['network']}_accuracy"] for row in rows]
         assert result["validation_accuracy"] == pytest.approx(np.mean(both))
+    command = ("evaluate", f"--run_dir={run_dir}", "--median_of=3")
+    refused = run(*command, check=False)
+    assert refused.returncode == 1
+    assert "the stage train has kept 2 checkpoints" in refused.stderr
 
 
 SERVE = """

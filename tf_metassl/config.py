@@ -384,10 +384,15 @@ _NOT_COMPARED = (
 )
 
 
-def define_flags():
-    """Defines one flag per field of `Config` and of all hyper-parameters."""
+def define_flags(values=None):
+    """Defines one flag per field of `Config` and of all hyper-parameters.
+
+    Args:
+        values: where, `flags.FlagValues`; the global ones if None.
+    """
+    values = flags.FLAGS if values is None else values
     for field in _config_fields():
-        _define(field, field.metadata["help"])
+        _define(values, field, field.metadata["help"])
     for users in _knobs_by_name().values():
         field = next(iter(users.values()))
         help_text = field.metadata["help"]
@@ -398,6 +403,7 @@ def define_flags():
             )
         defaults = ", ".join(f"{a}: {f.default}" for a, f in users.items())
         _define(
+            values,
             field,
             f"{help_text} (default of {defaults})",
             show_default=False,
@@ -416,13 +422,29 @@ def from_flags(values=None):
     Raises:
         ConfigError: if a value is not allowed, or does not go with another.
     """
-    values = values or flags.FLAGS
+    values = flags.FLAGS if values is None else values
     given = {
         name: getattr(values, name)
         for name in [f.name for f in _config_fields()] + list(_knobs_by_name())
         if getattr(values, name) is not None
     }
     return resolve(given)
+
+
+def parse(arguments):
+    """The `Config` that a command line means; the global flags stay alone.
+
+    Args:
+        arguments: strings such as `--algo=supervised`, without the program.
+
+    Raises:
+        ConfigError: see `from_flags`.
+        flags.Error: if one is not a flag or does not parse.
+    """
+    values = flags.FlagValues()
+    define_flags(values)
+    values(["train", *arguments])
+    return from_flags(values)
 
 
 def resolve(given):
@@ -567,7 +589,7 @@ def _knobs_by_name():
     return result
 
 
-def _define(field, help_text, show_default=True):
+def _define(values, field, help_text, show_default=True):
     if field.metadata["choices"]:
         help_text += " One of: " + ", ".join(
             map(str, field.metadata["choices"])
@@ -580,7 +602,7 @@ def _define(field, help_text, show_default=True):
         float: flags.DEFINE_float,
         str: flags.DEFINE_string,
     }[type(field.default)]
-    define(field.name, None, help_text)
+    define(field.name, None, help_text, flag_values=values)
 
 
 def _check(field, value):

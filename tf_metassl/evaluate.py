@@ -38,8 +38,8 @@ if __name__ == "__main__":
     flags.DEFINE_integer(
         "median_of",
         0,
-        "The median over this many of the last checkpoints of each stage, or "
-        "over all if there are fewer. 0 = the checkpoint that is reported.",
+        "The median over this many of the last checkpoints of each stage. 0 = "
+        "the checkpoint that is reported.",
         lower_bound=0,
     )
     flags.DEFINE_string("out", "", "A JSON file for the table, too.")

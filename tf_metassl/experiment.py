@@ -720,11 +720,21 @@ def median_metrics(experiment, algorithm, stage, run_dir, count):
         algorithm: that of the stage; it is left at the last checkpoint.
         stage: name of the stage.
         run_dir: folder of the run.
-        count: how many checkpoints; if there are fewer, all.
+        count: how many checkpoints.
+
+    Raises:
+        CheckpointError: if there are fewer.
     """
     folder = callbacks.checkpoint_folder(run_dir, stage)
+    paths = checkpoints.last(folder, count)
+    if len(paths) < count:
+        raise checkpoints.CheckpointError(
+            f"--median_of={count}: the stage {stage} has kept {len(paths)} "
+            f"checkpoints. Train with --keep_checkpoints={count} and an "
+            f"--evaluate_every of at most 1/{count} of the stage."
+        )
     evaluated = []
-    for path in checkpoints.last(folder, count):
+    for path in paths:
         checkpoints.restore(path, algorithm)
         evaluated.append(final_metrics(experiment, algorithm, stage))
     return [

@@ -8,14 +8,15 @@ weights, batches and splits alike). `--scale=paper` runs the cell's flagfile as
 it is. `--scale=small` is a miniature of it that two CPU cores finish, see
 `SMALL`; `--scale=smoke` shows in a few steps that it runs at all.
 
-A finished run is a line of OUT/runs.jsonl. Runs that are there already, for
-this table or another, are not repeated; an unfinished one goes on from its
-checkpoint in OUT/runs. OUT/TABLE_SCALE.md, .csv and .png are written from the
-lines alone, again after every run.
+A finished run is a line of OUT/runs.jsonl. A run whose settings are there
+already, under whatever flags and for whatever table, is not repeated; an
+unfinished one goes on from its checkpoint in OUT/runs. OUT/TABLE_SCALE.md, .csv
+and .png are written from the lines alone, again after every run.
 """
 
 import concurrent.futures
 import csv
+import dataclasses
 import functools
 import hashlib
 import json
@@ -34,6 +35,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tf_metassl import config as config_lib  # noqa: E402
+from tf_metassl import hyperparameters  # noqa: E402
 from tf_metassl.algorithms import ALGORITHMS  # noqa: E402
 from tools import settings  # noqa: E402
 
@@ -47,6 +49,8 @@ class Scale(typing.NamedTuple):
         labels: for one of the paper's.
         max_ratio: bound on `--unlabeled_batch_ratio`.
         seconds_per_hour: of a time budget.
+        timed_steps: `--num_steps` of runs with one; more than fit.
+        checkpoints: how many a run has under `--protocol=median_20`.
     """
 
     what: str
@@ -54,20 +58,24 @@ class Scale(typing.NamedTuple):
     labels: float
     max_ratio: int
     seconds_per_hour: float
+    timed_steps: int
+    checkpoints: int
 
 
 SMALL = Scale(
     what=(
         "A miniature, not the paper's experiment: Fashion-MNIST with a tenth "
         "of the labels, balanced over the classes, a CNN with 24,058 "
-        "parameters and no dropout, 2,000 steps of 32 labeled images and at "
-        "most twice as many unlabeled ones. Lengths in steps shrink like the "
-        "run, but warm-ups and ramps to no less than a tenth of it; the "
-        "average forgets within at most a tenth; learning rates are at most "
-        "0.1, and the weight of the teacher's UDA loss is 1. All else is the "
-        "flagfile's. These choices were made by validation accuracy, before "
-        "any table, so that supervised training, UDA and Meta-Semi learn in so "
-        "few steps. Differences between methods may not be those of the paper."
+        "parameters and no dropout, pixels scaled to -1 ... 1, float32, 2,000 "
+        "steps of 32 labeled images and at most twice as many unlabeled ones. "
+        "Lengths in steps shrink like the run, but warm-ups, ramps, waits and "
+        "finetuning to no less than a tenth of it; the average forgets within "
+        "at most a tenth; learning rates are at most 0.1, and the weight of "
+        "the teacher's UDA loss is 1. An hour of a time budget is 12 seconds. "
+        "Cells on ImageNet have no miniature. All else is the flagfile's. "
+        "These choices were made by validation accuracy, before any table, so "
+        "that supervised training, UDA and Meta-Semi learn in so few steps. "
+        "Differences between methods may not be those of the paper."
     ),
     flags={
         "dataset": "fashion_mnist",
@@ -87,6 +95,8 @@ SMALL = Scale(
     labels=0.1,
     max_ratio=2,
     seconds_per_hour=12,
+    timed_steps=100_000,
+    checkpoints=100,
 )
 SMOKE = Scale(
     what="A few steps that show that it runs; the numbers mean nothing.",
@@ -99,14 +109,17 @@ SMOKE = Scale(
         "weak_augmentation": "auto",
         "strong_augmentation": "auto",
         "batch_size": 16,
-        "num_steps": 6,
-        "evaluate_every": 3,
+        "num_steps": 20,
+        "finetune_steps": 20,
+        "evaluate_every": 10,
         "evaluate_on_labeled": True,
         "precision": "float32",
     },
     labels=0.01,
     max_ratio=1,
-    seconds_per_hour=1,
+    seconds_per_hour=0.1,
+    timed_steps=1000,
+    checkpoints=20,
 )
 SCALES = {"small": SMALL, "smoke": SMOKE}
 
@@ -116,6 +129,7 @@ _MAX_LEARNING_RATE = 0.1
 _LENGTHS = ("cycle_start", "swa_start", "swa_every")
 # What is only for one dataset goes back to its default.
 _OF_A_DATASET = ("svhn_extra", "stl10_fold", "image_size", "stored_size")
+_SEEDS = ("seed", "split_seed")
 
 
 class Cell(typing.NamedTuple):
@@ -126,14 +140,17 @@ class Cell(typing.NamedTuple):
         data: what it is trained on; the table's column.
         number: the paper's, with its unit; empty if there is none.
         flags: of the training command, without seeds.
-        place: where a curve has it, labels or a hyper-parameter; or None.
     """
 
     row: str
     data: str
     number: str
     flags: tuple
-    place: float | None = None
+
+    @property
+    def settings(self):
+        """What its flags mean, see `settings_of`."""
+        return settings_of(self.flags)
 
 
 class Table(typing.NamedTuple):
@@ -144,7 +161,7 @@ class Table(typing.NamedTuple):
         cells: list of `Cell`.
         unit: `accuracy` or `error`.
         figure: function of cells, records and unit that draws, or None.
-        what: how the runs differ from the paper's; may be empty.
+        scale: of its runs: `paper`, `digits` or a key of `SCALES`.
         stem: of the files that it is written to.
     """
 
@@ -152,8 +169,61 @@ class Table(typing.NamedTuple):
     cells: list
     unit: str = "accuracy"
     figure: typing.Callable | None = None
-    what: str = ""
+    scale: str = "paper"
     stem: str = ""
+
+    @property
+    def what(self):
+        """How the runs differ from the paper's; empty if they do not."""
+        return SCALES[self.scale].what if self.scale in SCALES else ""
+
+    @property
+    def heading(self):
+        """The title, and in what way it is not the paper's."""
+        kinds = {"small": " in miniature", "smoke": ", a few steps"}
+        return self.title + kinds.get(self.scale, "")
+
+
+@functools.cache
+def settings_of(arguments):
+    """What decides a run's numbers, seeds aside: name -> value.
+
+    Args:
+        arguments: flags of the training command, a tuple.
+    """
+    # Flagfiles are named from the project's root, where runs are started.
+    arguments = [
+        argument.replace("--flagfile=", f"--flagfile={ROOT}/")
+        for argument in arguments
+    ]
+    values = config_lib.compared(config_lib.parse(arguments))
+    return {k: v for k, v in values.items() if k not in _SEEDS}
+
+
+def is_run_of(record, wanted):
+    """Whether a record is that of a run with the settings `wanted`.
+
+    A setting that the record does not know came later: the run is taken to
+    have had its default.
+    """
+    then = record["settings"]
+    if not then.keys() <= wanted.keys():
+        return False
+    return all(
+        then.get(name, default) == wanted[name]
+        for name, default in _defaults(wanted["algo"]).items()
+    )
+
+
+@functools.cache
+def _defaults(algo):
+    """The default of every setting of a method, name -> value."""
+    fields = [
+        *dataclasses.fields(config_lib.Config),
+        *dataclasses.fields(hyperparameters.of(algo)),
+    ]
+    compared = settings_of((f"--algo={algo}",))
+    return {f.name: f.default for f in fields if f.name in compared}
 
 
 # The tables.
@@ -179,10 +249,9 @@ def tables(scale):
     found = {name: table for name, table in found.items() if table.cells}
     found["mpl_figure_4"] = _training_accuracy(scale)
     found["feedback"] = _feedback(scale)
-    what = SCALES[scale].what if scale in SCALES else ""
     found = {
         name: table._replace(
-            figure=_FIGURES.get(name), what=what, stem=f"{name}_{scale}"
+            figure=_FIGURES.get(name), scale=scale, stem=f"{name}_{scale}"
         )
         for name, table in found.items()
     }
@@ -195,10 +264,6 @@ def _of_paper(cell, scale, row=None, **extra):
     data = cell.task.text
     if changes:
         data = f"{changes['num_labeled']} labels, for {data}"
-    given = {name: setting.value for name, setting in cell.settings.items()}
-    place = given.get("mixup_alpha") if cell.method == "meta_semi" else None
-    if cell.method == "ict":
-        place = given.get("unlabeled_loss_weight")
     return Cell(
         row or cell.row,
         data,
@@ -207,7 +272,6 @@ def _of_paper(cell, scale, row=None, **extra):
             f"--flagfile=flags/{cell.path}",
             *_as_flags({**changes, **extra}),
         ),
-        place,
     )
 
 
@@ -252,6 +316,7 @@ def miniature(cell, scale):
         changes["ema_decay"] = longest
     if budget := values["time_budget_minutes"]:
         changes["time_budget_minutes"] = budget * scale.seconds_per_hour / 3600
+        changes["num_steps"] = scale.timed_steps
     defaults = config_lib.Config.__dataclass_fields__
     for name in _OF_A_DATASET:
         if name in given:
@@ -259,25 +324,28 @@ def miniature(cell, scale):
     return changes
 
 
-def _cifar10_4000(method):
-    """The cell of Meta Pseudo Labels' Figure 3 on CIFAR-10 with 4,000 labels.
+def _of_figure_3(method, task="cifar10_4000"):
+    """A cell of Meta Pseudo Labels' Figure 3.
 
     Args:
         method: `--algo`.
+        task: name of its `settings.Task`.
     """
     return next(
         cell
         for cell in settings.cells()
         if cell.table == "Meta Pseudo Labels, Figure 3"
-        and (cell.method, cell.task.name) == (method, "cifar10_4000")
+        and (cell.method, cell.task.name) == (method, task)
     )
 
 
 def _training_accuracy(scale):
+    tasks = ["cifar10_4000"] + ["imagenet_10pct"] * (scale == "paper")
     cells = [
         _of_paper(
-            _cifar10_4000(method), scale, row=row, evaluate_on_labeled=True
+            _of_figure_3(method, task), scale, row=row, evaluate_on_labeled=True
         )
+        for task in tasks
         for method, row in (
             ("supervised", "Supervised"),
             ("meta_pseudo_labels", "Meta Pseudo Labels"),
@@ -288,7 +356,7 @@ def _training_accuracy(scale):
 
 def _feedback(scale):
     """What of the student's feedback helps; not a table of the paper."""
-    base = _cifar10_4000("meta_pseudo_labels")
+    base = _of_figure_3("meta_pseudo_labels")
     rows = {
         "off": {"feedback": "off"},
         # What the released code trains, whose feedback has no gradient.
@@ -309,7 +377,7 @@ def _feedback(scale):
 
 def _digits(scale):
     """Tables on scikit-learn's digits with nothing but defaults."""
-    short = ("--num_steps=6", "--evaluate_every=3") if scale == "smoke" else ()
+    short = ("--num_steps=6", "--evaluate_every=3") * (scale == "smoke")
 
     def cell(row, *given):
         return Cell(row, "30 labels", "", (*given, *short))
@@ -340,7 +408,7 @@ def _digits(scale):
     }
     return {
         name: table._replace(
-            what=SMOKE.what if short else "",
+            scale="smoke" if short else "digits",
             stem=f"{name}_smoke" if short else name,
         )
         for name, table in found.items()
@@ -350,31 +418,68 @@ def _digits(scale):
 # Running.
 
 
-def run(arguments, seed, *, folder, protocol, threads, further=()):
+def protocol_flags(protocol, wanted, num_checkpoints):
+    """Further flags for a run that is reported by a protocol.
+
+    Args:
+        protocol: `last`, `best_validation` or `median_20`.
+        wanted: settings of the run.
+        num_checkpoints: for `median_20`, of the main stage. A later stage,
+            which is as short as finetuning, has 20.
+
+    Raises:
+        ValueError: if a stage is too short to have 20 checkpoints.
+    """
+    if protocol == "best_validation":
+        return ("--selection=best_validation",)
+    if protocol == "last":
+        return ()
+    every = wanted["num_steps"] // num_checkpoints
+    for name in ("finetune_steps", "student_steps", "round_steps"):
+        if steps := wanted.get(name):
+            every = min(every, steps // 20)
+    if wanted["time_budget_minutes"]:
+        every = wanted["evaluate_every"]
+    every -= every % wanted["steps_per_execution"]
+    if every < 1:
+        raise ValueError(
+            "--protocol=median_20 wants 20 checkpoints of every stage, each "
+            "after at least one step and --steps_per_execution."
+        )
+    return (
+        *("--keep_checkpoints=20", "--checkpoint_minutes=0"),
+        f"--evaluate_every={every}",
+    )
+
+
+def run(cell, seed, *, folder, protocol, num_checkpoints, threads, further=()):
     """Trains once, or goes on with it.
 
     Args:
-        arguments: flags of the cell.
+        cell: the `Cell`.
         seed: of weights, batches and splits.
-        folder: where unfinished runs are.
+        folder: where runs are.
         protocol: `last`, `best_validation` or `median_20`.
+        num_checkpoints: see `protocol_flags`.
         threads: of TensorFlow's operations.
         further: flags that say where things are on this machine.
 
     Returns:
-        The record: a JSON-ready dict of flags, seed, seconds, the final table
-        and accuracies against the step.
+        `(record, run_dir)`: a JSON-ready dict of settings, seed, seconds, the
+        final table and accuracies against the step, and the folder of the run,
+        which may go when the record is written.
 
     Raises:
         RuntimeError: if a command fails; the end of its output is shown.
     """
-    name = hashlib.sha256(json.dumps([arguments, seed, protocol]).encode())
-    run_dir = pathlib.Path(folder) / name.hexdigest()[:16]
-    given = [*arguments, f"--seed={seed}", f"--split_seed={seed}"]
-    if protocol == "best_validation":
-        given.append("--selection=best_validation")
-    if protocol == "median_20":
-        given += ["--keep_checkpoints=20", "--checkpoint_minutes=0"]
+    name = json.dumps([cell.settings, seed, protocol], sort_keys=True)
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    run_dir = pathlib.Path(folder) / digest[:16]
+    given = [
+        *cell.flags,
+        *protocol_flags(protocol, cell.settings, num_checkpoints),
+        *(f"--seed={seed}", f"--split_seed={seed}"),
+    ]
 
     def command(module, *rest):
         line = [sys.executable, "-m", f"tf_metassl.{module}", *rest]
@@ -400,15 +505,14 @@ def run(arguments, seed, *, folder, protocol, threads, further=()):
         if row["split"] != "train"
     ]
     record = {
-        "flags": list(arguments),
+        "settings": cell.settings,
         "seed": seed,
         "protocol": protocol,
         "seconds": round(_seconds(_lines(run_dir / "timing.jsonl")), 1),
         "results": json.loads(results.read_text()),
         "curve": curve,
     }
-    shutil.rmtree(run_dir)
-    return record
+    return record, run_dir
 
 
 def _lines(path):
@@ -445,8 +549,7 @@ def of_cell(cell, records, protocol="last"):
     mine = {
         record["seed"]: record
         for record in records
-        if tuple(record["flags"]) == cell.flags
-        and record["protocol"] == protocol
+        if record["protocol"] == protocol and is_run_of(record, cell.settings)
     }
     return [mine[seed] for seed in sorted(mine)]
 
@@ -482,9 +585,7 @@ def markdown(table, records, protocol="last"):
         "best_validation": "the checkpoint that is best by validation",
         "median_20": "the median of the last 20 checkpoints",
     }[protocol]
-    # Only a miniature has to say what it is.
-    kind = " in miniature" if table.what else ""
-    lines = [f"# {table.title}{kind}", ""]
+    lines = [f"# {table.heading}", ""]
     if table.what:
         lines += [table.what, ""]
     lines += [
@@ -525,8 +626,9 @@ def write_csv(path, table, records, protocol="last"):
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(
-            ["row", "data", "paper", "unit", "n", "test_mean", "test_std"]
-            + ["validation_mean", "validation_std", "seconds", "flags"]
+            ["scale", "row", "data", "paper", "unit", "n", "test_mean"]
+            + ["test_std", "validation_mean", "validation_std", "seconds"]
+            + ["flags"]
         )
         for cell in table.cells:
             mine = of_cell(cell, records, protocol)
@@ -539,8 +641,8 @@ def write_csv(path, table, records, protocol="last"):
                 numbers += [statistics.mean(values), spread]
             seconds = statistics.mean(record["seconds"] for record in mine)
             writer.writerow(
-                [cell.row, cell.data, cell.number, table.unit, len(mine)]
-                + [*numbers, seconds, " ".join(cell.flags)]
+                [table.scale, cell.row, cell.data, cell.number, table.unit]
+                + [len(mine), *numbers, seconds, " ".join(cell.flags)]
             )
 
 
@@ -591,11 +693,17 @@ def draw_bars(pairs, unit):
     return figure
 
 
-def _draw_lines(axes, pairs, unit, name=None):
-    pairs = sorted(pairs, key=lambda pair: pair[0].place)
+def _draw_lines(axes, pairs, setting, unit, name=None):
+    """Means against a setting of the runs."""
+
+    def place(pair):
+        return pair[0].settings[setting]
+
+    pairs = sorted(pairs, key=place)
+    places = [place(pair) for pair in pairs]
     values = [percent(records, unit) for _, records in pairs]
     axes.errorbar(
-        [cell.place for cell, _ in pairs],
+        places,
         [statistics.mean(v) for v in values],
         yerr=[statistics.stdev(v) if len(v) > 1 else 0 for v in values],
         marker="o",
@@ -603,7 +711,6 @@ def _draw_lines(axes, pairs, unit, name=None):
         label=name,
     )
     axes.set_xscale("log")
-    places = [cell.place for cell, _ in pairs]
     axes.set_xticks(places, [f"{place:g}" for place in places])
     axes.minorticks_off()
 
@@ -612,38 +719,23 @@ def draw_against_labels(pairs, unit):
     """Test error against the number of labels, a line per method."""
     del unit  # As the slides' axis has it.
     figure, (axes,) = _figure(1)
-    with_places = [
-        (cell._replace(place=float(_labels(cell))), records)
-        for cell, records in pairs
-    ]
-    for row, mine in _by("row", with_places).items():
-        _draw_lines(axes, mine, "error", row)
+    for row, mine in _by("row", pairs).items():
+        _draw_lines(axes, mine, "num_labeled", "error", row)
     axes.set(xlabel="labeled images", ylabel=_label("error"))
     axes.legend()
     return figure
 
 
-def _labels(cell):
-    """The last `--num_labeled` that a cell gives, its flagfile's if none."""
-    given = [f for f in cell.flags if f.startswith("--num_labeled=")]
-    if not given:
-        path = cell.flags[0].removeprefix("--flagfile=")
-        lines = (ROOT / path).read_text("utf-8").splitlines()
-        given = [line for line in lines if line.startswith("--num_labeled=")]
-    return int(given[-1].split("=")[1])
-
-
 def draw_against_beta(pairs, unit):
     """Meta-Semi against beta, and ICT against its weight."""
-    groups = _by("row", [(c._replace(row=c.row[:3]), r) for c, r in pairs])
-    names = {
-        "Met": ("Meta-Semi", "β of MixUp"),
-        "ICT": ("ICT", "w of the consistency loss"),
-    }
-    figure, panels = _figure(len(groups))
-    for axes, (key, mine) in zip(panels, groups.items(), strict=True):
-        _draw_lines(axes, mine, unit)
-        title, label = names[key]
+    curves = (
+        ("meta_semi", "mixup_alpha", "Meta-Semi", "β of MixUp"),
+        ("ict", "unlabeled_loss_weight", "ICT", "w of the consistency loss"),
+    )
+    figure, panels = _figure(len(curves))
+    for axes, (algo, setting, title, label) in zip(panels, curves, strict=True):
+        mine = [pair for pair in pairs if pair[0].settings["algo"] == algo]
+        _draw_lines(axes, mine, setting, unit)
         axes.set(title=title, xlabel=label)
     panels[0].set_ylabel(_label(unit))
     return figure
@@ -652,7 +744,17 @@ def draw_against_beta(pairs, unit):
 def draw_training_accuracy(pairs, unit):
     """Accuracy on the labeled training images against the step."""
     del unit
-    figure, (axes,) = _figure(1)
+    groups = _by("data", pairs)
+    figure, panels = _figure(len(groups))
+    for axes, (data, mine) in zip(panels, groups.items(), strict=True):
+        _draw_training_accuracy(axes, mine)
+        axes.set(title=data, xlabel="step")
+        axes.legend()
+    panels[0].set_ylabel("accuracy on labeled images (%)")
+    return figure
+
+
+def _draw_training_accuracy(axes, pairs):
     for cell, records in pairs:
         networks = (
             ("student", "teacher") if "Meta" in cell.row else ("student",)
@@ -674,9 +776,6 @@ def draw_training_accuracy(pairs, unit):
                 [100 * statistics.mean(curves[s]) for s in steps],
                 label=name,
             )
-    axes.set(xlabel="step", ylabel="accuracy on labeled images (%)")
-    axes.legend()
-    return figure
 
 
 _FIGURES = {
@@ -704,8 +803,38 @@ def write(out, table, records, protocol="last"):
     ]
     if table.figure and pairs:
         figure = table.figure(pairs, table.unit)
+        figure.suptitle(table.heading)
         figure.savefig(out / f"{stem}.png", dpi=130)
     return text
+
+
+def missing(table, num_seeds, records, protocol="last"):
+    """The runs that a table still needs, `(Cell, seed)`, seed by seed.
+
+    Cells that mean the same run share it.
+    """
+    needed = {}
+    for seed in range(num_seeds):
+        for cell in table.cells:
+            key = json.dumps([cell.settings, seed], sort_keys=True)
+            there = [r["seed"] for r in of_cell(cell, records, protocol)]
+            if seed not in there:
+                needed.setdefault(key, (cell, seed))
+    return list(needed.values())
+
+
+def append(log, record):
+    """Adds a line to a file, on disk when this returns."""
+    with log.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _num_checkpoints(table):
+    """Of a run under `--protocol=median_20`; the paper's has about 1,000."""
+    scale = SCALES.get(table.scale)
+    return scale.checkpoints if scale else 1000
 
 
 def main(_):
@@ -731,6 +860,7 @@ def main(_):
         run,
         folder=out / "runs",
         protocol=values.protocol,
+        num_checkpoints=_num_checkpoints(table),
         threads=max(1, (os.cpu_count() or 1) // values.jobs),
         further=[f"--data_dir={values.data_dir}"] if values.data_dir else [],
     )
@@ -738,21 +868,15 @@ def main(_):
     def written():
         return write(out, table, _lines(log), values.protocol)
 
-    there = {
-        (tuple(record["flags"]), record["seed"], record["protocol"])
-        for record in _lines(log)
-    }
-    missing = {
-        (cell.flags, seed): f"{cell.row}, {cell.data}, seed {seed}"
-        for seed in range(values.seeds)
-        for cell in table.cells
-        if (cell.flags, seed, values.protocol) not in there
-    }
-    failed = []
     with concurrent.futures.ThreadPoolExecutor(values.jobs) as pool:
         started = {
-            pool.submit(train, *key): name for key, name in missing.items()
+            pool.submit(train, cell, seed): f"{cell.row}, {cell.data}, "
+            f"seed {seed}"
+            for cell, seed in missing(
+                table, values.seeds, _lines(log), values.protocol
+            )
         }
+        failed = []
         try:
             for future in concurrent.futures.as_completed(started):
                 name = started[future]
@@ -760,9 +884,9 @@ def main(_):
                     failed.append(name)
                     print(f"{name} failed: {error}", flush=True)
                     continue
-                record = future.result()
-                with log.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(record) + "\n")
+                record, run_dir = future.result()
+                append(log, record)
+                shutil.rmtree(run_dir)
                 row = deployed(record["results"])
                 print(
                     f"{name}: validation {row['validation_accuracy']:.4f}, "
