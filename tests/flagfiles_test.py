@@ -6,8 +6,13 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from tf_metassl import experiment
+from tf_metassl.config import Config
+from tf_metassl.contract import DatasetInfo
+from tf_metassl.data import options, pipeline, policies, splits, store
 from tools import make_flagfiles, settings
 
 FLAGS = pathlib.Path(__file__).parents[1] / "flags/"
@@ -84,6 +89,34 @@ def test_one_path_has_one_meaning(monkeypatch):
         make_flagfiles.runs()
 
 
+def test_a_file_says_all_that_has_no_plain_default():
+    """Else `What is not set here has the default of --help` would be wrong."""
+    plain = {f.name: f for f in dataclasses.fields(Config) if f.metadata}
+    # Follows from the length of the run.
+    del plain["evaluate_every"]
+    for path, run in RUNS.items():
+        said = run.cells[0].settings
+        knobs = dataclasses.fields(run.config.hyperparameters)
+        assert {knob.name for knob in knobs} <= said.keys(), path
+        for name, field in plain.items():
+            if name not in said and name != "algo":
+                assert getattr(run.config, name) == field.default, (path, name)
+
+
+@pytest.mark.parametrize(
+    "path, per_labeled, per_unlabeled",
+    [
+        ("sntg/cifar10_1000_cnn13.flags", 3, 3),  # On Temporal Ensembling.
+        ("sntg/svhn_500_cnn13.flags", 3, 6),  # On the Pi-model.
+        ("vat/cifar10_1000_cnn13.flags", 3, 7),
+        ("vat/cifar10_4000_wrn.flags", 3, 9),  # With entropy.
+        ("meta_pseudo_labels/cifar10_4000_wrn_regulariser.flags", 12, 0),
+    ],
+)
+def test_passes_follow_from_the_knobs(path, per_labeled, per_unlabeled):
+    assert make_flagfiles.passes(RUNS[path]) == (per_labeled, per_unlabeled)
+
+
 @pytest.mark.parametrize(
     "path, operations, peak",
     [
@@ -115,12 +148,42 @@ def test_the_networks_exist_and_have_these_costs():
     assert make_flagfiles.flops_by_network(FLOPS) == FLOPS
 
 
-@pytest.mark.parametrize("algo", sorted({r.config.algo for r in RUNS.values()}))
-def test_the_first_batch_has_the_images_that_the_estimate_counts(algo):
-    from tf_metassl import experiment
-    from tf_metassl.contract import DatasetInfo
+def source_of(run):
+    """A source of the run's shape and classes, but of 16 noisy images."""
+    task, config = run.cells[0].task, run.config
+    channels = 1 if config.dataset == "digits" else 3
+    size = task.image_size
+    assert config.image_size in (0, size)
+    stored = size
+    if config.dataset.startswith("imagenet") or config.stored_size:
+        stored = options.stored_size(config, size, 8 / 7)
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (16, stored, stored, channels), np.uint8
+    )
+    images = store.Images(pixels, np.arange(16, dtype=np.int32) % 2)
+    names = tuple(map(str, range(task.classes)))
+    info = DatasetInfo(config.dataset, names, (size, size, channels))
+    return store.Source(info, images, images, "flip_crop", "fixmatch")
 
-    built = {}
+
+def first_batch(run, algorithm):
+    """The data of a run from its first batch on, and whether to read it."""
+    source = source_of(run)
+    rows = splits.Splits(np.arange(4), np.arange(16), np.arange(4, 8))
+    built = experiment.Experiment(run.config, None, source, rows, algorithm)
+    dataset = pipeline.training_dataset(
+        source,
+        built.pools(algorithm),
+        views=algorithm.views,
+        augmentation=built.augmentation,
+        seed=0,
+    )
+    return source.info.image_shape, dataset
+
+
+@pytest.mark.parametrize("algo", sorted({r.config.algo for r in RUNS.values()}))
+def test_the_first_batch_has_the_shape_that_the_file_means(algo):
+    built, seen, kinds = {}, set(), set()
     for path, run in RUNS.items():
         if run.config.algo != algo:
             continue
@@ -139,9 +202,29 @@ def test_the_first_batch_has_the_images_that_the_estimate_counts(algo):
             built[choices] = experiment.build_algorithm(
                 small, info, num_images=16
             )
-        views = built[choices].views
+        algorithm = built[choices]
         labeled, unlabeled = make_flagfiles.images_per_step(run)
-        assert views.labeled
-        assert labeled == run.config.batch_size
-        if algo != "noisy_student":  # Whose teacher sees none at first.
-            assert bool(views.unlabeled) == bool(unlabeled), path
+        if algo == "noisy_student":  # Whose teacher sees none at first.
+            unlabeled = 0
+        task, config = run.cells[0].task, run.config
+        # Whether a crop is mirrored or wide changes no shape.
+        weak = policies.WEAK_POLICIES.get(config.weak_augmentation)
+        kind = (algorithm.views, type(weak), config.strong_augmentation)
+        key = (kind, task.image_size, labeled, unlabeled)
+        if key in seen:
+            continue
+        seen.add(key)
+        shape, dataset = first_batch(run, algorithm)
+        spec = dataset.element_spec
+        assert spec.keys() == {"labeled", *["unlabeled"] * bool(unlabeled)}
+        for group, size in (("labeled", labeled), ("unlabeled", unlabeled)):
+            for view in getattr(algorithm.views, group):
+                assert spec[group][view].shape == (size, *shape), (path, view)
+                assert spec[group][view].dtype == np.uint8
+        assert spec["labeled"]["label"].shape == (labeled,)
+        # One of each kind is really drawn, where two cores can do it.
+        if kind not in kinds and task.image_size <= 96:
+            kinds.add(kind)
+            batch = next(iter(dataset))
+            view = algorithm.views.labeled[0]
+            assert batch["labeled"][view].numpy().std() > 0

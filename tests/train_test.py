@@ -273,6 +273,19 @@ def test_a_time_budget_ends_every_stage_and_its_schedule(tmp_path):
     assert table_of(evaluated.stdout) == table_of(done.stdout)
 
 
+def test_finetuning_may_have_a_batch_of_its_own():
+    built = experiment.build(
+        config.resolve(
+            {"algo": "meta_pseudo_labels", "finetune_batch_size": 24}
+        )
+    )
+    sizes = [
+        [pool.batch_size for pool in built.pools(stage.build())]
+        for stage in experiment.stages(built)
+    ]
+    assert sizes == [[64, 128], [24]]
+
+
 def test_time_that_is_left_over_is_mentioned(tmp_path):
     arguments = ["--algo=supervised", *SHORT, "--time_budget_minutes=60"]
     done = run("train", *arguments, f"--run_dir={tmp_path / 'run'}")

@@ -73,6 +73,8 @@ class Config(DataOptions):
             "none",
             "crop",
             "flip_crop",
+            "narrow_crop",
+            "flip_narrow_crop",
             "mpl",
             "random_crop",
             "resized_crop",

@@ -54,7 +54,7 @@ class Experiment:
 
     def pools(self, algorithm):
         """What the batches of `algorithm` are drawn from, `Pool`s."""
-        size = self.config.batch_size
+        size = algorithm.batch_size or self.config.batch_size
         pools = [
             pipeline.Pool(
                 "labeled", self.splits.labeled, size, algorithm.views.labeled
@@ -255,6 +255,11 @@ def build_algorithm(
         )
     cls = cls or algorithm_class(config.algo)
     knobs = config.hyperparameters
+    if (last := getattr(knobs, "finetune_batch_size", 0)) % num_replicas:
+        raise ConfigError(
+            f"--finetune_batch_size={last} must be a multiple of the "
+            f"{num_replicas} replicas."
+        )
     synchronized = {
         "auto": num_replicas > 1,
         "local": False,

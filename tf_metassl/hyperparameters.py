@@ -399,6 +399,12 @@ class StudentFeedback(Hyperparameters):
     finetune_learning_rate: float = knob(
         1e-3, "Constant rate of the second stage.", minimum=0.0
     )
+    finetune_batch_size: int = knob(
+        0,
+        "Labeled images per step of the second stage (paper: 512). 0 = "
+        "--batch_size.",
+        minimum=0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,7 +45,8 @@ PASSES = {
     "temporal_ensembling": (3, 3),
     "mean_teacher": (3, 4),
     "fast_swa": (3, 4),
-    # Clean, along a random direction with its gradient, along the worst one.
+    # Clean, along a random direction with its gradient, along the worst one;
+    # see `passes` for entropy.
     "vat": (3, 7),
     "sntg": (3, 6),
     "ict": (3, 4),
@@ -56,7 +57,9 @@ PASSES = {
     "mixmatch": (3, 8),
     # A guess, 8 + 1 mixed views, one unmixed, one rotated; a probe.
     "remixmatch": (4, 34),
-    "enaet": (3, 23),
+    # A guess for two views; with gradients two mixed ones, an unmixed one and
+    # five transformed ones.
+    "enaet": (3, 26),
     "fixmatch": (3, 6),
     "uda": (3, 6),
     "noisy_student": (3, 3),
@@ -104,11 +107,26 @@ def runs():
     return dict(sorted(found.items()))
 
 
+def passes(run):
+    """`PASSES` of a run, whose knobs may change them."""
+    labeled, unlabeled = PASSES[run.config.algo]
+    knobs = run.config.hyperparameters
+    if _is_regulariser(run):
+        # The teacher's pass, the student's with its derivative, the judge's.
+        return 3 + 6 + 3, 0
+    if getattr(knobs, "sntg_base", "") == "temporal_ensembling":
+        unlabeled = PASSES["temporal_ensembling"][1]
+    if run.config.algo == "vat" and knobs.entropy_weight:
+        # The clean pass has a gradient, too.
+        unlabeled += 2
+    return labeled, unlabeled
+
+
 def images_per_step(run):
     """`(labeled, unlabeled)`; unlabeled is 0 if the method wants none."""
     labeled = run.config.batch_size
-    uses = PASSES[run.config.algo][1] and not _is_regulariser(run)
-    return labeled, labeled * run.config.unlabeled_batch_ratio * bool(uses)
+    uses = bool(passes(run)[1])
+    return labeled, labeled * run.config.unlabeled_batch_ratio * uses
 
 
 def _is_regulariser(run):
@@ -131,15 +149,12 @@ def hours(run, flops):
         run: a `Run`.
         flops: of a forward pass per image.
     """
-    per_labeled, per_unlabeled = PASSES[run.config.algo]
-    if _is_regulariser(run):
-        # The teacher's pass, the student's with its derivative, the judge's.
-        per_labeled = 3 + 6 + 3
+    per_labeled, per_unlabeled = passes(run)
     labeled, unlabeled = images_per_step(run)
     steps, unlabeled_steps = num_steps(run)
-    passes = steps * labeled * per_labeled
-    passes += unlabeled_steps * unlabeled * per_unlabeled
-    return passes * flops / (PEAK[run.config.precision] * UTILISATION) / 3600
+    count = steps * labeled * per_labeled
+    count += unlabeled_steps * unlabeled * per_unlabeled
+    return count * flops / (PEAK[run.config.precision] * UTILISATION) / 3600
 
 
 def flops_by_network(keys):
@@ -180,28 +195,39 @@ def flagfile(path, run, flops):
     lines += [f"#     --flagfile=flags/{path}", "#"]
     if task.missing:
         lines += [*_paragraph(f"Does not run as it is: {task.missing}"), "#"]
-    if note := settings.NOTES.get(cell.method):
+    notes = [settings.NOTES.get(cell.method)]
+    tables = dict.fromkeys(other.table for other in run.cells)
+    notes += [settings.TABLE_NOTES.get(table) for table in tables]
+    if cell.method == "noisy_student":
+        table = 4e-9 * task.images * task.classes
+        notes.append(f"That is a table of {table:,.0f} GB.")
+    for note in filter(None, notes):
         lines += [*_paragraph(note), "#"]
     steps, unlabeled_steps = num_steps(run)
-    passes = f"{steps * labeled / task.labels:,.0f} over the labeled images"
+    needed, budget = hours(run, flops), run.config.time_budget_minutes / 60
+    if budget:
+        # As many as fit, by the same estimate.
+        steps = unlabeled_steps = int(steps * budget / needed)
+        length = f"{budget:g} hours, over which the learning rate falls"
+        estimate = f"About {float(f'{steps:.2g}'):,.0f} steps"
+    else:
+        length = f"{steps:,} steps"
+        estimate = f"About {_rounded(needed)} hours"
+    count = f"{steps * labeled / task.labels:,.0f} over the labeled images"
     if unlabeled:
-        passes += (
-            f", {unlabeled_steps * unlabeled / task.images:,.1f} over the "
-            f"{task.images:,} unlabeled ones"
+        images = task.images
+        if not run.config.labeled_inside_unlabeled:
+            images -= task.labels
+        count += (
+            f", {unlabeled_steps * unlabeled / images:,.1f} over the "
+            f"{images:,} unlabeled ones"
         )
-    budget = run.config.time_budget_minutes
-    limit = (
-        f", over which the learning rate falls, but at most {budget / 60:g} "
-        "hours: set --num_steps to what fits"
-        if budget
-        else ""
-    )
-    lines += _paragraph(f"{steps:,} steps{limit}. Passes: {passes}.")
+    lines += _paragraph(f"{length}. Passes: {count}.")
     lines += _paragraph(
-        f"About {_rounded(hours(run, flops))} hours on one {GPU} at "
-        f"{UTILISATION:.0%} of {PEAK[run.config.precision] / 1e12:.0f} "
-        f"TFLOP/s, with {flops / 1e9:.3g} GFLOPs per image and forward pass: "
-        "an estimate, not measured."
+        f"{estimate} on one {GPU} at {UTILISATION:.0%} of "
+        f"{PEAK[run.config.precision] / 1e12:.0f} TFLOP/s, with "
+        f"{flops / 1e9:.3g} GFLOPs per image and forward pass: an estimate, "
+        "not measured."
     )
     lines += ["#", "# What is not set here has the default of --help."]
     lines.append(f"--algo={cell.method}")
@@ -242,6 +268,8 @@ def index():
         tables.setdefault(cell.table, []).append(cell)
     for table, cells in tables.items():
         lines += ["", f"## {table}", ""]
+        if note := settings.TABLE_NOTES.get(table):
+            lines += [note, ""]
         if missing := settings.NOT_OFFERED.get(table):
             lines += [f"Not offered: {missing}.", ""]
         lines += ["| row | data | number | file |", "| --- | --- | --- | --- |"]

@@ -101,6 +101,8 @@ class Algorithm(keras.Model):
         # The share of a time budget that is used up, a variable that whoever
         # holds the clock keeps; None without a budget.
         self.elapsed = None
+        # Labeled images per step of a later stage with a batch of its own.
+        self.batch_size = 0
         self.built = True
 
     # What a method defines.

@@ -192,6 +192,7 @@ class MetaPseudoLabels(Algorithm):
             hyperparameters=Hyperparameters(ema_decay=0.0),
             num_classes=self.num_classes,
         )
+        finetuner.batch_size = self.hyperparameters.finetune_batch_size
         rate = self.hyperparameters.finetune_learning_rate
         finetuner.compile(
             optimizers={

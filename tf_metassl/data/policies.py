@@ -263,6 +263,9 @@ WEAK_POLICIES = {
     "none": CropPolicy(),
     "crop": CropPolicy(padding=1 / 8),
     "flip_crop": CropPolicy(flip=True, padding=1 / 8),
+    # Two pixels of 32, as in the Pi-model's code and that of its followers.
+    "narrow_crop": CropPolicy(padding=1 / 16),
+    "flip_narrow_crop": CropPolicy(flip=True, padding=1 / 16),
     "mpl": CropPolicy(flip=True, padding=1 / 8, mode="constant"),
     # For large images, which are stored larger than they are used.
     "random_crop": WindowPolicy(),
