@@ -5,8 +5,9 @@ import pytest
 import tensorflow as tf
 
 from tests.helpers import tiny_algorithm
-from tf_metassl import draws
+from tf_metassl import config, draws, experiment, report
 from tf_metassl.algorithms.algorithm import Algorithm
+from tf_metassl.contract import DatasetInfo
 
 
 def on_replicas(strategy, algorithm, function):
@@ -133,3 +134,31 @@ def test_a_head_is_trained_with_its_network():
     np.testing.assert_allclose(algorithm.head.numpy(), before - 0.5)
     names = [v.path for v in algorithm.state_variables]
     assert algorithm.head.path in names
+
+
+def test_of_many_classes_the_five_likeliest_are_counted():
+    names = tuple(map(str, range(100)))
+    algorithm = experiment.build_algorithm(
+        config.resolve({"algo": "supervised"}),
+        DatasetInfo("digits", names, (8, 8, 1)),
+    )
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (40, 8, 8, 1), np.uint8)
+    label = rng.integers(0, 100, 40).astype(np.int32)
+    mask = (np.arange(40) < 35).astype(np.float32)
+    batches = tf.data.Dataset.from_tensor_slices(
+        {"image": image, "label": label, "mask": mask}
+    ).batch(20)
+    found = algorithm.evaluate(batches, verbose=0, return_dict=True)
+    for role, network in algorithm.evaluated_networks.items():
+        logits = np.asarray(network(image, training=False))[:35]
+        likeliest = np.argsort(-logits, axis=1)[:, :5]
+        hits = (likeliest == label[:35, np.newaxis]).any(axis=1)
+        assert found[f"{role}_top_5_accuracy"] == pytest.approx(hits.mean())
+    row = {
+        f"{split}_{name}": 0.5
+        for split in ("validation", "test")
+        for name in report.MEASURES
+    }
+    row |= {"stage": "train", "network": "ema", "deployed": True}
+    assert "| validation accuracy | validation top-5 |" in report.table([row])

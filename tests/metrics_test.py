@@ -39,6 +39,13 @@ def test_accuracy_and_macro_f1_with_masked_rows():
     assert float(metric.result()["student_accuracy"]) == 0
 
 
+def test_the_true_class_among_the_five_likeliest():
+    # Sorted from the likeliest down: 6 5 4 3 2 | 1 0.
+    logits = np.arange(7, dtype=np.float32)[np.newaxis].repeat(7, axis=0)
+    hits = metrics.in_top_5(np.arange(7), logits)
+    np.testing.assert_array_equal(hits, [0, 0, 1, 1, 1, 1, 1])
+
+
 def test_class_entropy():
     metric = ClassEntropy(4)
     assert float(metric.result()) == 0.0

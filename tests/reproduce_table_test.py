@@ -119,6 +119,11 @@ def test_the_table_has_mean_deviation_and_the_papers_number(tmp_path):
         "| 30.0 20.0 | 10 |"
     ) in text
     assert "| 75.0 | 50.0 | 1 | 75.0 | 10 |" in text
+    assert "top-5" not in text
+    records[-2]["results"][-1]["test_top_5_accuracy"] = 0.625
+    assert "| 75.0 | 37.5 | 50.0 | 1 | 75.0 | 10 |" in (
+        reproduce_table.markdown(table, records)
+    )
     assert text.count("\n| One-hot") == 0
     path = tmp_path / "table.csv"
     reproduce_table.write_csv(path, table, records)

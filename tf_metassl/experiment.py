@@ -133,7 +133,8 @@ class Experiment:
             watchers: Keras callbacks.
 
         Returns:
-            `<network>_accuracy` and `<network>_macro_f1` -> float.
+            `<network>_accuracy`, `<network>_macro_f1` and, from 100 classes
+            on, `<network>_top_5_accuracy` -> float.
         """
         images = self.images(split)
         size = self.config.eval_batch_size
@@ -695,7 +696,7 @@ def final_metrics(experiment, algorithm, stage):
 
     Returns:
         A list of dicts with `stage`, `network`, `deployed` and, for each of
-        the splits, `<split>_accuracy` and `<split>_macro_f1`.
+        the splits, what `Experiment.evaluate` gives: `<split>_accuracy`, ...
     """
     results = {
         split: experiment.evaluate(algorithm, split)
@@ -710,7 +711,8 @@ def final_metrics(experiment, algorithm, stage):
             **{
                 f"{split}_{name}": values[f"{role}_{name}"]
                 for split, values in results.items()
-                for name in ("accuracy", "macro_f1")
+                for name in report.MEASURES
+                if f"{role}_{name}" in values
             },
         }
         for role in algorithm.evaluated_networks

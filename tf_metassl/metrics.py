@@ -46,16 +46,12 @@ class ConfusionMatrix(keras.metrics.Metric):
             logits: `[N, C]`.
             mask: `[N]`; rows with 0 do not count.
         """
-        predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        cell = tf.cast(label, tf.int32) * self.num_classes + predicted
+        predicted = tf.one_hot(tf.argmax(logits, axis=-1), self.num_classes)
+        true = tf.one_hot(label, self.num_classes)
+        mask = tf.cast(mask, true.dtype)[:, tf.newaxis]
         # A matrix product, because bincount has no lowering for every device.
-        one_hot = tf.one_hot(cell, self.num_classes**2)
-        counts = tf.linalg.matvec(
-            one_hot, tf.cast(mask, one_hot.dtype), transpose_a=True
-        )
-        self.counts.assign_add(
-            tf.reshape(counts, (self.num_classes, self.num_classes))
-        )
+        counts = tf.matmul(true * mask, predicted, transpose_a=True)
+        self.counts.assign_add(counts)
 
     def result(self):
         """`{<name>_accuracy, <name>_macro_f1}` as float32 scalars."""
@@ -74,6 +70,21 @@ class ConfusionMatrix(keras.metrics.Metric):
     def get_config(self):
         """The constructor's arguments."""
         return {**super().get_config(), "num_classes": self.num_classes}
+
+
+def in_top_5(label, logits):
+    """Whether the true class is among the five likeliest.
+
+    Args:
+        label: `[N]` integer true classes.
+        logits: `[N, C]`, C at least 5.
+
+    Returns:
+        `[N]` float32 of 0 and 1.
+    """
+    likeliest = tf.math.top_k(logits, k=5).indices
+    hits = likeliest == tf.cast(label, tf.int32)[:, tf.newaxis]
+    return tf.cast(tf.reduce_any(hits, axis=-1), tf.float32)
 
 
 @keras.saving.register_keras_serializable("tf_metassl")

@@ -10,6 +10,13 @@ import tensorflow as tf
 
 from tf_metassl.data import splits
 
+# What is measured of a network -> how the final table calls it.
+MEASURES = {
+    "accuracy": "accuracy",
+    "top_5_accuracy": "top-5",
+    "macro_f1": "macro-F1",
+}
+
 
 def plan(experiment):
     """What is about to happen, as lines of text.
@@ -101,10 +108,15 @@ def table(rows):
     Args:
         rows: dicts as `experiment.final_metrics` makes them.
     """
+    columns = {
+        f"{split}_{name}": f"{split} {title}"
+        for split in ("validation", "test")
+        for name, title in MEASURES.items()
+        if f"{split}_{name}" in rows[0]
+    }
     lines = [
-        "| network | validation accuracy | validation macro-F1 "
-        "| test accuracy | test macro-F1 |",
-        "| --- | --: | --: | --: | --: |",
+        f"| network | {' | '.join(columns.values())} |",
+        f"| --- |{' --: |' * len(columns)}",
     ]
     last_stage = rows[-1]["stage"]
     for row in rows:
@@ -113,11 +125,7 @@ def table(rows):
             name = f"{name}, after {row['stage']}"
         if row["deployed"] and row["stage"] == last_stage:
             name += " (exported)"
-        numbers = " | ".join(
-            f"{row[f'{split}_{metric}']:.4f}"
-            for split in ("validation", "test")
-            for metric in ("accuracy", "macro_f1")
-        )
+        numbers = " | ".join(f"{row[name]:.4f}" for name in columns)
         lines.append(f"| {name} | {numbers} |")
     return "\n".join(lines)
 
@@ -214,14 +222,16 @@ def confusion_matrix(confusion, class_names):
     Returns:
         A matplotlib figure.
     """
-    size = max(4.0, 0.45 * len(class_names) + 1.5)
+    size = min(max(4.0, 0.45 * len(class_names) + 1.5), 16.0)
     figure = matplotlib.figure.Figure((size, size), layout="constrained")
     axes = figure.subplots()
     support = np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     axes.imshow(confusion / support, cmap="Blues", vmin=0, vmax=1)
-    ticks = range(len(class_names))
-    axes.set_xticks(ticks, class_names, rotation=90)
-    axes.set_yticks(ticks, class_names)
+    if len(class_names) <= 100:
+        ticks = range(len(class_names))
+        small = {"fontsize": 6} if len(class_names) > 30 else {}
+        axes.set_xticks(ticks, class_names, rotation=90, **small)
+        axes.set_yticks(ticks, class_names, **small)
     axes.set(xlabel="predicted", ylabel="true", title="test images")
     if len(class_names) <= 30:
         for (i, j), count in np.ndenumerate(confusion):

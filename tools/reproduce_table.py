@@ -131,7 +131,7 @@ _MAX_LEARNING_RATE = 0.1
 _LENGTHS = ("cycle_start", "swa_start", "swa_every")
 # What is only for one dataset goes back to its default.
 _OF_A_DATASET = ("svhn_extra", "stl10_fold", "image_size", "stored_size")
-_SEEDS = ("seed", "split_seed")
+_SEEDS = ("seed", "split_seed", "stl10_fold")
 
 
 class Cell(typing.NamedTuple):
@@ -454,6 +454,15 @@ def protocol_flags(protocol, wanted, num_checkpoints):
     )
 
 
+def seeds(cell, seed):
+    """The flags in which runs of a cell differ, name -> value."""
+    same = {"seed": seed, "split_seed": seed}
+    # STL-10 comes with ten choices of labeled images.
+    if cell.settings["dataset"] == "stl10":
+        same["stl10_fold"] = seed % 10
+    return same
+
+
 def run(cell, seed, *, folder, protocol, num_checkpoints, threads, further=()):
     """Trains once, or goes on with it.
 
@@ -480,7 +489,7 @@ def run(cell, seed, *, folder, protocol, num_checkpoints, threads, further=()):
     given = [
         *cell.flags,
         *protocol_flags(protocol, cell.settings, num_checkpoints),
-        *(f"--seed={seed}", f"--split_seed={seed}"),
+        *(f"--{name}={value}" for name, value in seeds(cell, seed).items()),
     ]
 
     def command(module, *rest):
@@ -556,17 +565,28 @@ def of_cell(cell, records, protocol="last"):
     return [mine[seed] for seed in sorted(mine)]
 
 
-def percent(records, unit, split="test"):
-    """Accuracy or error of the exported network in each record, in per cent."""
-    values = [
-        100 * deployed(record["results"])[f"{split}_accuracy"]
-        for record in records
-    ]
+def percent(records, unit, measure="test"):
+    """Accuracy or error of the exported network in each record, in per cent.
+
+    Args:
+        records: of a cell.
+        unit: `accuracy` or `error`.
+        measure: `test`, `validation` or `test_top_5`.
+
+    Returns:
+        A number per record; none if a measure was not taken, as the five
+        likeliest of few classes.
+    """
+    rows = [deployed(record["results"]) for record in records]
+    name = f"{measure}_accuracy"
+    values = [100 * row[name] for row in rows if name in row]
     return [100 - v for v in values] if unit == "error" else values
 
 
 def mean_and_deviation(values):
     """`12.3 ± 0.4`; the deviation is that of a sample, absent for one value."""
+    if not values:
+        return ""
     text = f"{statistics.mean(values):.1f}"
     if len(values) > 1:
         text += f" ± {statistics.stdev(values):.1f}"
@@ -595,24 +615,43 @@ def markdown(table, records, protocol="last"):
         "standard deviation over n seeds, which are those of weights, batches "
         "and splits. Seconds are those of training and evaluating.",
         "",
-        "| row | data | paper | here | validation | n | per seed | s/run |",
-        "| --- | --- | --- | --: | --: | --: | --- | --: |",
     ]
-    commands = []
+    commands, rows = [], []
     for cell in table.cells:
         mine = of_cell(cell, records, protocol)
         if not mine:
             continue
         test = percent(mine, table.unit)
+        top_5 = percent(mine, table.unit, "test_top_5")
         held_out = percent(mine, table.unit, "validation")
         seconds = statistics.mean(record["seconds"] for record in mine)
-        lines.append(
-            f"| {cell.row} | {cell.data} | {cell.number} "
-            f"| {mean_and_deviation(test)} | {mean_and_deviation(held_out)} "
-            f"| {len(mine)} | {' '.join(f'{v:.1f}' for v in test)} "
-            f"| {seconds:.0f} |"
+        rows.append(
+            {
+                "row": cell.row,
+                "data": cell.data,
+                "paper": cell.number,
+                "here": mean_and_deviation(test),
+                "top-5": mean_and_deviation(top_5),
+                "validation": mean_and_deviation(held_out),
+                "n": str(len(mine)),
+                "per seed": " ".join(f"{v:.1f}" for v in test),
+                "s/run": f"{seconds:.0f}",
+            }
         )
         commands.append(f"- {cell.row}, {cell.data}: `{' '.join(cell.flags)}`")
+    # Of few classes the five likeliest are not counted.
+    columns = {
+        name: "---" if name in ("row", "data", "paper", "per seed") else "--:"
+        for name in (rows[0] if rows else ())
+        if name != "top-5" or any(row[name] for row in rows)
+    }
+    lines += [
+        f"| {' | '.join(columns)} |",
+        f"| {' | '.join(columns.values())} |",
+    ]
+    lines += [
+        f"| {' | '.join(row[name] for name in columns)} |" for row in rows
+    ]
     lines += [
         "",
         "Flags of `python -m tf_metassl.train`, to which `--seed=S "
@@ -629,18 +668,20 @@ def write_csv(path, table, records, protocol="last"):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(
             ["scale", "row", "data", "paper", "unit", "n", "test_mean"]
-            + ["test_std", "validation_mean", "validation_std", "seconds"]
-            + ["flags"]
+            + ["test_std", "test_top_5_mean", "test_top_5_std"]
+            + ["validation_mean", "validation_std", "seconds", "flags"]
         )
         for cell in table.cells:
             mine = of_cell(cell, records, protocol)
             if not mine:
                 continue
             numbers = []
-            for split in ("test", "validation"):
-                values = percent(mine, table.unit, split)
-                spread = statistics.stdev(values) if len(values) > 1 else ""
-                numbers += [statistics.mean(values), spread]
+            for measure in ("test", "test_top_5", "validation"):
+                values = percent(mine, table.unit, measure)
+                numbers += [
+                    statistics.mean(values) if values else "",
+                    statistics.stdev(values) if len(values) > 1 else "",
+                ]
             seconds = statistics.mean(record["seconds"] for record in mine)
             writer.writerow(
                 [table.scale, cell.row, cell.data, cell.number, table.unit]

@@ -1291,6 +1291,7 @@ TABLE_NOTES = {
     "Meta-Semi, Table 4": "The hours are those of the paper's GPU, on which "
     "ICT's whole training of 400 passes took 12.6; another GPU makes more "
     "passes of them, see --time_budget_minutes.",
+    "Meta Pseudo Labels, Table 4": "Accuracy on ReaL's labels is not measured.",
     "Meta-Semi, Table 2": "--stl10_fold names one of the ten folds of labels.",
 }
 

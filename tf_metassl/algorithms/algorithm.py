@@ -10,7 +10,7 @@ import tensorflow as tf
 from tf_metassl import averaging, draws, remat
 from tf_metassl.contract import Views
 from tf_metassl.meta import functional
-from tf_metassl.metrics import ClassEntropy, ConfusionMatrix
+from tf_metassl.metrics import ClassEntropy, ConfusionMatrix, in_top_5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +91,13 @@ class Algorithm(keras.Model):
             role: ConfusionMatrix(num_classes, name=role)
             for role in self.evaluated_networks
         }
+        # Of few classes the five likeliest say little.
+        self._top_5 = {}
+        if num_classes >= 100:
+            self._top_5 = {
+                role: keras.metrics.Mean(name=f"{role}_top_5_accuracy")
+                for role in self.evaluated_networks
+            }
         self._optimizers = {}
         self._micro_batches = 1
         self._micro_batch = 0
@@ -609,12 +616,15 @@ class Algorithm(keras.Model):
         return self.deployable_model(images, training=training)
 
     def test_step(self, batch):
-        """Adds an evaluation batch to every network's confusion matrix."""
+        """Adds an evaluation batch to what is counted of every network."""
+        label, mask = batch["label"], batch["mask"]
         for role, network in self.evaluated_networks.items():
             logits = network(batch["image"], training=False)
-            self._confusions[role].update_state(
-                batch["label"], logits, batch["mask"]
-            )
+            self._confusions[role].update_state(label, logits, mask)
+            if self._top_5:
+                self._top_5[role].update_state(
+                    in_top_5(label, logits), sample_weight=mask
+                )
         return {}
 
     def evaluate(self, *args, **kwargs):
@@ -637,7 +647,11 @@ class Algorithm(keras.Model):
     @property
     def metrics(self):
         """All trackers, in the one place where Keras resets them."""
-        return [*self._trackers.values(), *self._confusions.values()]
+        return [*self._trackers.values(), *self._evaluators]
+
+    @property
+    def _evaluators(self):
+        return [*self._confusions.values(), *self._top_5.values()]
 
     @property
     def train_metrics(self):
@@ -648,7 +662,7 @@ class Algorithm(keras.Model):
         """Builds the function that `fit` calls; see `_step_function`."""
         if self.train_function is None or force:
             self.train_function = self._step_function(
-                self.train_step, self._trackers, self.steps_per_execution
+                self.train_step, self.train_metrics, self.steps_per_execution
             )
         return self.train_function
 
@@ -656,7 +670,7 @@ class Algorithm(keras.Model):
         """Builds the function that `evaluate` calls; see `_step_function`."""
         if self.test_function is None or force:
             self.test_function = self._step_function(
-                self.test_step, self._confusions, 1
+                self.test_step, self._evaluators, 1
             )
         return self.test_function
 
@@ -690,11 +704,11 @@ class Algorithm(keras.Model):
         def run_and_read(iterator):
             run_steps(iterator)
             results = {}
-            for name, metric in metrics.items():
+            for metric in metrics:
                 result = metric.result()
-                results.update(
-                    result if isinstance(result, dict) else {name: result}
-                )
+                if not isinstance(result, dict):
+                    result = {metric.name: result}
+                results.update(result)
             return results
 
         return run_and_read
