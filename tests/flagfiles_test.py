@@ -104,6 +104,57 @@ def test_a_file_says_all_that_has_no_plain_default():
 
 
 @pytest.mark.parametrize(
+    "path, name, value",
+    [
+        # 100, where the code divides the labeled loss by all 128 images.
+        (
+            "fast_swa/cifar100_10000_cnn13",
+            "unlabeled_loss_weight",
+            100 * 128 / 31,
+        ),
+        (
+            "fast_swa/cifar10_4000_cnn13",
+            "unlabeled_loss_weight",
+            100 * 100 / 50,
+        ),
+        # Five passes over 45,000 images, 50 in a step.
+        (
+            "fast_swa/cifar10_4000_cnn13",
+            "unlabeled_ramp_steps",
+            5 * 45_000 / 50,
+        ),
+        # 3.5 where pixels span 0 to 1.
+        ("vat/svhn_1000_cnn13", "vat_epsilon", 2 * 3.5),
+        ("mean_teacher/cifar10_4000_wrn", "unlabeled_ramp_steps", 0.4 * 2**20),
+        # The code's rates are per 256 images.
+        (
+            "meta_pseudo_labels/imagenet_10pct_resnet_50",
+            "learning_rate",
+            4 * 0.1,
+        ),
+        (
+            "meta_pseudo_labels/imagenet_10pct_resnet_50",
+            "teacher_learning_rate",
+            0.6,
+        ),
+        (
+            "meta_pseudo_labels/imagenet_and_jft_resnet_50",
+            "learning_rate",
+            16 * 0.1,
+        ),
+        (
+            "meta_pseudo_labels/imagenet_and_jft_resnet_50",
+            "teacher_learning_rate",
+            16 * 0.15,
+        ),
+    ],
+)
+def test_numbers_are_converted_to_our_units(path, name, value):
+    given = RUNS[f"{path}.flags"].cells[0].settings[name].value
+    assert given == pytest.approx(value, rel=0.001)
+
+
+@pytest.mark.parametrize(
     "path, per_labeled, per_unlabeled",
     [
         ("sntg/cifar10_1000_cnn13.flags", 3, 3),  # On Temporal Ensembling.
