@@ -46,6 +46,12 @@ def peak_mebibytes():
         ("resnet_50", 1000, 25_557_032 - 3 * 64 * (49 - 9)),
         # As documented by Keras, less 40 of batch norm's averages.
         ("efficientnet_b0", 1000, 5_288_548),
+        ("efficientnet_b1", 1000, 7_794_184),
+        ("efficientnet_b2", 1000, 9_109_994),
+        ("efficientnet_b3", 1000, 12_233_232),
+        ("efficientnet_b4", 1000, 19_341_616),
+        ("efficientnet_b5", 1000, 30_389_784),
+        ("efficientnet_b6", 1000, 43_040_704),
         ("efficientnet_b7", 1000, 66_347_960),
     ],
 )

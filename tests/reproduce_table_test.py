@@ -77,7 +77,29 @@ def test_a_miniature_shrinks_lengths_like_the_run():
     assert "ema_decay" not in small and "swa_batches" not in small
 
 
-@pytest.mark.parametrize("scale", ["small", "smoke"])
+def test_more_steps_are_all_that_the_longer_miniature_changes():
+    differing = [
+        {
+            name
+            for name, value in a.settings.items()
+            if b.settings[name] != value
+        }
+        for table in ("mpl_figure_3", "meta_semi_5")
+        for a, b in zip(
+            reproduce_table.tables("small")[table].cells,
+            reproduce_table.tables("long")[table].cells,
+            strict=True,
+        )
+    ]
+    lengths = {"num_steps", "evaluate_every", "ema_decay", "finetune_steps"}
+    lengths |= {"warmup_steps", "student_wait_steps"}
+    lengths |= {"uda_ramp_steps", "unlabeled_ramp_steps", "tsa_steps"}
+    assert set().union(*differing) <= lengths
+    assert all("num_steps" in names for names in differing)
+    assert "10,000 steps of 32" in reproduce_table.LONG.what
+
+
+@pytest.mark.parametrize("scale", reproduce_table.SCALES)
 def test_all_miniatures_are_possible(scale):
     for cell in settings.cells():
         if cell.task.image_size > 96:

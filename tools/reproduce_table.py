@@ -6,7 +6,8 @@
 Every cell is the training command with some flags, run once per seed (that of
 weights, batches and splits alike). `--scale=paper` runs the cell's flagfile as
 it is. `--scale=small` is a miniature of it that two CPU cores finish, see
-`SMALL`; `--scale=smoke` shows in a few steps that it runs at all.
+`SMALL`; `--scale=long` is the same with five times the steps, `--scale=smoke`
+shows in a few that it runs at all. `--only=TEXT` runs some of the cells.
 
 A finished run is a line of OUT/runs.jsonl. A run whose settings are there
 already, under whatever flags and for whatever table, is not repeated; an
@@ -99,6 +100,10 @@ SMALL = Scale(
     timed_steps=100_000,
     checkpoints=100,
 )
+LONG = SMALL._replace(
+    what=SMALL.what.replace("2,000", "10,000"),
+    flags={**SMALL.flags, "num_steps": 10_000, "evaluate_every": 500},
+)
 SMOKE = Scale(
     what="A few steps that show that it runs; the numbers mean nothing.",
     flags={
@@ -123,7 +128,7 @@ SMOKE = Scale(
     timed_steps=1000,
     checkpoints=20,
 )
-SCALES = {"small": SMALL, "smoke": SMOKE}
+SCALES = {"small": SMALL, "long": LONG, "smoke": SMOKE}
 
 _COUNTED_ELSE = ("lookahead_steps", "gradient_accumulation_steps")
 _NOT_TOO_SHORT = ("warmup", "ramp", "wait", "finetune")
@@ -182,7 +187,11 @@ class Table(typing.NamedTuple):
     @property
     def heading(self):
         """The title, and in what way it is not the paper's."""
-        kinds = {"small": " in miniature", "smoke": ", a few steps"}
+        kinds = {
+            "small": " in miniature",
+            "long": " in miniature, more steps",
+            "smoke": ", a few steps",
+        }
         return self.title + kinds.get(self.scale, "")
 
 
@@ -894,8 +903,11 @@ def main(_):
         cells=[
             cell._replace(flags=(*cell.flags, *values.extra))
             for cell in table.cells
+            if values.only in f"{cell.row}, {cell.data}"
         ]
     )
+    if not table.cells:
+        raise app.UsageError(f"--only={values.only} leaves no cell.")
     out = pathlib.Path(values.out)
     out.mkdir(parents=True, exist_ok=True)
     log = out / "runs.jsonl"
@@ -961,6 +973,9 @@ if __name__ == "__main__":
     )
     flags.DEFINE_string("out", "results", "Folder for the results.")
     flags.DEFINE_string("data_dir", "", "Of the training command.")
+    flags.DEFINE_string(
+        "only", "", "Only cells whose `row, data` contains this text."
+    )
     flags.DEFINE_multi_string("extra", [], "Further flags for every run.")
     flags.mark_flag_as_required("table")
     app.run(main)
