@@ -260,6 +260,8 @@ def _published(model, epochs_, rate, **more):
         num_steps=epochs(epochs_, IMAGENET.images, batch_size),
         warmup_steps=epochs(5, IMAGENET.images, batch_size),
         precision="mixed_bfloat16",
+        weak_augmentation="resized_crop",
+        normalization="mean_std",
         **more,
     )
 
@@ -372,6 +374,9 @@ def fast_swa(task, network):
             # 100 over the labeled share: 31 of 128 images, or half.
             unlabeled_loss_weight=413.0 if task.classes == 100 else 200.0,
             unlabeled_ramp_steps=steps(5),
+            momentum=0.9,
+            lr_schedule="cosine",
+            dropout=0.5,
             ema_decay=0.97,
             cycle_start=steps(180),
             cycle_steps=steps(30),
@@ -447,6 +452,9 @@ def ict(task, network):
             model="cnn13_ict",
             optimizer="sgd",
             learning_rate=0.1,
+            momentum=0.9,
+            dropout=0.0,
+            mix_weight_rule="plain",
             weight_decay=1e-4,
             num_steps=epochs(400, task.images, batch_size),
             unlabeled_loss_weight=100.0,
@@ -507,6 +515,7 @@ def _google(task):
         optimizer="adam",
         learning_rate=0.002,
         lr_schedule="constant",
+        momentum=0.9,
         weight_decay=0.02,
         decoupled_weight_decay=True,
         batch_size=64,
@@ -514,6 +523,8 @@ def _google(task):
         num_steps=2**20,
         ema_decay=0.999,
         label_split="proportional",
+        normalization="unit",
+        dropout=0.0,
         weak_augmentation="crop" if _is_svhn(task) else "flip_crop",
     )
 
@@ -528,6 +539,7 @@ def mixmatch(task, network):
     weight = {"cifar100": 150.0, "svhn_cropped": 250.0, "stl10": 50.0}
     settings = _mixmatch_code(task) | code(
         mixup_alpha=0.75,
+        mix_weight_rule="dominant",
         temperature=0.5,
         unlabeled_loss_weight=weight.get(dataset, 75.0),
         unlabeled_ramp_steps=16_384,
@@ -541,6 +553,7 @@ def remixmatch(task, network):
     del network
     return _google(task) | code(
         mixup_alpha=0.75,
+        mix_weight_rule="dominant",
         temperature=0.5,
         unlabeled_loss_weight=1.5,
         strong_loss_weight=0.5,
@@ -682,6 +695,7 @@ _MPL_CIFAR = code(
     confidence_threshold=0.6,
     uda_weight=8.0,
     uda_ramp_steps=5000,
+    optimizer="sgd",
     lr_schedule="cosine",
     momentum=0.9,
     precision="mixed_bfloat16",
@@ -736,6 +750,7 @@ _MPL_IMAGENET = code(
     uda_ramp_steps=50_000,
     strong_magnitude=17.0,
     gradient_clip_norm=5.0,
+    optimizer="sgd",
     lr_schedule="cosine",
     momentum=0.9,
     precision="mixed_bfloat16",
