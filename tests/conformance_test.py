@@ -29,6 +29,38 @@ every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
 
 
 @every_algorithm
+def test_mixup_is_drawn_as_the_hyperparameters_say(name):
+    knobs = {
+        field.name for field in dataclasses.fields(hyperparameters.of(name))
+    }
+    if "mix_weight_rule" not in knobs:
+        assert tiny_algorithm(name).views.mixup_alpha == 0
+        return
+    for rule in ("plain", "dominant"):
+        views = tiny_algorithm(
+            name, mix_weight_rule=rule, mixup_alpha=0.3
+        ).views
+        assert (views.mix_weight_rule, views.mixup_alpha) == (rule, 0.3)
+
+
+@pytest.mark.parametrize(
+    "name, rule",
+    [
+        ("supervised_mixup", "dominant"),
+        ("meta_semi", "dominant"),
+        ("meta_semi_ict", "dominant"),
+        ("mixmatch", "dominant"),
+        ("remixmatch", "dominant"),
+        ("enaet", "dominant"),
+        # Published without the maximum.
+        ("ict", "plain"),
+    ],
+)
+def test_an_image_is_the_larger_part_of_its_mixture_by_default(name, rule):
+    assert hyperparameters.of(name)().mix_weight_rule == rule
+
+
+@every_algorithm
 def test_a_step_changes_its_networks_and_gives_finite_metrics(name):
     algorithm = tiny_algorithm(name)
     before = all_values(algorithm)

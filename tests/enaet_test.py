@@ -10,6 +10,7 @@ from tests.helpers import (
     tiny_batch,
     values,
 )
+from tf_metassl import transformations
 
 SHARES = {
     "projective": 1.0,
@@ -55,6 +56,25 @@ def test_the_further_terms_by_hand(float64):
         expected += 0.5 * 3.0 * share * ((guessed - wanted) ** 2).mean()
         agreement -= (guess * np.log(probs[place])).sum(1).mean()
     np.testing.assert_allclose(loss, expected + 2.0 * agreement / 5, rtol=1e-7)
+
+
+def test_what_a_decoder_must_guess_makes_its_copy_again(float64):
+    batch = tiny_batch()
+    algorithm = tiny_algorithm("enaet")
+    seen = spied(algorithm, "transformed")
+    algorithm.compute_losses(batch)
+    copies, parameters = seen["transformed"]
+    images = tf.cast(batch["unlabeled"]["weak_1"], tf.float64)
+    for kind, copy in copies.items():
+        if kind == "color":
+            again = transformations.recolored(images, parameters[kind])
+        else:
+            # A matrix but for its last entry, or for its last row.
+            rows = np.tile(np.eye(3).ravel(), (16, 1))
+            rows[:, : parameters[kind].shape[1]] = parameters[kind]
+            matrices = tf.constant(rows.reshape(16, 3, 3))
+            again = transformations.warp(images, matrices)
+        np.testing.assert_allclose(copy, again, atol=1e-9, err_msg=kind)
 
 
 def test_the_copies_are_of_the_images_and_change_with_the_step():

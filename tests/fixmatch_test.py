@@ -11,6 +11,7 @@ from tests.helpers import (
     tiny_algorithm,
     tiny_batch,
 )
+from tf_metassl.algorithms import uda
 from tf_metassl.algorithms.uda import tsa_threshold
 
 
@@ -85,6 +86,42 @@ def test_fixmatch_selects_at_the_threshold_and_uda_above_it():
         for name in ("fixmatch", "uda")
     ]
     assert weights == [[1, 0], [0, 0]]
+
+
+def test_flexmatch_selects_and_remembers_at_the_threshold():
+    algorithm = tiny_algorithm("flexmatch", confidence_threshold=0.75)
+    algorithm.select_unlabeled(np.array([3, 4, 5]))
+    table = np.full(NUM_IMAGES, -1)
+    table[3:6] = 0
+    algorithm.confident_label.assign(table)
+    np.testing.assert_array_equal(algorithm.threshold_scale(), [1, 0, 0])
+    probs = tf.constant([[0.75, 0.25, 0.0], [0.625, 0.375, 0.0]])
+    weight = algorithm.example_weight(probs, tf.constant([3, 4], tf.int64))
+    assert weight.numpy().tolist() == [1, 0]
+    probs = tf.constant([[0.0, 0.75, 0.25], [0.0, 0.625, 0.375]])
+    algorithm.example_weight(probs, tf.constant([4, 5], tf.int64))
+    assert algorithm.confident_label.numpy()[[3, 4, 5]].tolist() == [0, 1, 0]
+
+
+def test_freematch_selects_at_the_threshold_of_the_class():
+    algorithm = tiny_algorithm("freematch", statistics_decay=1.0)
+    algorithm.mean_confidence.assign(0.75)
+    algorithm.mean_probs.assign([0.25, 0.25, 0.5])
+    probs = tf.constant(
+        [[0.0, 0.25, 0.75], [0.0, 0.375, 0.625], [0.375, 0.3125, 0.3125]]
+    )
+    weight = algorithm.example_weight(probs, None)
+    np.testing.assert_array_equal(algorithm.thresholds(), [0.375, 0.375, 0.75])
+    assert weight.numpy().tolist() == [1, 0, 1]
+
+
+def test_annealing_learns_an_image_at_the_threshold(monkeypatch):
+    logits = tf.constant([[0.0, 0.0, 0.0], [0.1, 0.0, 0.0]])
+    threshold = tf.nn.softmax(logits)[0, 0]
+    monkeypatch.setattr(uda, "tsa_threshold", lambda *_: threshold)
+    algorithm = tiny_algorithm("uda", tsa_schedule="linear")
+    loss = algorithm.labeled_loss(tf.one_hot([0, 0], 3), logits)
+    np.testing.assert_allclose(loss, np.log(3), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ("fixmatch", "uda"))

@@ -237,6 +237,22 @@ def numpy_cross_entropy(labels, logits):
     return -(labels * np.log(softmax(logits))).sum(-1).mean()
 
 
+def numpy_mixup(values, group):
+    """MixUp with the batch's draw, row by row."""
+    values = np.asarray(values, np.float64)
+    result = np.empty_like(values)
+    for row, (weight, partner) in enumerate(
+        zip(
+            group["mix_weight"].numpy(),
+            group["mix_partner"].numpy(),
+            strict=True,
+        )
+    ):
+        other = values[row - row % 8 + partner]
+        result[row] = weight * values[row] + (1 - weight) * other
+    return result
+
+
 def perturb(network, scale=0.3, seed=0):
     """Moves every parameter by noise, so that an average is not the student."""
     rng = np.random.default_rng(seed)

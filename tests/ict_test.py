@@ -5,28 +5,13 @@ import numpy as np
 from tests.helpers import (
     loss_and_gradient,
     numpy_cross_entropy,
+    numpy_mixup,
     softmax,
     tiny_algorithm,
     tiny_batch,
     tiny_network,
     training_logits,
 )
-
-
-def mixed(values, group):
-    """MixUp with the batch's draw, row by row."""
-    values = np.asarray(values, np.float64)
-    result = np.empty_like(values)
-    for row, (weight, partner) in enumerate(
-        zip(
-            group["mix_weight"].numpy(),
-            group["mix_partner"].numpy(),
-            strict=True,
-        )
-    ):
-        other = values[row - row % 8 + partner]
-        result[row] = weight * values[row] + (1 - weight) * other
-    return result
 
 
 def test_the_loss_by_hand(float64):
@@ -38,8 +23,8 @@ def test_the_loss_by_hand(float64):
     labeled, unlabeled = batch["labeled"], batch["unlabeled"]
     logits_l, logits_u = training_logits(
         algorithm.student,
-        mixed(labeled["weak"], labeled),
-        mixed(unlabeled["weak"], unlabeled),
+        numpy_mixup(labeled["weak"], labeled),
+        numpy_mixup(unlabeled["weak"], unlabeled),
     )
     # A teacher of another mind, sure of different classes.
     teacher = tiny_network("teacher")
@@ -50,7 +35,7 @@ def test_the_loss_by_hand(float64):
     head.set_weights([kernel, -teacher_logits.mean(0)])
     (teacher_logits,) = training_logits(teacher, unlabeled["weak"])
     algorithm.ema.set_weights(teacher.get_weights())
-    label = mixed(np.eye(3)[labeled["label"].numpy()], labeled)
+    label = numpy_mixup(np.eye(3)[labeled["label"].numpy()], labeled)
 
     def total(target):
         squared = (softmax(logits_u) - target) ** 2
@@ -59,8 +44,8 @@ def test_the_loss_by_hand(float64):
             label, logits_l
         ) + 100 * ramp * squared.sum() / (16 * 3)
 
-    expected = total(softmax(mixed(teacher_logits, unlabeled)))
-    of_probabilities = total(mixed(softmax(teacher_logits), unlabeled))
+    expected = total(softmax(numpy_mixup(teacher_logits, unlabeled)))
+    of_probabilities = total(numpy_mixup(softmax(teacher_logits), unlabeled))
     assert abs(expected - of_probabilities) > 1e-3 * expected
     loss, _ = loss_and_gradient(algorithm, batch)
     np.testing.assert_allclose(loss, expected, rtol=1e-6)

@@ -430,6 +430,11 @@ def test_uda_masks_the_sharpened_confidence_and_divides_by_all():
         weak, strong, temperature=0.5, threshold=0.6
     )
     np.testing.assert_array_equal(mask, [1, 1])
+    at_it = float(tf.nn.softmax(weak / 0.5)[0, 0])
+    _, mask = consistency_cross_entropy(
+        weak, strong, temperature=0.5, threshold=at_it
+    )
+    np.testing.assert_array_equal(mask, [1, 1])
     with tf.GradientTape() as tape:
         tape.watch(weak)
         loss, _ = consistency_cross_entropy(

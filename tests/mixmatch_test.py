@@ -1,16 +1,17 @@
 """MixMatch's step against loops in NumPy."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.helpers import (
     NUM_CLASSES,
+    perturb,
     softmax,
     spied,
     tiny_algorithm,
     tiny_batch,
-    tiny_network,
     values,
 )
 from tf_metassl import mixing, pseudo_labels
@@ -44,11 +45,10 @@ def test_groups_are_joined_block_by_block_and_parted_again():
         np.testing.assert_array_equal(found, group)
 
 
-def test_the_guess_is_the_sharpened_mean_and_moves_nothing(float64):
+@pytest.mark.parametrize("name", ("mixmatch", "enaet"))
+def test_the_guess_is_the_sharpened_mean_and_moves_nothing(name, float64):
     batch = tiny_batch()["unlabeled"]
-    algorithm = tiny_algorithm(
-        "mixmatch", temperature=0.5, network=lambda r: tiny_network(r)
-    )
+    algorithm = tiny_algorithm(name, temperature=0.5)
     before = values(algorithm.student)
     guess = algorithm.guess(batch).numpy()
     for a, b in zip(before, values(algorithm.student), strict=True):
@@ -58,6 +58,51 @@ def test_the_guess_is_the_sharpened_mean_and_moves_nothing(float64):
     mean = (probs[:16] + probs[16:]) / 2
     expected = mean**2 / (mean**2).sum(1, keepdims=True)
     np.testing.assert_allclose(guess, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ("mixmatch", "remixmatch", "enaet"))
+def test_the_student_guesses_not_its_average_and_without_gradient(
+    name, float64
+):
+    unlabeled = tiny_batch()["unlabeled"]
+    keras.utils.set_random_seed(1)
+    expected = tiny_algorithm(name).guess(unlabeled)
+    keras.utils.set_random_seed(1)
+    algorithm = tiny_algorithm(name)
+    perturb(algorithm.ema, scale=3.0)
+    with tf.GradientTape() as tape:
+        guess = algorithm.guess(unlabeled)
+        total = tf.reduce_sum(guess**2)
+    np.testing.assert_allclose(guess, expected, rtol=1e-9)
+    variables = [v.value for v in algorithm.student.trainable_variables]
+    assert tape.gradient(total, variables) == [None] * len(variables)
+
+
+@pytest.mark.parametrize(
+    "name, views",
+    [
+        ("mixmatch", ("weak", "weak_1", "weak_2")),
+        ("remixmatch", ("ctaugment", "ctaugment_1", "ctaugment_2", "weak")),
+        ("enaet", ("weak", "weak_1", "weak_2")),
+    ],
+)
+def test_the_views_that_are_mixed_and_their_targets(name, views, float64):
+    batch = tiny_batch()
+    for group, size in (("labeled", 8), ("unlabeled", 16)):
+        # Every image is its own mixture.
+        batch[group]["mix_weight"] = tf.ones([size])
+    algorithm = tiny_algorithm(name)
+    seen = spied(algorithm, "guess", "mixed")
+    algorithm.compute_losses(batch)
+    images, targets = seen["mixed"]
+    label = np.eye(NUM_CLASSES)[batch["labeled"]["label"].numpy()]
+    np.testing.assert_array_equal(images[0], batch["labeled"][views[0]])
+    np.testing.assert_array_equal(targets[0], label)
+    for view, image, target in zip(
+        views[1:], images[1:], targets[1:], strict=True
+    ):
+        np.testing.assert_array_equal(image, batch["unlabeled"][view])
+        np.testing.assert_array_equal(target, seen["guess"])
 
 
 def test_mixmatch_by_hand(float64):

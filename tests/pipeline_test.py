@@ -1,5 +1,7 @@
 """Batches as a function of the step: exact, paired, the same on replicas."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -32,19 +34,19 @@ VIEWS = Views(
 )
 
 
-def dataset(source=None, *, size=8, weak="crop", **options):
+def dataset(source=None, *, size=8, weak="crop", views=VIEWS, **options):
     source = source or numbered_source()
     pools = [
-        pipeline.Pool("labeled", np.arange(10), size, VIEWS.labeled),
+        pipeline.Pool("labeled", np.arange(10), size, views.labeled),
         pipeline.Pool(
-            "unlabeled", np.arange(NUM_IMAGES), 2 * size, VIEWS.unlabeled
+            "unlabeled", np.arange(NUM_IMAGES), 2 * size, views.unlabeled
         ),
     ]
     augmentation = pipeline.Augmentation(weak=weak, strong="affine_digits")
     return pipeline.training_dataset(
         source,
         pools,
-        views=VIEWS,
+        views=views,
         augmentation=augmentation,
         seed=3,
         **options,
@@ -180,6 +182,22 @@ def test_mix_weights_have_the_moments_of_a_beta_distribution(alpha):
     np.testing.assert_allclose(np.var(weight), variance, rtol=0.03)
     dominant, _ = pipeline.mix_draws(seed, 40_000, alpha, "dominant")
     np.testing.assert_array_equal(dominant, np.maximum(weight, 1 - weight))
+
+
+def test_batches_are_mixed_by_the_rule_and_alpha_that_were_asked_for(batches):
+    assert np.min([b["unlabeled"]["mix_weight"] for b in batches]) < 0.4
+    views = dataclasses.replace(VIEWS, mix_weight_rule="dominant")
+    for plain, dominant in zip(
+        batches, take(dataset(views=views), 8), strict=True
+    ):
+        for group in ("labeled", "unlabeled"):
+            weight = plain[group]["mix_weight"]
+            np.testing.assert_array_equal(
+                dominant[group]["mix_weight"], np.maximum(weight, 1 - weight)
+            )
+    views = dataclasses.replace(VIEWS, mixup_alpha=0.0)
+    (unmixed,) = take(dataset(views=views), 1)
+    np.testing.assert_array_equal(unmixed["labeled"]["mix_weight"], np.ones(8))
 
 
 def test_without_mixup_the_weight_is_one():

@@ -31,6 +31,16 @@ def test_sampled_inverts_the_cumulative_distribution(draw, label):
     np.testing.assert_array_equal(target, tf.one_hot([label], 3))
 
 
+def test_a_draw_at_a_border_is_of_the_class_above_it():
+    """A draw of 0 would otherwise be of a class without probability."""
+    logits = tf.constant([[-1000.0, 0.0, 0.0]])
+    borders = tf.cumsum(tf.nn.softmax(logits), axis=-1)[0, :2]
+    assert borders[0] == 0
+    for draw, label in zip(borders, (1, 2), strict=True):
+        target = pseudo_labels.sampled(logits, draw[tf.newaxis])
+        np.testing.assert_array_equal(target, tf.one_hot([label], 3))
+
+
 def test_sampled_frequencies_are_the_probabilities():
     draws = (np.arange(10000, dtype=np.float32) + 0.5) / 10000
     target = pseudo_labels.sampled(tf.repeat(LOGITS[:1], 10000, 0), draws)

@@ -90,6 +90,50 @@ def test_the_loss_by_hand(float64):
     np.testing.assert_allclose(loss, expected, rtol=1e-7)
 
 
+def test_the_share_of_the_labels_is_averaged_after_it_was_used(float64):
+    batch = tiny_batch()
+    algorithm = tiny_algorithm("remixmatch")
+    past = np.random.default_rng(0).dirichlet([1.0] * NUM_CLASSES, 128)
+    start = np.array([0.5, 0.3, 0.2])
+    algorithm.label_share.assign(start)
+    algorithm.past_probs.assign(past)
+    expected = algorithm.guess(batch["unlabeled"])
+    algorithm.past_probs.assign(past)
+    seen = spied(algorithm, "guess")
+    algorithm.compute_losses(batch)
+    np.testing.assert_allclose(seen["guess"], expected, rtol=1e-9)
+    label = np.eye(NUM_CLASSES)[batch["labeled"]["label"].numpy()]
+    np.testing.assert_allclose(
+        algorithm.label_share,
+        0.999 * start + 0.001 * label.mean(0),
+        rtol=1e-6,
+    )
+
+
+def test_the_first_strong_view_is_turned():
+    batch = tiny_batch()
+    algorithm = tiny_algorithm("remixmatch")
+    seen = spied(algorithm, "rotated")
+    algorithm.compute_losses(batch)
+    turned, rotation = (values.numpy() for values in seen["rotated"])
+    # Quarter turns of an image that is not square lose some of it.
+    whole = np.flatnonzero(rotation % 2 == 0)
+    assert whole.size > 4
+    for row in whole:
+        image = batch["unlabeled"]["ctaugment_1"][row].numpy()
+        np.testing.assert_allclose(
+            turned[row], np.rot90(image, rotation[row]), atol=1e-3
+        )
+
+
+def test_the_rotation_head_is_trained():
+    algorithm = tiny_algorithm("remixmatch", weight_decay=0.0)
+    before = values(algorithm.rotation_head)
+    algorithm.train_step(tiny_batch())
+    for a, b in zip(before, values(algorithm.rotation_head), strict=True):
+        assert not np.array_equal(a, b)
+
+
 def test_images_are_turned_by_quarters():
     algorithm = tiny_algorithm("remixmatch")
     images = np.random.default_rng(0).uniform(0, 255, (64, 4, 4, 2))

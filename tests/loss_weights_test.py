@@ -1,0 +1,98 @@
+"""Every term of a loss reaches the first layer of the network it trains."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from tests.helpers import (
+    NUM_CLASSES,
+    NUM_IMAGES,
+    tiny_algorithm,
+    tiny_batch,
+    training_logits,
+)
+from tf_metassl import hyperparameters
+from tf_metassl.algorithms import ALGORITHMS
+
+
+def knobs_of(name):
+    return [
+        field.name for field in dataclasses.fields(hyperparameters.of(name))
+    ]
+
+
+# Knobs that weigh a term of the loss, of all methods.
+WEIGHTS = [
+    (name, knob)
+    for name in ALGORITHMS
+    for knob in knobs_of(name)
+    if knob.endswith("_weight")
+]
+
+
+def gradients(name, **knobs):
+    """Role -> gradient of the first kernel in the first step, unclipped.
+
+    Ramps have ended, every pseudo-label is confident enough, and what a method
+    remembers of earlier steps is there.
+    """
+    at_once = {
+        knob: 0
+        for knob in knobs_of(name)
+        if knob.endswith("_ramp_steps") or knob == "confidence_threshold"
+    }
+    keras.utils.set_random_seed(1)
+    algorithm = tiny_algorithm(name, weight_decay=0.0, **at_once | knobs)
+    batch = tiny_batch()
+    # Else all images would be of one class.
+    head = algorithm.student.get_layer("logits")
+    (logits,) = training_logits(algorithm.student, batch["unlabeled"]["strong"])
+    head.bias.assign(-logits.mean(0))
+    table = np.random.default_rng(0).dirichlet([1] * NUM_CLASSES, NUM_IMAGES)
+    if name == "noisy_student":
+        algorithm.learn_from("teacher")
+        algorithm.predictions.assign(np.log(table))
+    if hasattr(algorithm, "ensemble"):
+        momentum = algorithm.hyperparameters.ensemble_momentum
+        algorithm.ensemble.assign((1 - momentum) * table)
+        algorithm.num_predictions.assign(np.ones(NUM_IMAGES))
+    found = {}
+
+    def captured(role, gradients):
+        found[role] = gradients[0].numpy()
+
+    algorithm.apply_gradients = captured
+    algorithm.train_step(batch)
+    return found
+
+
+@pytest.mark.parametrize("name, knob", WEIGHTS)
+def test_a_term_has_a_gradient(name, knob, float64):
+    # Bases of SNTG, of which VAT alone has an entropy.
+    bases = {
+        ("sntg", "sntg_weight"): ("pi_model", "temporal_ensembling", "vat"),
+        ("sntg", "entropy_weight"): ("vat",),
+    }.get((name, knob), (None,))
+    for base in bases:
+        further = {"sntg_base": base} if base else {}
+        # Not 0, with which some leave the term's images out of the batch.
+        small = gradients(name, **further, **{knob: 1.0})
+        large = gradients(name, **further, **{knob: 10.0})
+        change = {
+            role: np.abs(large[role] - small[role]).max() for role in small
+        }
+        assert max(change.values()) > 1e-4, (base, change)
+
+
+def test_these_terms_are_among_them():
+    named = {
+        ("ict", "unlabeled_loss_weight"),
+        ("vat", "entropy_weight"),
+        ("remixmatch", "rotation_loss_weight"),
+        ("enaet", "transformation_weight"),
+        ("freematch", "fairness_weight"),
+        ("meta_pseudo_labels", "uda_weight"),
+    }
+    assert named <= set(WEIGHTS)
