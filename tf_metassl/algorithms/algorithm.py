@@ -7,7 +7,7 @@ import zlib
 import keras
 import tensorflow as tf
 
-from tf_metassl import averaging, draws, remat
+from tf_metassl import averaging, draws, models, remat
 from tf_metassl.contract import Views
 from tf_metassl.meta import functional
 from tf_metassl.metrics import ClassEntropy, ConfusionMatrix
@@ -54,6 +54,8 @@ class Algorithm(keras.Model):
 
     roles = ("student",)
     metric_names = ("loss", "labeled_accuracy")
+    # Whether there is `student_and_features`, of `tf_metassl.models.features`.
+    reads_features = False
 
     def __init__(
         self,
@@ -77,6 +79,8 @@ class Algorithm(keras.Model):
         self._seed = seed
         for role in self.roles:
             setattr(self, role, networks[role])
+        if self.reads_features:
+            self.student_and_features = models.features(self.student)
         self.ema = None
         self.build_averages()
         self._trackers = {
@@ -171,6 +175,17 @@ class Algorithm(keras.Model):
         """Makes the networks that follow the student, before anything else."""
         if self.hyperparameters.ema_decay:
             self.ema = averaging.copy_of(self.student, name="ema")
+
+    @property
+    def training_networks(self):
+        """Every network that a step differentiates as a whole, a list.
+
+        Small heads are not among them: there is nothing to save.
+        """
+        networks = [getattr(self, role) for role in self.roles]
+        if self.reads_features:
+            networks.append(self.student_and_features)
+        return networks
 
     def later_stages(self):
         """Stages that follow the main training, a list of `Stage`."""
@@ -588,8 +603,8 @@ class Algorithm(keras.Model):
             )
         self._micro_batches = gradient_accumulation_steps
         if recompute:
-            for role in self.roles:
-                remat.switch_on(getattr(self, role))
+            for network in self.training_networks:
+                remat.switch_on(network)
         self._optimizers = dict(optimizers)
         self._weight_decay = weight_decay
         self._decoupled_weight_decay = decoupled_weight_decay

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from tf_metassl import draws, models, transformations
+from tf_metassl import draws, transformations
 from tf_metassl.algorithms.algorithm import float_images
 from tf_metassl.algorithms.mixmatch import MixMatch
 from tf_metassl.losses import cross_entropy, squared_error
@@ -34,10 +34,10 @@ class EnAet(MixMatch):
         "transformation_loss",
         "agreement_loss",
     )
+    reads_features = True
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.student_and_features = models.features(self.student)
         channels = self.student.input_shape[-1]
         self._num_draws = {
             "projective": 8,

@@ -5,7 +5,7 @@ import typing
 import keras
 import tensorflow as tf
 
-from tf_metassl import averaging, pseudo_labels
+from tf_metassl import averaging, pseudo_labels, remat
 from tf_metassl.algorithms.algorithm import Algorithm, Stage
 from tf_metassl.algorithms.supervised import Supervised
 from tf_metassl.contract import Views
@@ -201,6 +201,7 @@ class MetaPseudoLabels(Algorithm):
             },
             jit_compile=self.jit_compile,
             steps_per_execution=self.steps_per_execution,
+            recompute=remat.is_on(self.student),
         )
         return finetuner
 

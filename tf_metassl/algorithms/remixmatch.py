@@ -6,7 +6,6 @@ import tensorflow as tf
 from tf_metassl import (
     augmentation_rates,
     draws,
-    models,
     pseudo_labels,
     transformations,
 )
@@ -36,6 +35,7 @@ class ReMixMatch(MixMatch):
     """
 
     metric_names = (*MixMatch.metric_names, "strong_loss", "rotation_loss")
+    reads_features = True
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -49,7 +49,6 @@ class ReMixMatch(MixMatch):
             variable = self.memory(name, tuple(rates.shape), dtype="float32")
             variable.assign(rates)
             setattr(self, name, variable)
-        self.student_and_features = models.features(self.student)
         self.rotation_head = keras.Sequential(
             [
                 keras.Input(self.student_and_features.outputs[0].shape[1:]),
