@@ -373,17 +373,6 @@ def test_the_label_that_is_scored_is_the_label_that_was_learned():
     assert scored[0] is made[0]
 
 
-def test_impossible_combinations_are_refused():
-    with pytest.raises(ValueError, match="has no gradient"):
-        tiny_algorithm(
-            "meta_pseudo_labels", feedback="taylor", pseudo_label="soft"
-        )
-    with pytest.raises(ValueError, match="differentiates through soft"):
-        tiny_algorithm(
-            "meta_pseudo_labels", feedback="exact_soft", pseudo_label="sampled"
-        )
-
-
 def test_as_a_regulariser_it_needs_no_unlabeled_images():
     batch = tiny_batch()
     del batch["unlabeled"]

@@ -400,6 +400,13 @@ class StudentFeedback(Hyperparameters):
         1e-3, "Constant rate of the second stage.", minimum=0.0
     )
 
+    @property
+    def soft_labels(self):
+        """Whether the student learns the teacher's distribution."""
+        if self.pseudo_label == "auto":
+            return self.feedback == "exact_soft"
+        return self.pseudo_label == "soft"
+
 
 @dataclasses.dataclass(frozen=True)
 class MetaPseudoLabels(StudentFeedback):

@@ -80,24 +80,7 @@ class MetaPseudoLabels(Algorithm):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        hp = self.hyperparameters
-        soft = hp.feedback == "exact_soft"
-        if hp.pseudo_label != "auto":
-            soft = hp.pseudo_label == "soft"
-        if soft and hp.feedback in ("taylor", "dot", "per_example"):
-            raise ValueError(
-                f"--feedback={hp.feedback} scores the teacher on the labels "
-                "that it gave; with --pseudo_label=soft that cross-entropy "
-                "has no gradient. Use --pseudo_label=sampled or "
-                "--feedback=exact_soft."
-            )
-        if not soft and hp.feedback == "exact_soft":
-            raise ValueError(
-                "--feedback=exact_soft differentiates through soft labels: "
-                "use --pseudo_label=soft or auto."
-            )
-        self._soft = soft
-        self._regulariser = hp.mpl_unlabeled == "labeled"
+        self._regulariser = self.hyperparameters.mpl_unlabeled == "labeled"
         self.baseline = self.memory("baseline", ())
 
     @property
@@ -207,7 +190,7 @@ class MetaPseudoLabels(Algorithm):
 
     def _label(self, teacher_logits, unlabeled):
         """The pseudo-label; it keeps its gradient for `exact_soft` alone."""
-        if not self._soft:
+        if not self.hyperparameters.soft_labels:
             return pseudo_labels.sampled(
                 teacher_logits, unlabeled["label_draw"]
             )
