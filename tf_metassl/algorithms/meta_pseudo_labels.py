@@ -63,6 +63,9 @@ class MetaPseudoLabels(Algorithm):
     Every labeled loss of the student is one function: the labeled batch alone,
     batch statistics, and the dropout masks and batch-norm averages that the
     student had before its step. It changes no moving average.
+
+    The metric `loss` is the sum of what both networks minimise, without the
+    feedback, whose value does not say how good anything is.
     """
 
     roles = ("student", "teacher")
@@ -121,7 +124,7 @@ class MetaPseudoLabels(Algorithm):
         self.update_ema()
 
         losses = {
-            "loss": labeled_loss + self._full_uda_weight * uda_loss,
+            "loss": student_loss + labeled_loss + uda_weight * uda_loss,
             "student_loss": student_loss,
             "teacher_labeled_loss": labeled_loss,
             "teacher_uda_loss": uda_loss,
@@ -202,15 +205,12 @@ class MetaPseudoLabels(Algorithm):
     def _student_view(self):
         return "weak" if self._regulariser else "strong"
 
-    @property
-    def _full_uda_weight(self):
-        """The weight of the UDA loss when it has risen."""
-        return 0.0 if self._regulariser else self.hyperparameters.uda_weight
-
     def _uda_weight(self):
         """The weight of the UDA loss in this step."""
-        ramp = linear_ramp(self.step, self.hyperparameters.uda_ramp_steps)
-        return self._full_uda_weight * tf.cast(ramp, keras.config.floatx())
+        hp = self.hyperparameters
+        weight = 0.0 if self._regulariser else hp.uda_weight
+        ramp = linear_ramp(self.step, hp.uda_ramp_steps)
+        return weight * tf.cast(ramp, keras.config.floatx())
 
     def _groups(self, batch):
         """The labeled group, and the one that is pseudo-labeled."""
