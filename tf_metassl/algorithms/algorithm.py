@@ -11,6 +11,7 @@ from tf_metassl import averaging, draws, models, remat
 from tf_metassl.contract import Views
 from tf_metassl.meta import functional
 from tf_metassl.metrics import ClassEntropy, ConfusionMatrix
+from tf_metassl.schedules import linear_ramp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,17 @@ class Stage:
     name: str
     num_steps: int
     build: typing.Callable[[], "Algorithm"]
+
+
+# What methods report that have one loss of labeled and one of unlabeled images.
+TWO_LOSSES = (
+    "loss",
+    "labeled_loss",
+    "unlabeled_loss",
+    "labeled_accuracy",
+    "pseudo_label_accuracy",
+    "pseudo_label_entropy",
+)
 
 
 class Algorithm(keras.Model):
@@ -333,6 +345,17 @@ class Algorithm(keras.Model):
             A scalar; its sum over replicas is the mean over all examples.
         """
         return tf.reduce_mean(values) / self.num_replicas
+
+    def ramped(self, weight, ramp_steps, ramp=linear_ramp):
+        """A loss's weight at this step, a scalar.
+
+        Args:
+            weight: what it rises to.
+            ramp_steps: over how many steps; 0 is at once.
+            ramp: the shape, a function out of `tf_metassl.schedules`.
+        """
+        risen = ramp(self.step, ramp_steps)
+        return weight * tf.cast(risen, keras.config.floatx())
 
     def memory(self, name, shape, value=0.0, dtype=None):
         """A variable that no optimizer trains; part of every checkpoint.

@@ -18,7 +18,6 @@ from tf_metassl.losses import (
 from tf_metassl.meta import feedback as feedback_lib
 from tf_metassl.meta import functional
 from tf_metassl.meta.lookahead import lookahead_step
-from tf_metassl.schedules import linear_ramp
 
 
 class TeacherLogits(typing.NamedTuple):
@@ -209,8 +208,7 @@ class MetaPseudoLabels(Algorithm):
         """The weight of the UDA loss in this step."""
         hp = self.hyperparameters
         weight = 0.0 if self._regulariser else hp.uda_weight
-        ramp = linear_ramp(self.step, hp.uda_ramp_steps)
-        return weight * tf.cast(ramp, keras.config.floatx())
+        return self.ramped(weight, hp.uda_ramp_steps)
 
     def _groups(self, batch):
         """The labeled group, and the one that is pseudo-labeled."""

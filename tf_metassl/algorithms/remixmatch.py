@@ -13,7 +13,6 @@ from tf_metassl.algorithms.algorithm import float_images
 from tf_metassl.algorithms.mixmatch import MixMatch
 from tf_metassl.contract import Views
 from tf_metassl.losses import cross_entropy
-from tf_metassl.schedules import linear_ramp
 
 # What the paper calls a moving average is a mean over so many steps.
 _HISTORY = 128
@@ -122,8 +121,7 @@ class ReMixMatch(MixMatch):
                 self.rotation_head(features[-1]),
             )
         )
-        ramp = linear_ramp(self.step, hp.unlabeled_ramp_steps)
-        weight = hp.strong_loss_weight * tf.cast(ramp, loss.dtype)
+        weight = self.ramped(hp.strong_loss_weight, hp.unlabeled_ramp_steps)
 
         self.track("strong_loss", strong_loss * self.num_replicas)
         self.track("rotation_loss", rotation_loss * self.num_replicas)
