@@ -363,7 +363,7 @@ class StudentFeedback(Hyperparameters):
     feedback_scale: str = knob(
         "sum",
         "sum: h times the summed cross-entropy, the unbiased estimator; mean: "
-        "1/N of it, as papers and public code write.",
+        "1/N of it, as papers and public code write. Used by taylor and dot.",
         choices=("sum", "mean"),
     )
     feedback_baseline: float = knob(

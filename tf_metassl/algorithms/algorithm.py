@@ -262,7 +262,11 @@ class Algorithm(keras.Model):
 
     @property
     def step(self):
-        """The number of finished training steps, an integer tensor."""
+        """The number of finished training steps, an integer tensor.
+
+        The student's optimizer counts them: within a step, once it has been
+        applied, this step is among them.
+        """
         return self.optimizer.iterations.value
 
     @property

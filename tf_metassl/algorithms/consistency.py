@@ -103,9 +103,11 @@ class Consistency(Algorithm):
     def teacher_logits(self, images):
         """Predictions of the averaged student as a teacher in training.
 
-        As in Mean Teacher and ICT it works in training mode, with batch
-        statistics and dropout masks of its own; it moves no moving average.
-        Without an average the student teaches itself.
+        As in ICT's code and MixMatch's of Mean Teacher it works in training
+        mode, with dropout masks of its own; it moves no moving average. Its
+        batch statistics are of `images` alone, whereas those of the student's
+        pass are of the labeled images, too. Without an average the student
+        teaches itself.
 
         Args:
             images: `[N, H, W, C]`.

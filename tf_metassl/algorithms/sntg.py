@@ -14,7 +14,9 @@ class Sntg(Consistency):
     """Images with one label or target are neighbours: features must be near.
 
     On top of --sntg_base. True labels stand for the targets of labeled images.
-    The features are those of the pass that the base's loss differentiates.
+    The features of unlabeled images are those of one pass alone: of the first
+    view for the Pi-model, of the images before they are moved for VAT. Images
+    are not paired as in the paper, see `pairs`.
     """
 
     metric_names = (*Consistency.metric_names, "neighbour_loss")

@@ -10,7 +10,9 @@ from tf_metassl.contract import Views
 from tf_metassl.losses import entropy, kl_divergence
 from tf_metassl.meta import functional
 
-# Networks scale pixels to -1...1; the paper's lengths are in their input.
+# Lengths are those of images scaled to -1...1, whatever --normalization makes
+# of them after that; the paper's are in the input of its networks, which is
+# whitened for CIFAR-10.
 _PIXELS_PER_UNIT = 127.5
 
 
