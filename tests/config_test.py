@@ -68,6 +68,21 @@ def test_given_values_win_over_the_datasets_defaults():
             {"algo": "noisy_student", "warmup_steps": 9, "round_steps": 9},
             "leaves nothing of --round_steps=9",
         ),
+        *(
+            ({"algo": algo, **feedback}, message)
+            for algo in ("meta_pseudo_labels", "reduced_meta_pseudo_labels")
+            for feedback, message in (
+                (
+                    {"feedback": "taylor", "pseudo_label": "soft"},
+                    "--feedback=taylor .* has no gradient",
+                ),
+                ({"pseudo_label": "soft"}, "--feedback=per_example scores"),
+                (
+                    {"feedback": "exact_soft", "pseudo_label": "sampled"},
+                    "differentiates through soft labels",
+                ),
+            )
+        ),
         ({"algorithm": "mpl"}, "Unknown setting 'algorithm'"),
         ({"model": "wrn"}, "--model=wrn: must be one of digits_cnn, .*wrn_D_K"),
         (
@@ -80,6 +95,28 @@ def test_given_values_win_over_the_datasets_defaults():
 def test_wrong_values_name_the_flag_and_what_is_allowed(given, message):
     with pytest.raises(config.ConfigError, match=message):
         config.resolve(given)
+
+
+def test_feedback_and_labels_that_go_together():
+    for algo in ("meta_pseudo_labels", "reduced_meta_pseudo_labels"):
+        for feedback, labels, soft in (
+            ("taylor", "auto", False),
+            ("taylor", "sampled", False),
+            ("exact_soft", "auto", True),
+            ("exact_soft", "soft", True),
+            ("off", "soft", True),
+        ):
+            given = {"feedback": feedback, "pseudo_label": labels}
+            settings = config.resolve({"algo": algo, **given})
+            assert settings.hyperparameters.soft_labels == soft
+
+
+def test_rounds_that_do_not_follow_limit_nothing():
+    given = {"algo": "noisy_student", "num_steps": 40, "round_steps": 9}
+    for limit in ({"warmup_steps": 9}, {"steps_per_execution": 20}):
+        with pytest.raises(config.ConfigError, match="round_steps=9"):
+            config.resolve(given | limit)
+        config.resolve(given | limit | {"num_rounds": 0})
 
 
 def test_the_networks_own_dropout_unless_a_flag_says_otherwise():

@@ -311,10 +311,22 @@ def test_freematch_by_hand(float64):
 
 
 def test_freematch_starts_at_the_uniform_distribution():
-    algorithm = tiny_algorithm("freematch", max_confidence_threshold=0.25)
-    np.testing.assert_allclose(algorithm.thresholds(), [0.25] * 3)
     algorithm = tiny_algorithm("freematch")
     np.testing.assert_allclose(algorithm.thresholds(), [1 / 3] * 3)
+
+
+def test_freematchs_bounded_confidence_is_the_one_that_goes_on():
+    algorithm = tiny_algorithm(
+        "freematch", statistics_decay=0.5, max_confidence_threshold=0.6
+    )
+    expected = 1 / 3
+    for confidence in (0.95, 0.95, 0.4):
+        probs = one_hot_probs([2], [confidence])
+        algorithm.example_weight(probs, tf.constant([0]))
+        expected = min(0.6, 0.5 * expected + 0.5 * confidence)
+    # 0.598, if the mean itself had not been bounded.
+    assert expected == 0.5
+    np.testing.assert_allclose(algorithm.thresholds()[2], 0.5, rtol=1e-6)
 
 
 def test_freematchs_fairness_without_a_selected_example_is_zero():

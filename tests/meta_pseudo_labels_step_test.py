@@ -84,7 +84,7 @@ def smoothed(target, a=0.2):
 )
 def test_both_losses_by_hand(finished, ramp, float64):
     batch = tiny_batch()
-    a, _, captured = captured_step(
+    a, b, captured = captured_step(
         batch,
         finished,
         feedback="off",
@@ -121,6 +121,14 @@ def test_both_losses_by_hand(finished, ramp, float64):
             + 3.0 * ramp * uda
         )
 
+    total = sum(
+        loss(functional.parameters(network))
+        for loss, network in (
+            (student_loss, a.student),
+            (teacher_loss, a.teacher),
+        )
+    )
+    np.testing.assert_allclose(b._trackers["loss"].result(), total, rtol=1e-5)
     for role, loss in (("student", student_loss), ("teacher", teacher_loss)):
         for x, y in zip(
             captured[role], gradient_of(loss, getattr(a, role)), strict=True

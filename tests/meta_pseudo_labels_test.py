@@ -373,15 +373,15 @@ def test_the_label_that_is_scored_is_the_label_that_was_learned():
     assert scored[0] is made[0]
 
 
-def test_impossible_combinations_are_refused():
-    with pytest.raises(ValueError, match="has no gradient"):
-        tiny_algorithm(
-            "meta_pseudo_labels", feedback="taylor", pseudo_label="soft"
-        )
-    with pytest.raises(ValueError, match="differentiates through soft"):
-        tiny_algorithm(
-            "meta_pseudo_labels", feedback="exact_soft", pseudo_label="sampled"
-        )
+@pytest.mark.parametrize("role", ("student", "teacher"))
+def test_the_loss_tells_of_either_network_that_is_no_number(role):
+    algorithm = tiny_algorithm(
+        "meta_pseudo_labels", feedback="off", uda_ramp_steps=10
+    )
+    kernel = getattr(algorithm, role).trainable_variables[0]
+    kernel.assign(np.full(kernel.shape, np.nan))
+    algorithm.train_step(tiny_batch())
+    assert np.isnan(algorithm._trackers["loss"].result())
 
 
 def test_as_a_regulariser_it_needs_no_unlabeled_images():

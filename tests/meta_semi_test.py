@@ -8,10 +8,12 @@ import tensorflow as tf
 from tests.helpers import (
     gradient_of,
     inner_product,
+    numpy_cross_entropy,
     perturb,
     tiny_algorithm,
     tiny_batch,
     tiny_network,
+    training_logits,
 )
 from tf_metassl.losses import cross_entropy
 from tf_metassl.meta import example_weights, functional
@@ -74,6 +76,25 @@ def test_the_update_is_the_weighted_mean_loss(form, normalizer, float64):
     expected = gradient_of(selected / divisor)
     for a, b in zip(actual, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", ("nested_tape", "forward_mode"))
+def test_without_a_labeled_loss_the_judge_is_reported(form, float64):
+    batch = tiny_batch()
+    algorithm, _, _ = captured_gradient(
+        batch, meta_gradient=form, labeled_loss_weight=0.0
+    )
+    # The captured step has moved no parameter.
+    label = batch["labeled"]["label"].numpy()
+    (logits,) = training_logits(algorithm.student, batch["labeled"]["weak"])
+    hits = np.mean(logits.argmax(-1) == label)
+    assert hits > 0
+    reported = {k: float(v.result()) for k, v in algorithm._trackers.items()}
+    np.testing.assert_allclose(reported["labeled_accuracy"], hits, rtol=1e-6)
+    np.testing.assert_allclose(
+        reported["labeled_loss"], numpy_cross_entropy(label, logits), rtol=1e-6
+    )
+    assert reported["loss"] == reported["unlabeled_loss"]
 
 
 def test_if_nothing_is_selected_the_unlabeled_term_is_zero(monkeypatch):

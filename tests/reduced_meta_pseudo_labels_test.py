@@ -136,6 +136,12 @@ def test_a_restored_student_goes_on_with_the_same_predictions(tmp_path):
     assert_same(all_values(first), all_values(second))
 
 
+def test_micro_batches_are_refused_before_the_first_stage():
+    """Whose own step could be divided, but not the student's."""
+    with pytest.raises(ValueError, match="Use --remat"):
+        tiny_algorithm(NAME, tsa_schedule="off", gradient_accumulation_steps=4)
+
+
 def test_the_stages_follow_one_another(tmp_path):
     settings = config.resolve(
         {

@@ -6,8 +6,16 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from tests.helpers import NUM_CLASSES, tiny_algorithm, tiny_batch, values
+from tests.helpers import (
+    NUM_CLASSES,
+    run,
+    tiny_algorithm,
+    tiny_batch,
+    values,
+)
 from tf_metassl import models, remat
+from tf_metassl.algorithms import ALGORITHMS
+from tf_metassl.algorithms.reduced_meta_pseudo_labels import ReducedStudent
 from tf_metassl.losses import cross_entropy
 from tf_metassl.meta import functional
 
@@ -24,7 +32,8 @@ def residual_network(name="student", dropout=0.0):
         y = layers.Conv2D(4, 3, padding="same", use_bias=False)(y)
         x = layers.Add()([x, y])
     x = layers.GlobalAveragePooling2D()(x)
-    return keras.Model(pixels, layers.Dense(NUM_CLASSES)(x), name=name)
+    logits = layers.Dense(NUM_CLASSES, name="logits")(x)
+    return keras.Model(pixels, logits, name=name)
 
 
 def pair(dropout=0.0):
@@ -104,7 +113,7 @@ def test_nothing_between_the_parts_is_kept_for_the_gradient():
     """The backward pass of a graph reads what the forward pass left."""
     network = pair()[1]
     params = functional.parameters(network)
-    parts = network.recomputed_parts.models
+    (parts,) = network.recomputed_parts.sections
     assert len(parts) > 1
 
     @tf.function
@@ -161,6 +170,10 @@ def test_parts_of_a_wide_resnet_end_at_its_blocks():
         ("meta_semi", {"meta_gradient": "forward_mode"}),
         ("meta_pseudo_labels", {}),
         ("meta_pseudo_labels", {"feedback": "exact_soft"}),
+        ("sntg", {}),
+        ("sntg", {"sntg_base": "vat"}),
+        ("remixmatch", {}),
+        ("enaet", {}),
     ],
 )
 def test_a_step_is_the_same(name, knobs, float64):
@@ -186,6 +199,60 @@ def test_a_step_is_the_same(name, knobs, float64):
         )
     for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
+
+
+@pytest.fixture
+def run_whole(monkeypatch):
+    """Names of the networks that run in training mode in one piece."""
+    names, whole = set(), residual_network()
+    functional_model = type(whole)
+    call = functional_model.call
+
+    def spied(self, inputs, training=None, mask=None, **kwargs):
+        if training and len(self.layers) >= len(whole.layers):
+            names.add(self.name)
+        return call(self, inputs, training=training, mask=mask, **kwargs)
+
+    monkeypatch.setattr(functional_model, "call", spied)
+    return names
+
+
+@pytest.mark.parametrize(
+    "name, knobs",
+    [
+        *((name, {}) for name in ALGORITHMS),
+        ("sntg", {"sntg_base": "temporal_ensembling"}),
+        ("sntg", {"sntg_base": "vat"}),
+    ],
+)
+def test_no_method_runs_a_network_in_one_piece(name, knobs, run_whole):
+    algorithm = tiny_algorithm(
+        name, network=residual_network, recompute=True, **knobs
+    )
+    algorithm.train_step(tiny_batch())
+    assert not run_whole
+
+
+def test_without_remat_the_network_runs_in_one_piece(run_whole):
+    tiny_algorithm("sntg", network=residual_network).train_step(tiny_batch())
+    assert run_whole == {"student_features"}
+
+
+@pytest.mark.parametrize(
+    "name, cls",
+    [
+        ("meta_pseudo_labels", None),
+        ("reduced_meta_pseudo_labels", ReducedStudent),
+    ],
+)
+def test_finetuning_recomputes_too(name, cls, run_whole):
+    algorithm = tiny_algorithm(
+        name, cls=cls, network=residual_network, recompute=True
+    )
+    algorithm.train_step(tiny_batch())
+    (stage,) = algorithm.later_stages()
+    run(stage.build(), tiny_batch())
+    assert not run_whole
 
 
 def test_a_network_that_is_not_functional_is_refused():

@@ -1,10 +1,12 @@
 """VAT: the direction by finite differences, the loss by hand."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.helpers import (
+    IMAGE_SHAPE,
     central_difference,
     gradient_of,
     loss_and_gradient,
@@ -16,7 +18,8 @@ from tests.helpers import (
     training_logits,
     values,
 )
-from tf_metassl import draws
+from tf_metassl import draws, models
+from tf_metassl.algorithms import vat
 from tf_metassl.algorithms.vat import (
     steepest_direction,
     unit_rows,
@@ -106,6 +109,48 @@ def test_the_direction_has_length_one_and_beats_a_random_one(float64):
     noise *= 127.5 / np.sqrt((noise**2).sum((1, 2, 3), keepdims=True))
     moved = training_logits(algorithm.student, images + noise)[0]
     assert divergence.sum() > 2 * kl(target, moved).sum()
+
+
+@pytest.fixture
+def policy():
+    """Sets Keras' dtype policy, for the time of a test."""
+    yield keras.config.set_dtype_policy
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize("recompute", (False, True))
+@pytest.mark.parametrize("name", ("vat", "sntg"))
+def test_the_direction_is_not_lost_in_bfloat16(
+    name, recompute, policy, monkeypatch
+):
+    """A pixel changes as little as at xi = 0.1 in images of 32x32x3."""
+    directions, variables = [], []
+
+    def spied(*arguments):
+        directions.append(steepest_direction(*arguments).numpy())
+        return directions[-1]
+
+    monkeypatch.setattr(vat, "steepest_direction", spied)
+    batch, weights = tiny_batch(), None
+    for precision in ("float32", "mixed_bfloat16"):
+        policy(precision)
+        algorithm = tiny_algorithm(
+            name,
+            network=lambda role: models.build(
+                "wrn_16_1", IMAGE_SHAPE, 3, network_name=role
+            ),
+            recompute=recompute,
+            vat_xi=0.01,
+            **({"sntg_base": "vat"} if name == "sntg" else {}),
+        )
+        weights = weights or algorithm.student.get_weights()
+        algorithm.student.set_weights(weights)
+        algorithm.train_step(batch)
+        variables.append(len(algorithm.state_variables))
+    exact, actual = directions
+    cosine = np.abs(np.sum(exact * actual, axis=(1, 2, 3)))
+    assert cosine.min() > 0.99, cosine
+    assert variables[0] == variables[1]
 
 
 def test_one_power_iteration_on_a_quadratic_form():

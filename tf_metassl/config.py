@@ -20,7 +20,11 @@ from tf_metassl.data.options import (
     PIXEL_STATISTICS,
     DataOptions,
 )
-from tf_metassl.hyperparameters import Hyperparameters, knob
+from tf_metassl.hyperparameters import (
+    Hyperparameters,
+    StudentFeedback,
+    knob,
+)
 
 
 class ConfigError(ValueError):
@@ -637,6 +641,24 @@ def _network(name):
         raise ConfigError(str(error)) from error
 
 
+def _check_feedback(knobs):
+    """Raises ConfigError if the feedback says nothing about such labels.
+
+    Here, because the method that would notice may be that of a later stage.
+    """
+    if knobs.soft_labels and knobs.feedback in ("taylor", "dot", "per_example"):
+        raise ConfigError(
+            f"--feedback={knobs.feedback} scores the teacher on the labels "
+            "that it gave; with --pseudo_label=soft that cross-entropy has no "
+            "gradient. Use --pseudo_label=sampled or --feedback=exact_soft."
+        )
+    if knobs.feedback == "exact_soft" and not knobs.soft_labels:
+        raise ConfigError(
+            "--feedback=exact_soft differentiates through soft labels: use "
+            "--pseudo_label=soft or auto."
+        )
+
+
 def _check_together(config):
     """Raises ConfigError for values that do not go with one another."""
     known = {*compared(config), *_knobs_by_name(), *PROVENANCE}
@@ -647,10 +669,12 @@ def _check_together(config):
             "refusal lists."
         )
     knobs = config.hyperparameters
+    if isinstance(knobs, StudentFeedback):
+        _check_feedback(knobs)
     warming_up = {
         name: getattr(knobs, name)
         for name in ("round_steps", "student_steps")
-        if hasattr(knobs, name)
+        if hasattr(knobs, name) and getattr(knobs, "num_rounds", 1)
     }
     lengths = {
         "num_steps": config.num_steps,

@@ -363,7 +363,7 @@ class StudentFeedback(Hyperparameters):
     feedback_scale: str = knob(
         "sum",
         "sum: h times the summed cross-entropy, the unbiased estimator; mean: "
-        "1/N of it, as papers and public code write.",
+        "1/N of it, as papers and public code write. Used by taylor and dot.",
         choices=("sum", "mean"),
     )
     feedback_baseline: float = knob(
@@ -405,6 +405,13 @@ class StudentFeedback(Hyperparameters):
         "--batch_size.",
         minimum=0,
     )
+
+    @property
+    def soft_labels(self):
+        """Whether the student learns the teacher's distribution."""
+        if self.pseudo_label == "auto":
+            return self.feedback == "exact_soft"
+        return self.pseudo_label == "soft"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ nothing in a network whose layers are small, and the gradient of
 """
 
 import dataclasses
+import itertools
 import math
 
 import keras
@@ -20,16 +21,22 @@ import tensorflow as tf
 
 @dataclasses.dataclass(frozen=True)
 class _Parts:
-    """Keeps Keras from tracking the parts as layers of the network."""
+    """Keeps Keras from tracking the parts as layers of the network.
 
-    models: tuple[keras.Model, ...]
+    Attributes:
+        sections: one for each output, the parts that lead to it from the
+            output before, or from the input.
+    """
+
+    sections: tuple[tuple[keras.Model, ...], ...]
 
 
 def switch_on(network):
     """Makes `call` possible and `functional.call` use it in training.
 
     Args:
-        network: a functional Keras model.
+        network: a functional Keras model. Of several outputs each must be
+            computed from the one before alone, such as logits from features.
 
     Raises:
         ValueError: if the model is not functional.
@@ -40,7 +47,13 @@ def switch_on(network):
             "--remat cuts functional Keras models; this network is a "
             f"{type(network).__name__}. Use --remat=false."
         )
-    network.recomputed_parts = _Parts(tuple(segments(network)))
+    ends = [network.input, *network.outputs]
+    network.recomputed_parts = _Parts(
+        tuple(
+            tuple(segments(keras.Model(first, last)))
+            for first, last in itertools.pairwise(ends)
+        )
+    )
 
 
 def is_on(network):
@@ -67,8 +80,7 @@ def segments(network):
     best = min(candidates, key=_peak)
     tensors = [network.input, *(group[-1][0] for group in best)]
     return [
-        keras.Model(first, last)
-        for first, last in zip(tensors, tensors[1:], strict=False)
+        keras.Model(first, last) for first, last in itertools.pairwise(tensors)
     ]
 
 
@@ -145,7 +157,8 @@ def call(network, params, network_state, images):
         images: `[N, H, W, C]`.
 
     Returns:
-        `(logits, new_state)`; can be differentiated as often as the network
+        `(logits, new_state)`, or a list of all outputs in place of the logits
+        if there are several; can be differentiated as often as the network
         itself.
     """
     value = {
@@ -156,18 +169,23 @@ def call(network, params, network_state, images):
         )
         for variable, tensor in zip(variables, tensors, strict=True)
     }
-    x = tf.cast(images, network.input.dtype)
-    for part in network.recomputed_parts.models:
-        state = part.non_trainable_variables
-        x, new_state = _recomputed(
-            part,
-            x,
-            [value[id(v)] for v in part.trainable_variables],
-            [value[id(v)] for v in state],
-        )
-        for variable, tensor in zip(state, new_state, strict=True):
-            value[id(variable)] = tensor
-    return x, [value[id(v)] for v in network.non_trainable_variables]
+    x, outputs = tf.cast(images, network.input.dtype), []
+    for section in network.recomputed_parts.sections:
+        for part in section:
+            state = part.non_trainable_variables
+            x, new_state = _recomputed(
+                part,
+                x,
+                [value[id(v)] for v in part.trainable_variables],
+                [value[id(v)] for v in state],
+            )
+            for variable, tensor in zip(state, new_state, strict=True):
+                value[id(variable)] = tensor
+        outputs.append(x)
+    return (
+        outputs if len(outputs) > 1 else x,
+        [value[id(v)] for v in network.non_trainable_variables],
+    )
 
 
 def _recomputed(part, x, params, state):

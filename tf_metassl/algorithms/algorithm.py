@@ -7,10 +7,11 @@ import zlib
 import keras
 import tensorflow as tf
 
-from tf_metassl import averaging, draws, remat
+from tf_metassl import averaging, draws, models, remat
 from tf_metassl.contract import Views
 from tf_metassl.meta import functional
 from tf_metassl.metrics import ClassEntropy, ConfusionMatrix, in_top_5
+from tf_metassl.schedules import linear_ramp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,17 @@ class Stage:
     name: str
     num_steps: int
     build: typing.Callable[[], "Algorithm"]
+
+
+# What methods report that have one loss of labeled and one of unlabeled images.
+TWO_LOSSES = (
+    "loss",
+    "labeled_loss",
+    "unlabeled_loss",
+    "labeled_accuracy",
+    "pseudo_label_accuracy",
+    "pseudo_label_entropy",
+)
 
 
 class Algorithm(keras.Model):
@@ -54,6 +66,8 @@ class Algorithm(keras.Model):
 
     roles = ("student",)
     metric_names = ("loss", "labeled_accuracy")
+    # Whether there is `student_and_features`, of `tf_metassl.models.features`.
+    reads_features = False
 
     def __init__(
         self,
@@ -77,6 +91,8 @@ class Algorithm(keras.Model):
         self._seed = seed
         for role in self.roles:
             setattr(self, role, networks[role])
+        if self.reads_features:
+            self.student_and_features = models.features(self.student)
         self.ema = None
         self.build_averages()
         self._trackers = {
@@ -184,6 +200,17 @@ class Algorithm(keras.Model):
         if self.hyperparameters.ema_decay:
             self.ema = averaging.copy_of(self.student, name="ema")
 
+    @property
+    def training_networks(self):
+        """Every network that a step differentiates as a whole, a list.
+
+        Small heads are not among them: there is nothing to save.
+        """
+        networks = [getattr(self, role) for role in self.roles]
+        if self.reads_features:
+            networks.append(self.student_and_features)
+        return networks
+
     def later_stages(self):
         """Stages that follow the main training, a list of `Stage`."""
         return []
@@ -247,7 +274,11 @@ class Algorithm(keras.Model):
 
     @property
     def step(self):
-        """The number of finished training steps, an integer tensor."""
+        """The number of finished training steps, an integer tensor.
+
+        The student's optimizer counts them: within a step, once it has been
+        applied, this step is among them.
+        """
         return self.optimizer.iterations.value
 
     @property
@@ -330,6 +361,17 @@ class Algorithm(keras.Model):
             A scalar; its sum over replicas is the mean over all examples.
         """
         return tf.reduce_mean(values) / self.num_replicas
+
+    def ramped(self, weight, ramp_steps, ramp=linear_ramp):
+        """A loss's weight at this step, a scalar.
+
+        Args:
+            weight: what it rises to.
+            ramp_steps: over how many steps; 0 is at once.
+            ramp: the shape, a function out of `tf_metassl.schedules`.
+        """
+        risen = ramp(self.step, ramp_steps)
+        return weight * tf.cast(risen, keras.config.floatx())
 
     def memory(self, name, shape, value=0.0, dtype=None):
         """A variable that no optimizer trains; part of every checkpoint.
@@ -600,8 +642,8 @@ class Algorithm(keras.Model):
             )
         self._micro_batches = gradient_accumulation_steps
         if recompute:
-            for role in self.roles:
-                remat.switch_on(getattr(self, role))
+            for network in self.training_networks:
+                remat.switch_on(network)
         self._optimizers = dict(optimizers)
         self._weight_decay = weight_decay
         self._decoupled_weight_decay = decoupled_weight_decay

@@ -5,7 +5,7 @@ import typing
 import tensorflow as tf
 
 from tf_metassl import averaging
-from tf_metassl.algorithms.algorithm import Algorithm
+from tf_metassl.algorithms.algorithm import TWO_LOSSES, Algorithm
 from tf_metassl.losses import cross_entropy
 from tf_metassl.meta import functional
 from tf_metassl.schedules import sigmoid_ramp
@@ -50,14 +50,7 @@ class Consistency(Algorithm):
     --labeled_inside_unlabeled=false.
     """
 
-    metric_names = (
-        "loss",
-        "labeled_loss",
-        "unlabeled_loss",
-        "labeled_accuracy",
-        "pseudo_label_accuracy",
-        "pseudo_label_entropy",
-    )
+    metric_names = TWO_LOSSES
     ramp = staticmethod(sigmoid_ramp)
 
     def terms(self, batch):
@@ -86,8 +79,9 @@ class Consistency(Algorithm):
     def weighted_sum(self, labeled_loss, unlabeled_loss):
         """labeled + weight * ramp * unlabeled; all three are by `mean`."""
         hp = self.hyperparameters
-        ramp = self.ramp(self.step, hp.unlabeled_ramp_steps)
-        weight = hp.unlabeled_loss_weight * tf.cast(ramp, labeled_loss.dtype)
+        weight = self.ramped(
+            hp.unlabeled_loss_weight, hp.unlabeled_ramp_steps, self.ramp
+        )
         self.track("labeled_loss", labeled_loss * self.num_replicas)
         self.track("unlabeled_loss", unlabeled_loss * self.num_replicas)
         return labeled_loss + weight * unlabeled_loss
@@ -109,9 +103,11 @@ class Consistency(Algorithm):
     def teacher_logits(self, images):
         """Predictions of the averaged student as a teacher in training.
 
-        As in Mean Teacher and ICT it works in training mode, with batch
-        statistics and dropout masks of its own; it moves no moving average.
-        Without an average the student teaches itself.
+        As in ICT's code and MixMatch's of Mean Teacher it works in training
+        mode, with dropout masks of its own; it moves no moving average. Its
+        batch statistics are of `images` alone, whereas those of the student's
+        pass are of the labeled images, too. Without an average the student
+        teaches itself.
 
         Args:
             images: `[N, H, W, C]`.

@@ -4,11 +4,10 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from tf_metassl import draws, models, transformations
+from tf_metassl import draws, transformations
 from tf_metassl.algorithms.algorithm import float_images
 from tf_metassl.algorithms.mixmatch import MixMatch
 from tf_metassl.losses import cross_entropy, squared_error
-from tf_metassl.schedules import linear_ramp
 
 # Share of each transformation's loss, as published.
 _SHARES = {
@@ -34,10 +33,10 @@ class EnAet(MixMatch):
         "transformation_loss",
         "agreement_loss",
     )
+    reads_features = True
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.student_and_features = models.features(self.student)
         channels = self.student.input_shape[-1]
         self._num_draws = {
             "projective": 8,
@@ -94,8 +93,9 @@ class EnAet(MixMatch):
             # The divergence, but for the entropy of the guess.
             agreement_loss += self.mean(cross_entropy(guess, logits_k))
         agreement_loss /= len(copies)
-        ramp = linear_ramp(self.step, hp.transformation_ramp_steps)
-        weight = hp.transformation_weight * tf.cast(ramp, loss.dtype)
+        weight = self.ramped(
+            hp.transformation_weight, hp.transformation_ramp_steps
+        )
 
         self.track(
             "transformation_loss", transformation_loss * self.num_replicas

@@ -34,17 +34,20 @@ class FreeMatch(FixMatch):
             (self.label_share, self.one_hot(label)),
         ):
             self.average(statistic, self.global_mean(values), decay)
+        # The bounded mean is the one that goes on, as in USB's code.
+        self.mean_confidence.assign(
+            tf.minimum(
+                self.mean_confidence.value,
+                self.hyperparameters.max_confidence_threshold,
+            )
+        )
         threshold = tf.gather(self.thresholds(), label)
         return tf.cast(confidence >= threshold, probs.dtype)
 
     def thresholds(self):
         """The threshold of every class, `[C]`."""
-        threshold = tf.minimum(
-            self.mean_confidence.value,
-            self.hyperparameters.max_confidence_threshold,
-        )
         share = self.mean_probs.value / tf.reduce_max(self.mean_probs.value)
-        return threshold * share
+        return self.mean_confidence.value * share
 
     def regularizer(self, logits, example_weight):
         """The fairness term: sum of p log q over classes.

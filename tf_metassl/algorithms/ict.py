@@ -14,7 +14,9 @@ class Ict(Consistency):
 
     Mean Teacher's averaged student predicts; MixUp of labeled pairs is the
     labeled loss. The paper draws one mix weight per batch, here every image
-    has its own.
+    has its own. The released code's average has the decay
+    min(decay, 1 - 1 / (t + 1)), here it is `averaging.ramped_decay`; its
+    momentum is plain, that of --optimizer=sgd is Nesterov's.
     """
 
     @property

@@ -8,7 +8,12 @@ from tf_metassl.losses import squared_error
 
 
 class MeanTeacher(Consistency):
-    """The averaged student's prediction of another view is the target."""
+    """The averaged student's prediction of another view is the target.
+
+    The decay of the average is `averaging.ramped_decay`, as in all methods; in
+    the released PyTorch code it is min(decay, 1 - 1 / (t + 1)). For the
+    teacher's batch norm see `Consistency.teacher_logits`.
+    """
 
     @property
     def views(self):

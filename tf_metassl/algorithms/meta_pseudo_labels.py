@@ -5,7 +5,7 @@ import typing
 import keras
 import tensorflow as tf
 
-from tf_metassl import averaging, pseudo_labels
+from tf_metassl import averaging, pseudo_labels, remat
 from tf_metassl.algorithms.algorithm import Algorithm, Stage
 from tf_metassl.algorithms.supervised import Supervised
 from tf_metassl.contract import Views
@@ -18,7 +18,6 @@ from tf_metassl.losses import (
 from tf_metassl.meta import feedback as feedback_lib
 from tf_metassl.meta import functional
 from tf_metassl.meta.lookahead import lookahead_step
-from tf_metassl.schedules import linear_ramp
 
 
 class TeacherLogits(typing.NamedTuple):
@@ -63,6 +62,9 @@ class MetaPseudoLabels(Algorithm):
     Every labeled loss of the student is one function: the labeled batch alone,
     batch statistics, and the dropout masks and batch-norm averages that the
     student had before its step. It changes no moving average.
+
+    The metric `loss` is the sum of what both networks minimise, without the
+    feedback, whose value does not say how good anything is.
     """
 
     roles = ("student", "teacher")
@@ -80,24 +82,7 @@ class MetaPseudoLabels(Algorithm):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        hp = self.hyperparameters
-        soft = hp.feedback == "exact_soft"
-        if hp.pseudo_label != "auto":
-            soft = hp.pseudo_label == "soft"
-        if soft and hp.feedback in ("taylor", "dot", "per_example"):
-            raise ValueError(
-                f"--feedback={hp.feedback} scores the teacher on the labels "
-                "that it gave; with --pseudo_label=soft that cross-entropy "
-                "has no gradient. Use --pseudo_label=sampled or "
-                "--feedback=exact_soft."
-            )
-        if not soft and hp.feedback == "exact_soft":
-            raise ValueError(
-                "--feedback=exact_soft differentiates through soft labels: "
-                "use --pseudo_label=soft or auto."
-            )
-        self._soft = soft
-        self._regulariser = hp.mpl_unlabeled == "labeled"
+        self._regulariser = self.hyperparameters.mpl_unlabeled == "labeled"
         self.baseline = self.memory("baseline", ())
 
     @property
@@ -138,7 +123,7 @@ class MetaPseudoLabels(Algorithm):
         self.update_ema()
 
         losses = {
-            "loss": labeled_loss + self._full_uda_weight * uda_loss,
+            "loss": student_loss + labeled_loss + uda_weight * uda_loss,
             "student_loss": student_loss,
             "teacher_labeled_loss": labeled_loss,
             "teacher_uda_loss": uda_loss,
@@ -202,12 +187,13 @@ class MetaPseudoLabels(Algorithm):
             },
             jit_compile=self.jit_compile,
             steps_per_execution=self.steps_per_execution,
+            recompute=remat.is_on(self.student),
         )
         return finetuner
 
     def _label(self, teacher_logits, unlabeled):
         """The pseudo-label; it keeps its gradient for `exact_soft` alone."""
-        if not self._soft:
+        if not self.hyperparameters.soft_labels:
             return pseudo_labels.sampled(
                 teacher_logits, unlabeled["label_draw"]
             )
@@ -219,15 +205,11 @@ class MetaPseudoLabels(Algorithm):
     def _student_view(self):
         return "weak" if self._regulariser else "strong"
 
-    @property
-    def _full_uda_weight(self):
-        """The weight of the UDA loss when it has risen."""
-        return 0.0 if self._regulariser else self.hyperparameters.uda_weight
-
     def _uda_weight(self):
         """The weight of the UDA loss in this step."""
-        ramp = linear_ramp(self.step, self.hyperparameters.uda_ramp_steps)
-        return self._full_uda_weight * tf.cast(ramp, keras.config.floatx())
+        hp = self.hyperparameters
+        weight = 0.0 if self._regulariser else hp.uda_weight
+        return self.ramped(weight, hp.uda_ramp_steps)
 
     def _groups(self, batch):
         """The labeled group, and the one that is pseudo-labeled."""

@@ -113,10 +113,14 @@ class MetaSemi(Algorithm):
                 )
             return unlabeled_loss, (labeled_loss, logits, new_state)
 
+        judged = []
+
         def labeled_loss_at(params):
             images, target = judge
             logits, _ = functional.call(self.student, params, state, images)
-            return self.mean(cross_entropy(target, logits))
+            loss = self.mean(cross_entropy(target, logits))
+            judged.append((loss, logits))
+            return loss
 
         meta = _META_GRADIENTS[hp.meta_gradient](
             losses_at,
@@ -149,11 +153,14 @@ class MetaSemi(Algorithm):
         functional.assign_state(self.student, new_state)
         self.update_ema()
 
+        labeled_logits = logits[weight.shape[0] :]
+        if not hp.labeled_loss_weight:
+            # At weight 0 the lookahead student is the student itself.
+            ((labeled_loss, labeled_logits),) = judged
         self.track("loss", loss * self.num_replicas)
         self.track("labeled_loss", labeled_loss * self.num_replicas)
         self.track("unlabeled_loss", unlabeled_loss * self.num_replicas)
-        if hp.labeled_loss_weight:
-            self.track_labeled(labeled["label"], logits[weight.shape[0] :])
+        self.track_labeled(labeled["label"], labeled_logits)
         self.track("selected_share", tf.cast(example_weight > 0, tf.float32))
         self.track_pseudo_labels(
             unlabeled["oracle_label"], pseudo_label, example_weight

@@ -27,5 +27,7 @@ class MetaSemiIct(MetaSemi):
         target = tf.stop_gradient(tf.nn.softmax(labeler_logits))
         loss = self.mean(squared_error(target, tf.nn.softmax(mixed_logits)))
         self.track("consistency_loss", loss * self.num_replicas)
-        ramp = sigmoid_ramp(self.step, hp.unlabeled_ramp_steps)
-        return hp.unlabeled_loss_weight * tf.cast(ramp, loss.dtype) * loss
+        weight = self.ramped(
+            hp.unlabeled_loss_weight, hp.unlabeled_ramp_steps, sigmoid_ramp
+        )
+        return weight * loss

@@ -3,11 +3,14 @@
 import tensorflow as tf
 
 from tf_metassl import draws, mixing, pseudo_labels
-from tf_metassl.algorithms.algorithm import Algorithm, float_images
+from tf_metassl.algorithms.algorithm import (
+    TWO_LOSSES,
+    Algorithm,
+    float_images,
+)
 from tf_metassl.contract import MIX_BLOCK, Views
 from tf_metassl.losses import cross_entropy, squared_error
 from tf_metassl.meta import functional
-from tf_metassl.schedules import linear_ramp
 
 
 class MixMatch(Algorithm):
@@ -17,14 +20,7 @@ class MixMatch(Algorithm):
     training mode, as in the released code, and moves no moving average.
     """
 
-    metric_names = (
-        "loss",
-        "labeled_loss",
-        "unlabeled_loss",
-        "labeled_accuracy",
-        "pseudo_label_accuracy",
-        "pseudo_label_entropy",
-    )
+    metric_names = TWO_LOSSES
 
     @property
     def views(self):
@@ -116,14 +112,13 @@ class MixMatch(Algorithm):
                 tf.concat(targets[1:], axis=0), tf.concat(logits[1:], axis=0)
             )
         )
-        ramp = linear_ramp(self.step, hp.unlabeled_ramp_steps)
-        ramp = tf.cast(ramp, unlabeled_loss.dtype)
+        weight = self.ramped(hp.unlabeled_loss_weight, hp.unlabeled_ramp_steps)
 
         self.track("labeled_loss", labeled_loss * self.num_replicas)
         self.track("unlabeled_loss", unlabeled_loss * self.num_replicas)
         self.track_labeled(labeled["label"], logits[0])
         self.track_pseudo_labels(unlabeled["oracle_label"], guess)
-        return labeled_loss + hp.unlabeled_loss_weight * ramp * unlabeled_loss
+        return labeled_loss + weight * unlabeled_loss
 
     @staticmethod
     def unlabeled_losses(targets, logits):

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_metassl import pseudo_labels
-from tf_metassl.algorithms.algorithm import Algorithm, Stage
+from tf_metassl.algorithms.algorithm import TWO_LOSSES, Algorithm, Stage
 from tf_metassl.contract import Views
 from tf_metassl.losses import cross_entropy, smooth_labels
 
@@ -22,14 +22,7 @@ class NoisyStudent(Algorithm):
     --dropout, by dropout.
     """
 
-    metric_names = (
-        "loss",
-        "labeled_loss",
-        "unlabeled_loss",
-        "labeled_accuracy",
-        "pseudo_label_accuracy",
-        "pseudo_label_entropy",
-    )
+    metric_names = TWO_LOSSES
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

@@ -11,7 +11,9 @@ class PiModel(Consistency):
     """Two views of an image, under two dropout masks, must agree.
 
     The gradient flows through both branches, as in the paper; later
-    reimplementations stop one of them, which halves it.
+    reimplementations stop one of them, which halves it. The released code
+    flips both views alike and shifts each for itself; here the views are
+    independent in all that --weak_augmentation draws.
     """
 
     @property

@@ -23,6 +23,8 @@ class ReducedMetaPseudoLabels(Uda):
     `ReducedStudent`.
     """
 
+    can_accumulate = False  # The student's stage is a meta step.
+
     def later_stages(self):
         """The student's stage, and its finetuning."""
         hp = self.hyperparameters

@@ -6,7 +6,6 @@ import tensorflow as tf
 from tf_metassl import (
     augmentation_rates,
     draws,
-    models,
     pseudo_labels,
     transformations,
 )
@@ -14,7 +13,6 @@ from tf_metassl.algorithms.algorithm import float_images
 from tf_metassl.algorithms.mixmatch import MixMatch
 from tf_metassl.contract import Views
 from tf_metassl.losses import cross_entropy
-from tf_metassl.schedules import linear_ramp
 
 # What the paper calls a moving average is a mean over so many steps.
 _HISTORY = 128
@@ -36,6 +34,7 @@ class ReMixMatch(MixMatch):
     """
 
     metric_names = (*MixMatch.metric_names, "strong_loss", "rotation_loss")
+    reads_features = True
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -49,7 +48,6 @@ class ReMixMatch(MixMatch):
             variable = self.memory(name, tuple(rates.shape), dtype="float32")
             variable.assign(rates)
             setattr(self, name, variable)
-        self.student_and_features = models.features(self.student)
         self.rotation_head = keras.Sequential(
             [
                 keras.Input(self.student_and_features.outputs[0].shape[1:]),
@@ -123,8 +121,7 @@ class ReMixMatch(MixMatch):
                 self.rotation_head(features[-1]),
             )
         )
-        ramp = linear_ramp(self.step, hp.unlabeled_ramp_steps)
-        weight = hp.strong_loss_weight * tf.cast(ramp, loss.dtype)
+        weight = self.ramped(hp.strong_loss_weight, hp.unlabeled_ramp_steps)
 
         self.track("strong_loss", strong_loss * self.num_replicas)
         self.track("rotation_loss", rotation_loss * self.num_replicas)

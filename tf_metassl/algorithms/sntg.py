@@ -2,7 +2,6 @@
 
 import tensorflow as tf
 
-from tf_metassl import models
 from tf_metassl.algorithms.consistency import Consistency, Output
 from tf_metassl.algorithms.pi_model import PiModel
 from tf_metassl.algorithms.temporal_ensembling import TemporalEnsembling
@@ -15,20 +14,19 @@ class Sntg(Consistency):
     """Images with one label or target are neighbours: features must be near.
 
     On top of --sntg_base. True labels stand for the targets of labeled images.
-    The features are those of the pass that the base's loss differentiates.
+    The features of unlabeled images are those of one pass alone: of the first
+    view for the Pi-model, of the images before they are moved for VAT. Images
+    are not paired as in the paper, see `pairs`.
     """
 
     metric_names = (*Consistency.metric_names, "neighbour_loss")
+    reads_features = True
 
     def __new__(cls, *, hyperparameters, **kwargs):
         """An instance of the class that has --sntg_base beside this one."""
         if cls is Sntg:
             cls = _CLASSES[hyperparameters.sntg_base]
         return super().__new__(cls, hyperparameters=hyperparameters, **kwargs)
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.student_and_features = models.features(self.student)
 
     def unlabeled_loss(self, batch, terms):
         """See `Consistency.unlabeled_loss`."""
@@ -49,10 +47,10 @@ class Sntg(Consistency):
 
     def student_pass(self, *image_groups):
         """See `Consistency.student_pass`."""
-        images = tf.concat(image_groups, axis=0)
-        outputs = self.student_and_features(images, training=True)
-        sizes = [group.shape[0] for group in image_groups]
-        features, logits = (tf.split(values, sizes) for values in outputs)
+        outputs = self.forward(self.student_and_features, *image_groups)
+        if len(image_groups) == 1:
+            outputs = [[values] for values in outputs]
+        features, logits = outputs
         return [Output(*o) for o in zip(logits, features, strict=True)]
 
     def still_pass(self, params, state, images):
