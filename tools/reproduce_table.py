@@ -155,6 +155,11 @@ class Cell(typing.NamedTuple):
     flags: tuple
 
     @property
+    def name(self):
+        """What tells it from the other cells of its table."""
+        return f"{self.row}, {self.data}"
+
+    @property
     def settings(self):
         """What its flags mean, see `settings_of`."""
         return settings_of(self.flags)
@@ -647,7 +652,7 @@ def markdown(table, records, protocol="last"):
                 "s/run": f"{seconds:.0f}",
             }
         )
-        commands.append(f"- {cell.row}, {cell.data}: `{' '.join(cell.flags)}`")
+        commands.append(f"- {cell.name}: `{' '.join(cell.flags)}`")
     # Of few classes the five likeliest are not counted.
     columns = {
         name: "---" if name in ("row", "data", "paper", "per seed") else "--:"
@@ -903,10 +908,9 @@ def main(_):
         cells=[
             cell._replace(flags=(*cell.flags, *values.extra))
             for cell in table.cells
-            if values.only in f"{cell.row}, {cell.data}"
         ]
     )
-    if not table.cells:
+    if not any(values.only in cell.name for cell in table.cells):
         raise app.UsageError(f"--only={values.only} leaves no cell.")
     out = pathlib.Path(values.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -923,13 +927,12 @@ def main(_):
     def written():
         return write(out, table, _lines(log), values.protocol)
 
+    wanted = missing(table, values.seeds, _lines(log), values.protocol)
     with concurrent.futures.ThreadPoolExecutor(values.jobs) as pool:
         started = {
-            pool.submit(train, cell, seed): f"{cell.row}, {cell.data}, "
-            f"seed {seed}"
-            for cell, seed in missing(
-                table, values.seeds, _lines(log), values.protocol
-            )
+            pool.submit(train, cell, seed): f"{cell.name}, seed {seed}"
+            for cell, seed in wanted
+            if values.only in cell.name
         }
         failed = []
         try:
@@ -974,7 +977,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("out", "results", "Folder for the results.")
     flags.DEFINE_string("data_dir", "", "Of the training command.")
     flags.DEFINE_string(
-        "only", "", "Only cells whose `row, data` contains this text."
+        "only", "", "Only cells whose `row, data` has this text are run."
     )
     flags.DEFINE_multi_string("extra", [], "Further flags for every run.")
     flags.mark_flag_as_required("table")
