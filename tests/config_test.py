@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
 
 from tf_metassl import config, hyperparameters
 from tf_metassl.algorithms import ALGORITHMS
@@ -233,3 +234,15 @@ def test_wrong_flags_end_at_once_with_a_message(argument, words, tmp_path):
         assert word in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_command_line_is_parsed_apart_from_the_global_flags(tmp_path):
+    path = tmp_path / "run.flags"
+    path.write_text("# A comment.\n--algo=mpl\n--num_steps=700\n")
+    arguments = [f"--flagfile={path}", "--num_steps=900", "--noremat"]
+    expected = {"algo": "mpl", "num_steps": 900, "remat": False}
+    assert config.parse(arguments) == config.resolve(expected)
+    with pytest.raises(flags.Error, match="Unknown command line flag"):
+        config.parse(["--num_step=900"])
+    with pytest.raises(config.ConfigError, match="not a setting of --algo"):
+        config.parse(["--algo=supervised", "--feedback=dot"])
