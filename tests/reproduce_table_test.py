@@ -214,6 +214,13 @@ def test_the_median_has_twenty_checkpoints_of_every_stage(flags, every):
     assert "--keep_checkpoints=20" in given
 
 
+def test_every_table_without_a_scale_of_its_own_has_a_median_too():
+    table = TABLES["small"]["digits"]
+    count = reproduce_table._num_checkpoints(table)
+    for cell in table.cells:
+        assert reproduce_table.protocol_flags("median_20", cell.settings, count)
+
+
 def test_a_stage_too_short_for_a_median_is_refused():
     wanted = reproduce_table.settings_of(("--algo=mpl", "--finetune_steps=19"))
     with pytest.raises(ValueError, match="20 checkpoints of every stage"):
