@@ -186,3 +186,15 @@ def test_a_student_is_the_same_under_xla(float64):
         run(algorithm, tiny_batch())
         results.append(all_values(algorithm))
     assert_same(*results, rtol=1e-7, atol=1e-9)
+
+
+def test_a_teacher_without_confidence_ends_in_one_message():
+    built = experiment.build(
+        config.resolve({"algo": "noisy_student", "confidence_threshold": 0.9})
+    )
+    student = built.algorithm.rebuild(6)
+    student.learn_from("teacher")
+    # All classes are equally likely.
+    student.prepare(lambda network: np.zeros(student.predictions.shape))
+    with pytest.raises(config.ConfigError, match="lower it. --allow_changed="):
+        built.pools(student)

@@ -53,7 +53,11 @@ class Experiment:
         return pipeline.augmentation(self.source, self.config)
 
     def pools(self, algorithm):
-        """What the batches of `algorithm` are drawn from, `Pool`s."""
+        """What the batches of `algorithm` are drawn from, `Pool`s.
+
+        Raises:
+            ConfigError: if the algorithm finds no unlabeled image to learn.
+        """
         size = algorithm.batch_size or self.config.batch_size
         pools = [
             pipeline.Pool(
@@ -61,10 +65,14 @@ class Experiment:
             )
         ]
         if algorithm.views.unlabeled:
+            try:
+                rows = algorithm.select_unlabeled(self.splits.unlabeled)
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
             pools.append(
                 pipeline.Pool(
                     "unlabeled",
-                    algorithm.select_unlabeled(self.splits.unlabeled),
+                    rows,
                     size * self.config.unlabeled_batch_ratio,
                     algorithm.views.unlabeled,
                 )

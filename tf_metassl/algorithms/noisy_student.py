@@ -108,7 +108,9 @@ class NoisyStudent(Algorithm):
         if not chosen.size:
             raise ValueError(
                 "The teacher is nowhere as confident as "
-                f"--confidence_threshold={hp.confidence_threshold}: lower it."
+                f"--confidence_threshold={hp.confidence_threshold}: lower it. "
+                "--allow_changed=confidence_threshold goes on with the teacher "
+                "that there is in --run_dir."
             )
         return rows[chosen]
 
