@@ -672,35 +672,41 @@ def uda(task, network):
 
 def _first(task):
     """The released code labels the first 4,000 images of CIFAR-10."""
-    labels = {"cifar10_4000": code, "cifar10_all": lambda **_: {}}
-    if not task.name.startswith("cifar10_"):
-        return {}
-    return labels.get(task.name, ours)(label_split="first")
+    if task.name == "cifar10_4000":
+        return code(label_split="first")
+    some = task.name.startswith("cifar10_") and task != CIFAR10_ALL
+    return ours(label_split="first") if some else {}
 
 
-_MPL_CIFAR = code(
-    model="wrn_28_2_mpl",
-    num_steps=300_000,
-    batch_size=128,
-    unlabeled_batch_ratio=7,
-    learning_rate=0.05,
-    warmup_steps=5000,
-    student_wait_steps=3000,
-    weight_decay=5e-4,
-    label_smoothing=0.15,
-    dropout=0.2,
-    teacher_dropout=0.2,
-    ema_decay=0.995,
-    uda_temperature=0.7,
-    confidence_threshold=0.6,
-    uda_weight=8.0,
-    uda_ramp_steps=5000,
+# What both have in common.
+_MPL = code(
     optimizer="sgd",
-    lr_schedule="cosine",
     momentum=0.9,
+    lr_schedule="cosine",
+    confidence_threshold=0.6,
     precision="mixed_bfloat16",
-) | paper(
-    finetune_steps=1000, finetune_learning_rate=1e-5, finetune_batch_size=512
+) | paper(finetune_learning_rate=1e-5, finetune_batch_size=512)
+
+_MPL_CIFAR = (
+    _MPL
+    | code(
+        model="wrn_28_2_mpl",
+        num_steps=300_000,
+        batch_size=128,
+        unlabeled_batch_ratio=7,
+        learning_rate=0.05,
+        warmup_steps=5000,
+        student_wait_steps=3000,
+        weight_decay=5e-4,
+        label_smoothing=0.15,
+        dropout=0.2,
+        teacher_dropout=0.2,
+        ema_decay=0.995,
+        uda_temperature=0.7,
+        uda_weight=8.0,
+        uda_ramp_steps=5000,
+    )
+    | paper(finetune_steps=1000)
 )
 
 _MPL_APPENDIX = (
@@ -730,32 +736,29 @@ _MPL_SVHN = _MPL_APPENDIX | recalled(
     uda_temperature=1.25,
 )
 
-_MPL_IMAGENET = code(
-    model="resnet_50",
-    num_steps=700_000,
-    batch_size=1024,
-    unlabeled_batch_ratio=15,
-    learning_rate=0.4,
-    teacher_learning_rate=0.6,
-    warmup_steps=5000,
-    student_wait_steps=20_000,
-    weight_decay=1e-4,
-    label_smoothing=0.1,
-    dropout=0.1,
-    teacher_dropout=0.1,
-    ema_decay=0.999,
-    uda_temperature=0.5,
-    confidence_threshold=0.6,
-    uda_weight=20.0,
-    uda_ramp_steps=50_000,
-    strong_magnitude=17.0,
-    gradient_clip_norm=5.0,
-    optimizer="sgd",
-    lr_schedule="cosine",
-    momentum=0.9,
-    precision="mixed_bfloat16",
-) | paper(
-    finetune_steps=2000, finetune_learning_rate=1e-5, finetune_batch_size=512
+_MPL_IMAGENET = (
+    _MPL
+    | code(
+        model="resnet_50",
+        num_steps=700_000,
+        batch_size=1024,
+        unlabeled_batch_ratio=15,
+        learning_rate=0.4,
+        teacher_learning_rate=0.6,
+        warmup_steps=5000,
+        student_wait_steps=20_000,
+        weight_decay=1e-4,
+        label_smoothing=0.1,
+        dropout=0.1,
+        teacher_dropout=0.1,
+        ema_decay=0.999,
+        uda_temperature=0.5,
+        uda_weight=20.0,
+        uda_ramp_steps=50_000,
+        strong_magnitude=17.0,
+        gradient_clip_norm=5.0,
+    )
+    | paper(finetune_steps=2000)
 )
 _MPL_IMAGENET_APPENDIX = _MPL_IMAGENET | recalled(
     num_steps=500_000,
