@@ -5,9 +5,11 @@ import pytest
 import tensorflow as tf
 
 from tests.helpers import tiny_algorithm
-from tf_metassl import config, draws, experiment, report
+from tf_metassl import config
 from tf_metassl.algorithms.algorithm import Algorithm
 from tf_metassl.contract import DatasetInfo
+from tf_metassl.ops import draws
+from tf_metassl.run import experiment, report
 
 
 def on_replicas(strategy, algorithm, function):

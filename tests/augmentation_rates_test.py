@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_metassl import augmentation_rates as rates_lib
+from tf_metassl.ops import augmentation_rates as rates_lib
 
 NAMES = list(rates_lib.BINS)
 

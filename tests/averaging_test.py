@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tests.helpers import tiny_batch, tiny_network, values
-from tf_metassl import averaging
+from tf_metassl.ops import averaging
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.helpers import tiny_algorithm, tiny_network
-from tf_metassl import checkpoints
+from tf_metassl.run import checkpoints
 
 
 @pytest.fixture

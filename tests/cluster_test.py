@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tf_metassl.cluster import Cluster, from_environment
+from tf_metassl.run.cluster import Cluster, from_environment
 
 
 def tf_config(cluster, kind="worker", index=0):

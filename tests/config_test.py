@@ -211,8 +211,8 @@ def test_help_names_every_method_network_and_dataset(flag):
 
 def test_help_imports_no_tensorflow():
     code = (
-        "import sys, tf_metassl.config, tf_metassl.commands, tf_metassl.train;"
-        "import tf_metassl.summary;"
+        "import sys, tf_metassl.config, tf_metassl.run.command_line;"
+        "import tf_metassl.summary, tf_metassl.train;"
         "sys.exit(any(m in sys.modules for m in ('tensorflow', 'keras')))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -21,9 +21,10 @@ from tests.helpers import (
     trained_under,
     values,
 )
-from tf_metassl import checkpoints, hyperparameters, serving
+from tf_metassl import hyperparameters
 from tf_metassl.algorithms import ALGORITHMS
 from tf_metassl.config import resolve
+from tf_metassl.run import checkpoints, serving
 
 every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
 

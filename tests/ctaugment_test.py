@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from tf_metassl import augmentation_rates
 from tf_metassl.data import ctaugment
+from tf_metassl.ops import augmentation_rates
 
 SEED = tf.constant([3, 5], tf.int32)
 NAMES = list(augmentation_rates.BINS)

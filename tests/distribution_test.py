@@ -7,9 +7,10 @@ import pytest
 import tensorflow as tf
 
 from tests.helpers import NUM_CLASSES, tiny_algorithm, tiny_network
-from tf_metassl import config, distribution, experiment
+from tf_metassl import config
 from tf_metassl.contract import DatasetInfo
 from tf_metassl.data import pipeline, sources
+from tf_metassl.run import distribution, experiment
 from tools import equivalence_table, kill_workers
 
 # Two tests start processes that connect to each other.

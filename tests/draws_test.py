@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_metassl import draws
+from tf_metassl.ops import draws
 
 SEED = tf.constant([5, 2**40 + 7], tf.int64)
 

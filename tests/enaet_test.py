@@ -10,7 +10,7 @@ from tests.helpers import (
     tiny_batch,
     values,
 )
-from tf_metassl import transformations
+from tf_metassl.ops import transformations
 
 SHARES = {
     "projective": 1.0,

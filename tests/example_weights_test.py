@@ -13,9 +13,9 @@ from tests.helpers import (
     values,
 )
 from tf_metassl import models
-from tf_metassl.losses import cross_entropy
 from tf_metassl.meta import example_weights, functional
 from tf_metassl.meta.lookahead import lookahead_step
+from tf_metassl.ops.losses import cross_entropy
 
 FORMS = {
     "nested_tape": example_weights.nested_tape,

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tf_metassl import callbacks, checkpoints, config, experiment, serving
-from tf_metassl.callbacks import TrainingDivergedError
+from tf_metassl import config
 from tf_metassl.data import sources
-from tf_metassl.termination import Terminated, Termination
+from tf_metassl.run import callbacks, checkpoints, experiment, serving
+from tf_metassl.run.callbacks import TrainingDivergedError
+from tf_metassl.run.termination import Terminated, Termination
 from tools import kill_test
 
 
@@ -153,9 +154,13 @@ def test_ctrl_c_loses_nothing_that_was_saved(whole, tmp_path, monkeypatch):
 
 
 def test_ctrl_c_has_its_exit_code():
-    script = "def main(_): raise KeyboardInterrupt\ncommands.run(main)"
+    script = (
+        "from tf_metassl.run import command_line\n"
+        "def main(_): raise KeyboardInterrupt\n"
+        "command_line.run(main)"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", f"from tf_metassl import commands\n{script}"],
+        [sys.executable, "-c", script],
         capture_output=True,
         text=True,
     )

@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 
-from tf_metassl import experiment
 from tf_metassl.config import Config
 from tf_metassl.contract import DatasetInfo
 from tf_metassl.data import options, pipeline, policies, splits, store
+from tf_metassl.run import experiment
 from tools import make_flagfiles, settings
 
 FLAGS = pathlib.Path(__file__).parents[1] / "flags/"

@@ -7,9 +7,9 @@ from keras import layers
 
 from tf_metassl import hyperparameters
 from tf_metassl.algorithms import algorithm_class
-from tf_metassl.augmentation_rates import BINS, NUM_PARAMETERS
 from tf_metassl.contract import MIX_BLOCK
 from tf_metassl.meta import functional
+from tf_metassl.ops.augmentation_rates import BINS, NUM_PARAMETERS
 
 IMAGE_SHAPE = (6, 5, 1)
 NUM_CLASSES = 3

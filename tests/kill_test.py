@@ -3,7 +3,7 @@
 import numpy as np
 
 from tests.helpers import tiny_algorithm
-from tf_metassl import checkpoints
+from tf_metassl.run import checkpoints
 from tools import kill_test
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import tensorflow as tf
 
 from tests.helpers import gradient_of, inner_product, tiny_algorithm, tiny_batch
-from tf_metassl.losses import cross_entropy
 from tf_metassl.meta import functional
+from tf_metassl.ops.losses import cross_entropy
 
 
 def test_the_update_weights_examples_by_how_much_they_agree(float64):

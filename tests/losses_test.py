@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_metassl.losses import (
+from tf_metassl.ops.losses import (
     cross_entropy,
     entropy,
     kl_divergence,

@@ -15,8 +15,8 @@ from tests.helpers import (
     tiny_network,
     trained_under,
 )
-from tf_metassl.losses import cross_entropy
 from tf_metassl.meta import functional
+from tf_metassl.ops.losses import cross_entropy
 
 B, U, C = 8, 16, 3
 

@@ -16,10 +16,10 @@ from tests.helpers import (
     tiny_network,
     values,
 )
-from tf_metassl import pseudo_labels
-from tf_metassl.losses import consistency_cross_entropy, cross_entropy
 from tf_metassl.meta import feedback, functional
 from tf_metassl.meta.lookahead import lookahead_step
+from tf_metassl.ops import pseudo_labels
+from tf_metassl.ops.losses import consistency_cross_entropy, cross_entropy
 
 FEEDBACKS = ("taylor", "dot", "per_example", "exact_soft")
 

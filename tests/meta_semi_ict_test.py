@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from tests.helpers import gradient_of, perturb, tiny_algorithm, tiny_batch
 from tf_metassl.meta import functional
-from tf_metassl.mixing import mixup
+from tf_metassl.ops.mixing import mixup
 
 
 def captured_gradient(algorithm, batch):

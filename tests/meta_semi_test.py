@@ -15,9 +15,9 @@ from tests.helpers import (
     tiny_network,
     training_logits,
 )
-from tf_metassl.losses import cross_entropy
 from tf_metassl.meta import example_weights, functional
-from tf_metassl.mixing import mixup
+from tf_metassl.ops.losses import cross_entropy
+from tf_metassl.ops.mixing import mixup
 
 
 def captured_gradient(batch, **knobs):

@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 from sklearn import metrics as oracle
 
-from tf_metassl import metrics
-from tf_metassl.metrics import ClassEntropy, ConfusionMatrix
+from tf_metassl.ops import metrics
+from tf_metassl.ops.metrics import ClassEntropy, ConfusionMatrix
 
 
 def test_accuracy_and_macro_f1_with_masked_rows():

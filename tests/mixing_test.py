@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_metassl.mixing import mixup, partners
+from tf_metassl.ops.mixing import mixup, partners
 
 
 def test_partners_are_found_inside_the_block():

@@ -14,7 +14,7 @@ from tests.helpers import (
     tiny_batch,
     values,
 )
-from tf_metassl import mixing, pseudo_labels
+from tf_metassl.ops import mixing, pseudo_labels
 
 
 def test_sharpening_by_hand():

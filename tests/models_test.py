@@ -10,10 +10,11 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from tf_metassl import averaging, models
+from tf_metassl import models
 from tf_metassl.meta import functional
 from tf_metassl.models import cnn13, costs
 from tf_metassl.models import layers as own_layers
+from tf_metassl.ops import averaging
 
 PHOTO = (32, 32, 3)
 

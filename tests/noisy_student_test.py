@@ -16,8 +16,9 @@ from tests.helpers import (
     tiny_batch,
     tiny_network,
 )
-from tf_metassl import config, experiment
+from tf_metassl import config
 from tf_metassl.algorithms.noisy_student import balanced
+from tf_metassl.run import experiment
 
 
 def test_the_most_confident_are_taken_and_the_few_repeated():

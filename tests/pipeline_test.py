@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_metassl import augmentation_rates
 from tf_metassl.contract import MIX_BLOCK, DatasetInfo, Views, view_kind
 from tf_metassl.data import pipeline, sources
+from tf_metassl.ops import augmentation_rates
 
 NUM_IMAGES = 50
 

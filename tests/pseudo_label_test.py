@@ -14,8 +14,8 @@ from tests.helpers import (
     tiny_batch,
     training_logits,
 )
-from tf_metassl.losses import cross_entropy
 from tf_metassl.meta import functional
+from tf_metassl.ops.losses import cross_entropy
 
 
 def logits_of(algorithm, batch):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_metassl import pseudo_labels
+from tf_metassl.ops import pseudo_labels
 
 PROBABILITIES = [[0.2, 0.5, 0.3], [0.7, 0.1, 0.2]]
 LOGITS = tf.math.log(PROBABILITIES)

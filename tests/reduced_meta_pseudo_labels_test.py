@@ -17,11 +17,12 @@ from tests.helpers import (
     tiny_network,
     values,
 )
-from tf_metassl import checkpoints, config, experiment
+from tf_metassl import config
 from tf_metassl.algorithms.reduced_meta_pseudo_labels import (
     ReducedStudent,
     corrector,
 )
+from tf_metassl.run import checkpoints, experiment
 
 NAME = "reduced_meta_pseudo_labels"
 

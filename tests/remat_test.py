@@ -13,11 +13,12 @@ from tests.helpers import (
     tiny_batch,
     values,
 )
-from tf_metassl import models, remat
+from tf_metassl import models
 from tf_metassl.algorithms import ALGORITHMS
 from tf_metassl.algorithms.reduced_meta_pseudo_labels import ReducedStudent
-from tf_metassl.losses import cross_entropy
 from tf_metassl.meta import functional
+from tf_metassl.ops import remat
+from tf_metassl.ops.losses import cross_entropy
 
 
 def residual_network(name="student", dropout=0.0):

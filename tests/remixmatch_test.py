@@ -14,7 +14,7 @@ from tests.helpers import (
     tiny_network,
     values,
 )
-from tf_metassl import augmentation_rates, pseudo_labels
+from tf_metassl.ops import augmentation_rates, pseudo_labels
 
 
 def test_alignment_by_hand():

@@ -8,8 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from tf_metassl import config, run_directory
+from tf_metassl import config
 from tf_metassl.data import sources, splits
+from tf_metassl.run import run_directory
 
 HOLD = """
 import fcntl, sys, time

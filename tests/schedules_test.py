@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_metassl.schedules import (
+from tf_metassl.ops.schedules import (
     TimedSchedule,
     WarmupSchedule,
     linear_ramp,

@@ -4,10 +4,11 @@ import keras
 import numpy as np
 import pytest
 
-from tf_metassl import averaging, models
+from tf_metassl import models
 from tf_metassl.data import statistics
 from tf_metassl.data.options import PIXEL_STATISTICS
 from tf_metassl.data.store import Images
+from tf_metassl.ops import averaging
 
 
 def correlated(num_images=500, shape=(4, 3, 2)):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tf_metassl.termination import Terminated, Termination
+from tf_metassl.run.termination import Terminated, Termination
 
 
 def terminate():
@@ -36,8 +36,8 @@ def test_deferred_it_is_noted_and_a_second_one_kills(capfd):
 
 COMMAND = """
 import os, signal, sys
-from tf_metassl import commands
-from tf_metassl.termination import Termination
+from tf_metassl.run import command_line
+from tf_metassl.run.termination import Termination
 
 def main(_):
     with Termination():
@@ -46,7 +46,7 @@ def main(_):
         os.kill(os.getpid(), signal.SIGTERM)
 
 sys.argv = sys.argv[1:]
-commands.run(main)
+command_line.run(main)
 """
 
 

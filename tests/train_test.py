@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.helpers import tiny_algorithm
-from tf_metassl import callbacks, checkpoints, config, experiment
+from tf_metassl import config
+from tf_metassl.run import callbacks, checkpoints, experiment
 
 SHORT = ["--num_steps=12", "--evaluate_every=6", "--batch_size=16"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_metassl import transformations
+from tf_metassl.ops import transformations
 
 
 def image(*rows):

@@ -18,13 +18,14 @@ from tests.helpers import (
     training_logits,
     values,
 )
-from tf_metassl import draws, models
+from tf_metassl import models
 from tf_metassl.algorithms import vat
 from tf_metassl.algorithms.vat import (
     steepest_direction,
     unit_rows,
 )
 from tf_metassl.meta import functional
+from tf_metassl.ops import draws
 
 
 def kl(target, logits):

@@ -360,7 +360,7 @@ DATASET_DEFAULTS = {
     },
 }
 
-# What a run was made from and with, see `tf_metassl.run_directory`.
+# What a run was made from and with, see `tf_metassl.run.run_directory`.
 PROVENANCE = (
     "tensorflow",
     "keras",

@@ -14,7 +14,7 @@ is a dict of tensors with the same leading dimension:
                                         of the example's block (`MIX_BLOCK`)
     probe_op       [N, depth] int32     with the view `probe`: its operations,
     probe_bin      [N, depth, P] int32  and the bins of their parameters, see
-                                        `tf_metassl.augmentation_rates`
+                                        `tf_metassl.ops.augmentation_rates`
 
 An evaluation batch has `image` [N, H, W, C] uint8, `label` [N] int32 and `mask`
 [N] float32, which is 0 on the rows that only fill up the last batch.

@@ -9,16 +9,17 @@ import pathlib
 
 from absl import flags
 
-from tf_metassl import commands, config
+from tf_metassl import config
+from tf_metassl.run import command_line
 
 
 def main(_):
     """Restores every stage of the run and evaluates its networks."""
     settings, run_dir, _ = config.run_from_flags()
     # TensorFlow is imported here, after every flag has been looked at.
-    from tf_metassl import experiment, report
+    from tf_metassl.run import experiment, report
 
-    commands.quieten()
+    command_line.quieten()
     built = experiment.build(settings, run_dir)
     rows = []
     for stage, algorithm in experiment.restored_stages(built, run_dir):
@@ -44,4 +45,4 @@ if __name__ == "__main__":
     )
     flags.DEFINE_string("out", "", "A JSON file for the table, too.")
     flags.adopt_module_key_flags(config)
-    commands.run(main)
+    command_line.run(main)

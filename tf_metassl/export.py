@@ -2,16 +2,17 @@
 
 from absl import flags
 
-from tf_metassl import commands, config
+from tf_metassl import config
+from tf_metassl.run import command_line
 
 
 def main(_):
     """Exports what the run's last stage deploys."""
     settings, run_dir, folder = config.run_from_flags()
     # TensorFlow is imported here, after every flag has been looked at.
-    from tf_metassl import experiment, serving
+    from tf_metassl.run import experiment, serving
 
-    commands.quieten()
+    command_line.quieten()
     built = experiment.build(settings, run_dir)
     *_, (_, algorithm) = experiment.restored_stages(built, run_dir)
     serving.export_saved_model(
@@ -26,4 +27,4 @@ def main(_):
 if __name__ == "__main__":
     config.define_run_flags()
     flags.adopt_module_key_flags(config)
-    commands.run(main)
+    command_line.run(main)

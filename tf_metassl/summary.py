@@ -2,8 +2,9 @@
 
 from absl import flags
 
-from tf_metassl import commands, models
+from tf_metassl import models
 from tf_metassl.config import ConfigError
+from tf_metassl.run import command_line
 
 
 def define_flags():
@@ -59,7 +60,7 @@ def main(_):
 
         from tf_metassl.models import costs
 
-        commands.quieten()
+        command_line.quieten()
         keras.config.set_dtype_policy(flags.FLAGS.precision)
         image_shape = (size, size, flags.FLAGS.channels)
         with costs.shapes_only():
@@ -71,4 +72,4 @@ def main(_):
 
 if __name__ == "__main__":
     define_flags()
-    commands.run(main)
+    command_line.run(main)

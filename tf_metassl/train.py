@@ -2,8 +2,9 @@
 
 from absl import flags
 
-from tf_metassl import commands, config
-from tf_metassl.termination import Termination
+from tf_metassl import config
+from tf_metassl.run import command_line
+from tf_metassl.run.termination import Termination
 
 
 def main(_):
@@ -11,13 +12,13 @@ def main(_):
     settings = config.from_flags()
     with Termination() as termination:
         # TensorFlow is imported here, after every flag has been looked at.
-        from tf_metassl import experiment
+        from tf_metassl.run import experiment
 
-        commands.quieten()
+        command_line.quieten()
         experiment.train(settings, termination)
 
 
 if __name__ == "__main__":
     config.define_flags()
     flags.adopt_module_key_flags(config)
-    commands.run(main)
+    command_line.run(main)

@@ -380,9 +380,9 @@ def step_memory(algo, settings, model, batch_size, num_steps):
     import tensorflow as tf
 
     from tf_metassl import config as config_lib
-    from tf_metassl import experiment
     from tf_metassl.contract import DatasetInfo
     from tf_metassl.data import pipeline, store
+    from tf_metassl.run import experiment
 
     def largest_size():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

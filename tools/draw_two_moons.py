@@ -53,9 +53,9 @@ def train(run_dir, **given):
     """
     import tensorflow as tf
 
-    from tf_metassl import commands, experiment
+    from tf_metassl.run import command_line, experiment
 
-    commands.quieten()
+    command_line.quieten()
     config = config_lib.resolve(
         {"dataset": "two_moons", "run_dir": str(run_dir), "verbose": 0, **given}
     )

@@ -70,7 +70,7 @@ def train(algo, way, strategy=None, num_steps=NUM_STEPS):
     import numpy as np
 
     from tf_metassl import config as config_lib
-    from tf_metassl import experiment
+    from tf_metassl.run import experiment
 
     changes = {"precision": "float64", **LOCAL.get(way, {})}
     keras.config.set_floatx(
@@ -153,7 +153,7 @@ def train_all(algos, ways, folder, num_steps):
     import numpy as np
     import tensorflow as tf
 
-    from tf_metassl import distribution
+    from tf_metassl.run import distribution
 
     if WORKERS in ways:
         strategies = {

@@ -45,9 +45,9 @@ def view_rows(config, num_images):
     """
     import tensorflow as tf
 
-    from tf_metassl import mixing
     from tf_metassl.contract import MIX_BLOCK, Views
     from tf_metassl.data import pipeline, sources
+    from tf_metassl.ops import mixing
 
     source = sources.load(config.dataset, config)
     kinds = COLUMNS[:-1]

@@ -7,11 +7,12 @@ Each module of `tf_metassl` is a `py_library`, each `tests/*_test.py` a
 `py_test` and each file that can be run as a command a `py_binary`; modules of
 `tests` and `tools` are a `py_library` if something imports them. A target
 depends on the own modules that its file imports, inside functions too, or
-names in a string such as "tf_metassl.losses" or "tf_metassl.losses:entropy"
-(the registry of the algorithms, `python -m` in a test). Importing `a.b` from
-outside `a` runs `a/__init__.py` as well, so that is a dependency too; inside
-`a` it has run already. A test gets as `data` the files of `DATA_FOLDERS` whose
-names it has as strings, or all of a folder that it has as "name/".
+names in a string such as "tf_metassl.ops.losses" or
+"tf_metassl.ops.losses:entropy" (the registry of the algorithms, `python -m` in
+a test). Importing `a.b` from outside `a` runs `a/__init__.py` as well, so that
+is a dependency too; inside `a` it has run already. A test gets as `data` the
+files of `DATA_FOLDERS` whose names it has as strings, or all of a folder that
+it has as "name/".
 """
 
 import argparse

@@ -7,11 +7,12 @@ import zlib
 import keras
 import tensorflow as tf
 
-from tf_metassl import averaging, draws, models, remat
+from tf_metassl import models
 from tf_metassl.contract import Views
 from tf_metassl.meta import functional
-from tf_metassl.metrics import ClassEntropy, ConfusionMatrix, in_top_5
-from tf_metassl.schedules import linear_ramp
+from tf_metassl.ops import averaging, draws, remat
+from tf_metassl.ops.metrics import ClassEntropy, ConfusionMatrix, in_top_5
+from tf_metassl.ops.schedules import linear_ramp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -246,8 +247,8 @@ class Algorithm(keras.Model):
     def augmentation_rates(self):
         """CTAugment's rates that the pipeline draws with, a variable, or None.
 
-        See `tf_metassl.augmentation_rates`. The pipeline works ahead, so that
-        rates which change with every step would make batches depend on its
+        See `tf_metassl.ops.augmentation_rates`. The pipeline works ahead, so
+        that rates which change with every step would make batches depend on its
         speed: it keeps to these until `refresh_augmentation_rates`. They are a
         variable other than the one that the method updates, since a run may be
         resumed between two evaluations.
@@ -368,7 +369,7 @@ class Algorithm(keras.Model):
         Args:
             weight: what it rises to.
             ramp_steps: over how many steps; 0 is at once.
-            ramp: the shape, a function out of `tf_metassl.schedules`.
+            ramp: the shape, a function out of `tf_metassl.ops.schedules`.
         """
         risen = ramp(self.step, ramp_steps)
         return weight * tf.cast(risen, keras.config.floatx())
@@ -474,7 +475,7 @@ class Algorithm(keras.Model):
 
         Args:
             sample: a function of a shape and a seed out of
-                `tf_metassl.draws`.
+                `tf_metassl.ops.draws`.
             shape: of this replica's rows, `[N, ...]`.
             name: tells the draws of one step apart.
 
@@ -618,7 +619,7 @@ class Algorithm(keras.Model):
             gradient_accumulation_steps: micro-batches that a step is divided
                 into, so that only one has its activations in memory.
             recompute: compute activations again for the gradient, see
-                `tf_metassl.remat`.
+                `tf_metassl.ops.remat`.
 
         Raises:
             ValueError: if the optimizers are not those of the roles, or the

@@ -4,11 +4,11 @@ import typing
 
 import tensorflow as tf
 
-from tf_metassl import averaging
 from tf_metassl.algorithms.algorithm import TWO_LOSSES, Algorithm
-from tf_metassl.losses import cross_entropy
 from tf_metassl.meta import functional
-from tf_metassl.schedules import sigmoid_ramp
+from tf_metassl.ops import averaging
+from tf_metassl.ops.losses import cross_entropy
+from tf_metassl.ops.schedules import sigmoid_ramp
 
 
 class Output(typing.NamedTuple):

@@ -4,10 +4,10 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from tf_metassl import draws, transformations
 from tf_metassl.algorithms.algorithm import float_images
 from tf_metassl.algorithms.mixmatch import MixMatch
-from tf_metassl.losses import cross_entropy, squared_error
+from tf_metassl.ops import draws, transformations
+from tf_metassl.ops.losses import cross_entropy, squared_error
 
 # Share of each transformation's loss, as published.
 _SHARES = {

@@ -4,9 +4,9 @@ import itertools
 
 import tensorflow as tf
 
-from tf_metassl import averaging
 from tf_metassl.algorithms.mean_teacher import MeanTeacher
 from tf_metassl.meta import functional
+from tf_metassl.ops import averaging
 
 
 class FastSwa(MeanTeacher):

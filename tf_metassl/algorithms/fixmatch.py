@@ -2,10 +2,10 @@
 
 import tensorflow as tf
 
-from tf_metassl import pseudo_labels
 from tf_metassl.algorithms.algorithm import Algorithm
 from tf_metassl.contract import Views
-from tf_metassl.losses import cross_entropy
+from tf_metassl.ops import pseudo_labels
+from tf_metassl.ops.losses import cross_entropy
 
 
 class FixMatch(Algorithm):

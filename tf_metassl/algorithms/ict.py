@@ -5,8 +5,8 @@ import tensorflow as tf
 from tf_metassl.algorithms.algorithm import float_images
 from tf_metassl.algorithms.consistency import Consistency
 from tf_metassl.contract import Views
-from tf_metassl.losses import cross_entropy, squared_error
-from tf_metassl.mixing import mixup
+from tf_metassl.ops.losses import cross_entropy, squared_error
+from tf_metassl.ops.mixing import mixup
 
 
 class Ict(Consistency):

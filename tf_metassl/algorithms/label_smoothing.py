@@ -1,7 +1,7 @@
 """Supervised training on smoothed labels: Szegedy et al., arXiv 1512.00567."""
 
 from tf_metassl.algorithms.algorithm import Algorithm
-from tf_metassl.losses import cross_entropy, smooth_labels
+from tf_metassl.ops.losses import cross_entropy, smooth_labels
 
 
 class LabelSmoothing(Algorithm):

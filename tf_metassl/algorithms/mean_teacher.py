@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from tf_metassl.algorithms.consistency import Consistency, Terms
 from tf_metassl.contract import Views
-from tf_metassl.losses import squared_error
+from tf_metassl.ops.losses import squared_error
 
 
 class MeanTeacher(Consistency):

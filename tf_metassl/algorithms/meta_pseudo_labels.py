@@ -5,19 +5,19 @@ import typing
 import keras
 import tensorflow as tf
 
-from tf_metassl import averaging, pseudo_labels, remat
 from tf_metassl.algorithms.algorithm import Algorithm, Stage
 from tf_metassl.algorithms.supervised import Supervised
 from tf_metassl.contract import Views
 from tf_metassl.hyperparameters import Hyperparameters
-from tf_metassl.losses import (
+from tf_metassl.meta import feedback as feedback_lib
+from tf_metassl.meta import functional
+from tf_metassl.meta.lookahead import lookahead_step
+from tf_metassl.ops import averaging, pseudo_labels, remat
+from tf_metassl.ops.losses import (
     consistency_cross_entropy,
     cross_entropy,
     smooth_labels,
 )
-from tf_metassl.meta import feedback as feedback_lib
-from tf_metassl.meta import functional
-from tf_metassl.meta.lookahead import lookahead_step
 
 
 class TeacherLogits(typing.NamedTuple):

@@ -6,12 +6,12 @@ the pseudo-labels.
 
 import tensorflow as tf
 
-from tf_metassl import pseudo_labels
 from tf_metassl.algorithms.algorithm import Algorithm, float_images
 from tf_metassl.contract import Views
-from tf_metassl.losses import cross_entropy
 from tf_metassl.meta import example_weights, functional
-from tf_metassl.mixing import mixup
+from tf_metassl.ops import pseudo_labels
+from tf_metassl.ops.losses import cross_entropy
+from tf_metassl.ops.mixing import mixup
 
 _META_GRADIENTS = {
     "nested_tape": example_weights.nested_tape,

@@ -3,9 +3,9 @@
 import tensorflow as tf
 
 from tf_metassl.algorithms.meta_semi import MetaSemi
-from tf_metassl.losses import squared_error
-from tf_metassl.mixing import mixup
-from tf_metassl.schedules import sigmoid_ramp
+from tf_metassl.ops.losses import squared_error
+from tf_metassl.ops.mixing import mixup
+from tf_metassl.ops.schedules import sigmoid_ramp
 
 
 class MetaSemiIct(MetaSemi):

@@ -2,15 +2,15 @@
 
 import tensorflow as tf
 
-from tf_metassl import draws, mixing, pseudo_labels
 from tf_metassl.algorithms.algorithm import (
     TWO_LOSSES,
     Algorithm,
     float_images,
 )
 from tf_metassl.contract import MIX_BLOCK, Views
-from tf_metassl.losses import cross_entropy, squared_error
 from tf_metassl.meta import functional
+from tf_metassl.ops import draws, mixing, pseudo_labels
+from tf_metassl.ops.losses import cross_entropy, squared_error
 
 
 class MixMatch(Algorithm):

@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_metassl import pseudo_labels
 from tf_metassl.algorithms.algorithm import TWO_LOSSES, Algorithm, Stage
 from tf_metassl.contract import Views
-from tf_metassl.losses import cross_entropy, smooth_labels
+from tf_metassl.ops import pseudo_labels
+from tf_metassl.ops.losses import cross_entropy, smooth_labels
 
 _PSEUDO_LABELS = {"soft": pseudo_labels.soft, "one_hot": pseudo_labels.one_hot}
 

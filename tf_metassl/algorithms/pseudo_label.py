@@ -2,11 +2,11 @@
 
 import tensorflow as tf
 
-from tf_metassl import pseudo_labels
 from tf_metassl.algorithms.consistency import Consistency, Terms
 from tf_metassl.contract import Views
-from tf_metassl.losses import cross_entropy
-from tf_metassl.schedules import linear_ramp
+from tf_metassl.ops import pseudo_labels
+from tf_metassl.ops.losses import cross_entropy
+from tf_metassl.ops.schedules import linear_ramp
 
 
 class PseudoLabel(Consistency):

@@ -3,16 +3,16 @@
 import keras
 import tensorflow as tf
 
-from tf_metassl import (
+from tf_metassl.algorithms.algorithm import float_images
+from tf_metassl.algorithms.mixmatch import MixMatch
+from tf_metassl.contract import Views
+from tf_metassl.ops import (
     augmentation_rates,
     draws,
     pseudo_labels,
     transformations,
 )
-from tf_metassl.algorithms.algorithm import float_images
-from tf_metassl.algorithms.mixmatch import MixMatch
-from tf_metassl.contract import Views
-from tf_metassl.losses import cross_entropy
+from tf_metassl.ops.losses import cross_entropy
 
 # What the paper calls a moving average is a mean over so many steps.
 _HISTORY = 128

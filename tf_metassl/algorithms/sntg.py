@@ -6,8 +6,8 @@ from tf_metassl.algorithms.consistency import Consistency, Output
 from tf_metassl.algorithms.pi_model import PiModel
 from tf_metassl.algorithms.temporal_ensembling import TemporalEnsembling
 from tf_metassl.algorithms.vat import Vat
-from tf_metassl.checks import check_rank, check_same_shape
 from tf_metassl.meta import functional
+from tf_metassl.ops.checks import check_rank, check_same_shape
 
 
 class Sntg(Consistency):

@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from tf_metassl import pseudo_labels
 from tf_metassl.algorithms.fixmatch import FixMatch
+from tf_metassl.ops import pseudo_labels
 
 
 class SoftMatch(FixMatch):

@@ -1,7 +1,7 @@
 """Supervised training on the labeled images alone: the baseline."""
 
 from tf_metassl.algorithms.algorithm import Algorithm
-from tf_metassl.losses import cross_entropy
+from tf_metassl.ops.losses import cross_entropy
 
 
 class Supervised(Algorithm):

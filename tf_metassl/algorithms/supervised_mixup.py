@@ -2,8 +2,8 @@
 
 from tf_metassl.algorithms.algorithm import Algorithm, float_images
 from tf_metassl.contract import Views
-from tf_metassl.losses import cross_entropy
-from tf_metassl.mixing import mixup
+from tf_metassl.ops.losses import cross_entropy
+from tf_metassl.ops.mixing import mixup
 
 
 class SupervisedMixup(Algorithm):

@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from tf_metassl.algorithms.fixmatch import FixMatch
-from tf_metassl.losses import cross_entropy
+from tf_metassl.ops.losses import cross_entropy
 
 # The share of the way from 1 / C to 1, as a function of training's progress.
 _TSA_SCHEDULES = {

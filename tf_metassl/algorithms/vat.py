@@ -3,12 +3,12 @@
 import keras
 import tensorflow as tf
 
-from tf_metassl import draws
 from tf_metassl.algorithms.algorithm import float_images
 from tf_metassl.algorithms.consistency import Consistency, Output, Terms
 from tf_metassl.contract import Views
-from tf_metassl.losses import entropy, kl_divergence
 from tf_metassl.meta import functional
+from tf_metassl.ops import draws
+from tf_metassl.ops.losses import entropy, kl_divergence
 
 # Lengths are those of images scaled to -1...1, whatever --normalization makes
 # of them after that; the paper's are in the input of its networks, which is

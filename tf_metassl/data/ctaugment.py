@@ -11,8 +11,8 @@ with the same grey everywhere.
 import numpy as np
 import tensorflow as tf
 
-from tf_metassl import augmentation_rates
 from tf_metassl.data import image_ops, policies
+from tf_metassl.ops import augmentation_rates
 
 DEPTH = 2
 _FILL = 127

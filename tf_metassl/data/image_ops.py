@@ -18,7 +18,7 @@ projective transform.
 import numpy as np
 import tensorflow as tf
 
-from tf_metassl.checks import check_rank
+from tf_metassl.ops.checks import check_rank
 
 INTERPOLATIONS = ("nearest", "bilinear")
 PAD_MODES = ("reflect", "constant")

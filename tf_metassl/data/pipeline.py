@@ -41,7 +41,7 @@ class Augmentation:
         strong: a key of `policies.STRONG_POLICIES`.
         magnitude: magnitude of the strong policy; None for its own.
         probabilities: of CTAugment's bins, see
-            `tf_metassl.augmentation_rates`; None for all alike.
+            `tf_metassl.ops.augmentation_rates`; None for all alike.
     """
 
     weak: str

@@ -8,9 +8,9 @@ import typing
 
 import tensorflow as tf
 
-from tf_metassl.checks import check_rank
 from tf_metassl.meta import functional
 from tf_metassl.meta.lookahead import lookahead_step
+from tf_metassl.ops.checks import check_rank
 
 
 class MetaPass(typing.NamedTuple):

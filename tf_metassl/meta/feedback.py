@@ -7,8 +7,8 @@ makes those labels more likely.
 
 import tensorflow as tf
 
-from tf_metassl.checks import check_rank
 from tf_metassl.meta import functional
+from tf_metassl.ops.checks import check_rank
 
 
 def taylor(student_loss_before, student_loss_after):

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tf_metassl import remat
+from tf_metassl.ops import remat
 
 
 def parameters(network):

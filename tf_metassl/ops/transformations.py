@@ -10,7 +10,7 @@ import math
 
 import tensorflow as tf
 
-from tf_metassl.checks import check_rank
+from tf_metassl.ops.checks import check_rank
 
 
 def euclidean(draw, max_rotation):

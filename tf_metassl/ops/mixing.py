@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
-from tf_metassl.checks import check_rank
 from tf_metassl.contract import MIX_BLOCK
+from tf_metassl.ops.checks import check_rank
 
 
 def num_blocks(size, block=MIX_BLOCK):

@@ -11,7 +11,7 @@ the rates with `update`.
 
 import tensorflow as tf
 
-from tf_metassl.checks import check_rank
+from tf_metassl.ops.checks import check_rank
 
 # Operation -> the number of bins of each of its parameters, in the order of the
 # batch's `probe_op`.

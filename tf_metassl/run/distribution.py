@@ -8,7 +8,7 @@ import sys
 
 import tensorflow as tf
 
-from tf_metassl import cluster as cluster_lib
+from tf_metassl.run import cluster as cluster_lib
 
 # Seconds for which a worker waits for the others before anything starts.
 JOIN_TIMEOUT = 60

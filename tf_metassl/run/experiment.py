@@ -10,23 +10,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_metassl import (
-    augmentation_rates,
-    callbacks,
-    checkpoints,
-    cluster,
-    distribution,
-    models,
-    report,
-    run_directory,
-    schedules,
-    serving,
-)
+from tf_metassl import models
 from tf_metassl.algorithms import algorithm_class
 from tf_metassl.algorithms.algorithm import Algorithm, Stage
 from tf_metassl.config import Config, ConfigError
 from tf_metassl.data import image_ops, pipeline, sources, splits, statistics
-from tf_metassl.termination import Terminated, Termination
+from tf_metassl.ops import augmentation_rates, schedules
+from tf_metassl.run import (
+    callbacks,
+    checkpoints,
+    cluster,
+    distribution,
+    report,
+    run_directory,
+    serving,
+)
+from tf_metassl.run.termination import Terminated, Termination
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ import sys
 from absl import app, flags, logging
 
 from tf_metassl.config import ConfigError
-from tf_metassl.termination import Terminated
+from tf_metassl.run.termination import Terminated
 
 
 def run(main):
@@ -56,13 +56,13 @@ def quieten():
 def _user_errors():
     """Errors of modules that a wrong flag keeps from being imported."""
     names = {
-        "tf_metassl.checkpoints": ("CheckpointError",),
-        "tf_metassl.callbacks": (
+        "tf_metassl.run.checkpoints": ("CheckpointError",),
+        "tf_metassl.run.callbacks": (
             "TrainingDivergedError",
             "CollapseError",
             "WriteError",
         ),
-        "tf_metassl.distribution": ("WorkerLostError",),
+        "tf_metassl.run.distribution": ("WorkerLostError",),
     }
     return tuple(
         getattr(sys.modules[module], name)

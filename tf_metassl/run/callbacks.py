@@ -14,8 +14,10 @@ import tensorflow as tf
 from absl import logging
 from rich import progress
 
-from tf_metassl import checkpoints, config, metrics
-from tf_metassl.termination import Terminated
+from tf_metassl import config
+from tf_metassl.ops import metrics
+from tf_metassl.run import checkpoints
+from tf_metassl.run.termination import Terminated
 
 
 class TrainingDivergedError(RuntimeError):

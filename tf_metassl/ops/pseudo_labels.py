@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tf_metassl.checks import check_rank
+from tf_metassl.ops.checks import check_rank
 
 
 def soft(logits):

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tf_metassl.checks import check_rank, check_same_shape
+from tf_metassl.ops.checks import check_rank, check_same_shape
 
 
 def smooth_labels(labels, label_smoothing):

@@ -1,0 +1,1 @@
+"""Functions over tensors, which know no method, no data and no run."""
