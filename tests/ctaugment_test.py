@@ -77,7 +77,7 @@ def test_operations_are_those_of_pillow(name):
     actual = one_operation(name, batch, LEVELS).astype(int)
     difference = np.abs(actual - pillow(PILLOW[name], batch))
     if name == "rotate":
-        # Pillow puts the centre half a pixel elsewhere.
+        # Pillow puts the center half a pixel elsewhere.
         assert (difference > 0).mean() < 0.6
         np.testing.assert_array_equal(actual[3], batch[3])
     else:
@@ -93,9 +93,9 @@ def test_translations_are_fractions_of_the_side():
     ):
         result = one_operation(name, batch, [level])
         moved = np.roll(batch, pixels, axis)
-        grey = [slice(None)] * 3
-        grey[axis] = slice(0, pixels) if pixels > 0 else slice(pixels, None)
-        moved[tuple(grey)] = 127
+        gray = [slice(None)] * 3
+        gray[axis] = slice(0, pixels) if pixels > 0 else slice(pixels, None)
+        moved[tuple(gray)] = 127
         np.testing.assert_array_equal(result, moved)
 
 

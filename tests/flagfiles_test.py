@@ -161,7 +161,7 @@ def test_numbers_are_converted_to_our_units(path, name, value):
         ("sntg/svhn_500_cnn13.flags", 3, 6),  # On the Pi-model.
         ("vat/cifar10_1000_cnn13.flags", 3, 7),
         ("vat/cifar10_4000_wrn.flags", 3, 9),  # With entropy.
-        ("meta_pseudo_labels/cifar10_4000_wrn_regulariser.flags", 12, 0),
+        ("meta_pseudo_labels/cifar10_4000_wrn_regularizer.flags", 12, 0),
     ],
 )
 def test_passes_follow_from_the_knobs(path, per_labeled, per_unlabeled):

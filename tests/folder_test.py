@@ -89,22 +89,22 @@ def test_formats(kind, channels):
     assert worst == 0 if exact else worst < 25
 
 
-def test_grey_and_transparent_become_colour():
-    grey = picture(channels=1)
+def test_gray_and_transparent_become_color():
+    gray = picture(channels=1)
     for mode in ("L", "LA", "1", "P"):
-        image = Image.fromarray(grey.squeeze()).convert(mode)
+        image = Image.fromarray(gray.squeeze()).convert(mode)
         got = decode.decode(encoded(image))
         np.testing.assert_array_equal(got, np.asarray(image.convert("RGB")))
-    colour = picture()
+    color = picture()
     alpha = np.full((8, 8, 1), 7, np.uint8)
-    got = decode.decode(encoded(np.concatenate([colour, alpha], -1)))
-    np.testing.assert_array_equal(got, colour)
-    cmyk = Image.fromarray(colour).convert("CMYK")
+    got = decode.decode(encoded(np.concatenate([color, alpha], -1)))
+    np.testing.assert_array_equal(got, color)
+    cmyk = Image.fromarray(color).convert("CMYK")
     got = decode.decode(encoded(cmyk, "JPEG", quality=95))
-    assert abs(got.astype(int) - colour).mean() < 10
+    assert abs(got.astype(int) - color).mean() < 10
 
 
-def test_colour_becomes_grey():
+def test_color_becomes_gray():
     image = picture()
     expected = np.asarray(Image.fromarray(image).convert("L"))[..., None]
     got = decode.decode(encoded(image), channels=1)
@@ -112,15 +112,15 @@ def test_colour_becomes_grey():
 
 
 def test_sixteen_bits_are_scaled():
-    grey = picture(channels=1).squeeze()
-    image = Image.fromarray(grey.astype(np.uint16) * 256 + 3)
+    gray = picture(channels=1).squeeze()
+    image = Image.fromarray(gray.astype(np.uint16) * 256 + 3)
     got = decode.decode(encoded(image), channels=1)
-    np.testing.assert_array_equal(got[..., 0], grey)
+    np.testing.assert_array_equal(got[..., 0], gray)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP"])
 def test_first_frame(kind):
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     data = encoded(
         frames[0], kind, save_all=True, append_images=frames[1:], lossless=True
     )
@@ -149,7 +149,7 @@ def test_damaged_exif_is_not_a_damaged_picture():
     assert decode.decode(data).shape == image.shape
 
 
-def test_resizing_keeps_the_centre():
+def test_resizing_keeps_the_center():
     # Left, middle and right third differ; a square is cut from the middle.
     image = np.repeat(np.array([0, 128, 255], np.uint8), 12)
     image = np.broadcast_to(image[None, :, None], (12, 36, 3)).copy()

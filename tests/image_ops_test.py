@@ -2,7 +2,7 @@
 
 `golden/` is written by tools/make_golden_images.py. All operations equal their
 oracle to the pixel, with one exception: `sharpness` follows tensorflow-addons
-and differs from Pillow by up to 1.5 + |1 - factor| grey levels.
+and differs from Pillow by up to 1.5 + |1 - factor| gray levels.
 """
 
 import json
@@ -17,7 +17,7 @@ from tf_metassl.data import image_ops
 GOLDEN = pathlib.Path(__file__).parent / "golden/"
 TFA = dict(np.load(GOLDEN / "tfa_image_ops.npz"))
 PILLOW = dict(np.load(GOLDEN / "pillow_image_ops.npz"))
-KINDS = ("rgb", "grey")
+KINDS = ("rgb", "gray")
 
 
 def run(function, *arguments):
@@ -74,7 +74,7 @@ def translate(images, shift):
 
 
 def image(rows):
-    """One grey image, `[1, H, W, 1]`."""
+    """One gray image, `[1, H, W, 1]`."""
     return np.array(rows, np.uint8)[None, :, :, None]
 
 
@@ -158,7 +158,7 @@ TONES = {
     "solarize": lambda images, level: image_ops.solarize_table(level),
     "brightness": lambda images, factor: image_ops.brightness_table(factor),
     "contrast": lambda images, factor: image_ops.contrast_table(
-        factor, image_ops.grey_mean(images)
+        factor, image_ops.gray_mean(images)
     ),
 }
 
@@ -370,12 +370,12 @@ def test_stretching_tables_by_hand():
     assert np.unique(result).tolist() == [0, 128, 255]
 
 
-def test_color_and_grey_by_hand():
+def test_color_and_gray_by_hand():
     source = np.array([[[[255, 0, 0], [0, 255, 0], [0, 0, 255]]]] * 2, np.uint8)
-    assert image_ops.grey(source)[0, 0, :, 0].numpy().tolist() == [76, 150, 29]
+    assert image_ops.gray(source)[0, 0, :, 0].numpy().tolist() == [76, 150, 29]
     result = run(image_ops.color, source, np.float32([0.0, 2.0]))
-    grey, strong = result[:, 0].tolist()
-    assert grey == [[76] * 3, [150] * 3, [29] * 3]
+    gray, strong = result[:, 0].tolist()
+    assert gray == [[76] * 3, [150] * 3, [29] * 3]
     assert strong == [[255, 0, 0], [0, 255, 0], [0, 0, 255]]
 
 
@@ -538,7 +538,7 @@ def test_neutral_parameters_change_nothing(kind):
         image_ops.solarize_table(nothing + 256),
         image_ops.posterize_table(nothing + 8),
         image_ops.brightness_table(one),
-        image_ops.contrast_table(one, image_ops.grey_mean(images)),
+        image_ops.contrast_table(one, image_ops.gray_mean(images)),
     ]
     results = [
         image_ops.projective_transform(images, matrix, 128, interpolation)
@@ -568,7 +568,7 @@ def test_strong_factors_clip_and_do_not_wrap_around(value):
         look_up(TONES["contrast"], images, factor),
         run(image_ops.sharpness, images, factor),
     ):
-        # Strong factors must not turn the darker colour into the brighter.
+        # Strong factors must not turn the darker color into the brighter.
         inside, outside = result[:, 2, 2, 0], result[:, 0, 0, 0]
         assert np.all((inside >= outside) == middle)
     brightness = look_up(TONES["brightness"], images, factor)
@@ -680,7 +680,7 @@ def test_filters_equal_pillow(name, function, kind):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("turn", range(3))
 @pytest.mark.parametrize("method", image_ops.RESAMPLING)
-def test_enlarging_is_within_one_grey_level_of_pillow(method, turn, kind):
+def test_enlarging_is_within_one_gray_level_of_pillow(method, turn, kind):
     case = f"rescale_{method}_{turn}"
 
     def function(images, margin):

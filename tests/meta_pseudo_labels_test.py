@@ -384,7 +384,7 @@ def test_the_loss_tells_of_either_network_that_is_no_number(role):
     assert np.isnan(algorithm._trackers["loss"].result())
 
 
-def test_as_a_regulariser_it_needs_no_unlabeled_images():
+def test_as_a_regularizer_it_needs_no_unlabeled_images():
     batch = tiny_batch()
     del batch["unlabeled"]
     del batch["labeled"]["strong"]

@@ -195,7 +195,7 @@ def test_forward_mode_agrees_with_the_gradient(name, image_shape, float64):
 @pytest.mark.parametrize(
     "name", ("digits_cnn", "cnn13_mean_teacher", "efficientnet_b0", "resnet_50")
 )
-def test_batch_norm_can_be_synchronised_everywhere(name):
+def test_batch_norm_can_be_synchronized_everywhere(name):
     def settings(network):
         for layer in network.layers:
             if isinstance(layer, keras.Model):

@@ -223,12 +223,12 @@ def test_evaluation_sees_every_image_once(replicas):
 @pytest.mark.parametrize(
     "view, policy, message",
     [
-        ("strong", "mpl", "--strong_augmentation=mpl changes colours.* 2 ch"),
-        ("ctaugment", "jitter_points", "CTAugment changes colours.* 2 chan"),
-        ("probe", "jitter_points", "CTAugment changes colours"),
+        ("strong", "mpl", "--strong_augmentation=mpl changes colors.* 2 ch"),
+        ("ctaugment", "jitter_points", "CTAugment changes colors.* 2 chan"),
+        ("probe", "jitter_points", "CTAugment changes colors"),
     ],
 )
-def test_policies_that_mix_colours_need_some(view, policy, message):
+def test_policies_that_mix_colors_need_some(view, policy, message):
     views = Views(labeled=(view,))
     augmentation = pipeline.Augmentation(weak="none", strong=policy)
     with pytest.raises(ValueError, match=message):

@@ -249,7 +249,7 @@ def expected_operation(op, images, level, sign, center_y, center_x, fill):
         "translate_y": lambda: image_ops.translation_matrix(zero, signed),
     }
     counts = image_ops.histograms(images)
-    mean = image_ops.grey_mean(images)
+    mean = image_ops.gray_mean(images)
     tables = {
         "autocontrast": lambda: image_ops.autocontrast_table(counts),
         "equalize": lambda: image_ops.equalize_table(counts),
@@ -349,7 +349,7 @@ def test_published_strength_neither_wraps_around_nor_overflows():
     np.testing.assert_array_equal(result("solarize"), images)
     bright = np.floor(np.minimum(np.float32(2.98) * images, 255))
     np.testing.assert_array_equal(result("brightness"), bright)
-    # About the grey mean of this image, which is 127.5, rounded up.
+    # About the gray mean of this image, which is 127.5, rounded up.
     contrast = 128 + np.float32(2.98) * (images - np.float32(128))
     expected = np.floor(np.clip(contrast, 0, 255))
     np.testing.assert_array_equal(result("contrast"), expected)
@@ -387,7 +387,7 @@ def test_crop_does_what_was_drawn():
         np.testing.assert_array_equal(result[row], expected)
 
 
-def test_mpl_crop_pads_with_grey():
+def test_mpl_crop_pads_with_gray():
     policy = policies.WEAK_POLICIES["mpl"]
     images = np.full([1, 32, 32, 3], 9, np.uint8)
     corner = tf.constant([0])
@@ -463,7 +463,7 @@ def test_affine_does_what_was_drawn():
     assert result(shift_x=1.0, shift_y=-1.0) == [[0, 0, 100], empty, empty]
     assert result(angle=0.4, shear_x=0.2, scale=1.2)[1][1] in (99, 100)
     assert result(brightness=1.4) == [empty, [0, 140, 0], empty]
-    # The grey mean is 11.1; 11 + 1.4 * (100 - 11) = 135.6.
+    # The gray mean is 11.1; 11 + 1.4 * (100 - 11) = 135.6.
     assert result(contrast=1.4) == [empty, [0, 135, 0], empty]
     images[:] = 100
     assert result(shift_x=1.0) == [[0, 100, 100]] * 3

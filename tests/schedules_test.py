@@ -76,7 +76,7 @@ def test_a_constant_rate_warms_up_too():
 
 
 def test_cycles_repeat_the_last_slice_of_the_cosine():
-    """fast-SWA's CIFAR-10 setting: 180 epochs towards 210, cycles of 30."""
+    """fast-SWA's CIFAR-10 setting: 180 epochs toward 210, cycles of 30."""
     schedule = WarmupSchedule(0.1, 300, cycle_start=180, cycle_steps=30)
 
     def cosine(epoch):

@@ -76,7 +76,7 @@ def target_and_features(algorithm, batch, base):
 
 
 @pytest.mark.parametrize("base", ("pi_model", "temporal_ensembling", "vat"))
-def test_the_base_and_the_neighbour_loss_are_added(base, float64):
+def test_the_base_and_the_neighbor_loss_are_added(base, float64):
     batch = tiny_batch()
     plain = tiny_algorithm(base, **KNOBS)
     algorithm = tiny_algorithm(

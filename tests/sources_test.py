@@ -91,7 +91,7 @@ def data_dir(tmp_path_factory):
         return {s: pixels(SIZES[s], seed=len(s), **shape) for s in splits}
 
     small = images("train", "test")
-    grey = images("train", "test", height=28, width=28, channels=1)
+    gray = images("train", "test", height=28, width=28, channels=1)
     big = images("train", "validation", height=40, width=60)
     prepare(place, "cifar10", "3.0.2", small, **IDS)
     prepare(place, "cifar100", "3.0.2", small, **IDS, **COARSE)
@@ -108,8 +108,8 @@ def data_dir(tmp_path_factory):
         "1.0.0",
         images("train", "test", "unlabelled", height=96, width=96),
     )
-    prepare(place, "mnist", "3.0.1", grey)
-    prepare(place, "fashion_mnist", "3.0.1", grey)
+    prepare(place, "mnist", "3.0.1", gray)
+    prepare(place, "fashion_mnist", "3.0.1", gray)
     prepare(place, "imagenet2012", "5.1.0", big, **FILE_NAMES)
     part = {"train": big["train"][:4], "validation": big["validation"]}
     prepare(place, "imagenet2012_subset/10pct", "5.0.0", part, **FILE_NAMES)
@@ -274,9 +274,9 @@ def test_large_images_are_resized(load):
 
 
 def test_channels(load):
-    grey = load("mnist").train.images
-    colour = load("mnist", channels=3).train.images
-    np.testing.assert_array_equal(colour, np.repeat(grey, 3, -1))
+    gray = load("mnist").train.images
+    color = load("mnist", channels=3).train.images
+    np.testing.assert_array_equal(color, np.repeat(gray, 3, -1))
     assert load("cifar10", channels=1).info.image_shape == (32, 32, 1)
 
 

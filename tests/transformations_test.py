@@ -1,4 +1,4 @@
-"""Warps and colours against images written out and loops."""
+"""Warps and colors against images written out and loops."""
 
 import math
 
@@ -100,10 +100,10 @@ def test_a_projective_matrix_moves_the_corners_to_where_they_were_drawn():
 
 
 def test_factors_of_contrast_brightness_and_sharpness():
-    grey = image([10, 20], [30, 40])
+    gray = image([10, 20], [30, 40])
 
     def recolored(*draw):
-        return pixels(transformations.recolored(grey, tf.constant([draw])))
+        return pixels(transformations.recolored(gray, tf.constant([draw])))
 
     np.testing.assert_allclose(
         recolored(0.0, 0.0, 0.0), [[10, 20], [30, 40]], rtol=1e-6
@@ -115,7 +115,7 @@ def test_factors_of_contrast_brightness_and_sharpness():
     np.testing.assert_allclose(
         recolored(0.0, -1.0, 0.0), [[2, 4], [6, 8]], rtol=1e-5
     )
-    # The border goes on as a mirror: the corner 10 has three neighbours 10,
+    # The border goes on as a mirror: the corner 10 has three neighbors 10,
     # two 20, two 30 and one 40 of weight 1, and itself of weight 5.
     smooth = (5 * 10 + 3 * 10 + 2 * 20 + 2 * 30 + 40) / 13
     np.testing.assert_allclose(
@@ -126,7 +126,7 @@ def test_factors_of_contrast_brightness_and_sharpness():
     assert recolored(0.0, 1.0, 0.0).max() <= 255
 
 
-def test_saturation_pulls_towards_grey():
+def test_saturation_pulls_toward_gray():
     red = tf.constant([[[[100.0, 0.0, 0.0]]]])
     draw = tf.constant([[0.0, 0.0, 0.0, -1.0]])
     found = transformations.recolored(red, draw)

@@ -139,7 +139,7 @@ class Config(DataOptions):
         choices=("auto", "local", "synchronized"),
     )
 
-    # Optimisation.
+    # Optimization.
     seed: int = knob(
         0, "Seed of initial weights, batches and augmentation.", minimum=0
     )

@@ -25,7 +25,7 @@ axis, and the global batch is the same however many replicas share it.
 
 import dataclasses
 
-# MixUp partners are drawn inside blocks of this many neighbours, so that no
+# MixUp partners are drawn inside blocks of this many neighbors, so that no
 # partner lives on another replica and the same global batch is mixed in the
 # same way on any number of replicas. Batches are random samples, hence a
 # partner from the block is as random as one from the whole batch.

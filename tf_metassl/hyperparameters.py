@@ -225,7 +225,7 @@ class Sntg(Vat, TemporalEnsembling):
     )
     sntg_weight: float = knob(
         0.4,
-        "Weight of the neighbour loss, relative to the unlabeled loss. 0 = "
+        "Weight of the neighbor loss, relative to the unlabeled loss. 0 = "
         "off. Published: 0.4.",
         minimum=0.0,
     )
@@ -260,7 +260,7 @@ class Reweighting(Hyperparameters):
         "nested_tape",
         "nested_tape: Algorithm 1 as printed; forward_mode: the same numbers "
         "from one forward-mode derivative (one replica, or batch norm that is "
-        "not synchronised).",
+        "not synchronized).",
         choices=("nested_tape", "forward_mode"),
     )
     pseudo_label: str = knob(
@@ -453,7 +453,7 @@ class MetaPseudoLabels(StudentFeedback):
     mpl_unlabeled: str = knob(
         "unlabeled",
         "labeled: pseudo-label the labeled images and drop UDA, the method as "
-        "a regulariser of supervised training.",
+        "a regularizer of supervised training.",
         choices=("unlabeled", "labeled"),
     )
 

@@ -17,7 +17,7 @@ def define_flags():
         "with.",
         lower_bound=0,
     )
-    flags.DEFINE_integer("channels", 3, "3 = colour, 1 = grey.", lower_bound=1)
+    flags.DEFINE_integer("channels", 3, "3 = color, 1 = gray.", lower_bound=1)
     flags.DEFINE_integer("num_classes", 10, "Classes.", lower_bound=1)
     flags.DEFINE_enum(
         "precision",

@@ -34,7 +34,7 @@ METHODS = {
     },
     "Meta Pseudo Labels": {"algo": "meta_pseudo_labels"},
 }
-_COLOURS = ("#2f6db5", "#d9722e")
+_COLORS = ("#2f6db5", "#d9722e")
 # Every point that there can be.
 _Y, _X = np.mgrid[:256, :256]
 GRID = np.stack([_X, _Y], axis=-1).reshape(-1, 1, 1, 2).astype(np.uint8)
@@ -106,9 +106,9 @@ def draw(learned, places, labels, labeled):
     """
     figure = matplotlib.figure.Figure((14, 3), layout="constrained")
     shade = matplotlib.colors.LinearSegmentedColormap.from_list(
-        "classes", [_COLOURS[0], "white", _COLOURS[1]]
+        "classes", [_COLORS[0], "white", _COLORS[1]]
     )
-    colours = np.array(_COLOURS)
+    colors = np.array(_COLORS)
     panels = figure.subplots(1, len(learned), sharex=True, sharey=True)
     for axes, (title, (probability, accuracy)) in zip(
         panels, learned.items(), strict=True
@@ -122,14 +122,14 @@ def draw(learned, places, labels, labeled):
             origin="lower",
             interpolation="bilinear",
         )
-        axes.scatter(*places.T, 2, colours[labels], alpha=0.35, linewidths=0)
+        axes.scatter(*places.T, 2, colors[labels], alpha=0.35, linewidths=0)
         # Empty where every point is of one class.
         if probability.min() < 0.5 < probability.max():
             axes.contour(probability, [0.5], colors="black", linewidths=1.4)
         axes.scatter(
             *places[labeled].T,
             150,
-            colours[labels[labeled]],
+            colors[labels[labeled]],
             marker="*",
             edgecolors="black",
             zorder=3,

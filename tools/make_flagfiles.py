@@ -9,7 +9,7 @@ One flagfile per run and, in flags/README.md, one line per number of the tables.
 FLOPs per image are kept in flags/flops.json, because counting them takes
 TensorFlow and minutes; all else takes neither. Hours are
 
-    steps * images per step * passes * FLOPs / (peak of the GPU * utilisation)
+    steps * images per step * passes * FLOPs / (peak of the GPU * utilization)
 
 with what a method does per image counted in forward passes (`PASSES`). They
 leave out augmentation, evaluations and the short finetuning stage.
@@ -32,7 +32,7 @@ FLAGS = ROOT / "flags"
 GPU = "NVIDIA A100"
 # Of its data sheet, in operations per second; float32 is computed as TF32.
 PEAK = {"mixed_bfloat16": 312e12, "float32": 156e12}
-UTILISATION = 0.3
+UTILIZATION = 0.3
 
 # Method -> forward passes per labeled and per unlabeled image and step. The
 # gradient of a pass counts 2 more, a forward-mode derivative 2 as well.
@@ -111,7 +111,7 @@ def passes(run):
     """`PASSES` of a run, whose knobs may change them."""
     labeled, unlabeled = PASSES[run.config.algo]
     knobs = run.config.hyperparameters
-    if _is_regulariser(run):
+    if _is_regularizer(run):
         # The teacher's pass, the student's with its derivative, the judge's.
         return 3 + 6 + 3, 0
     if getattr(knobs, "sntg_base", "") == "temporal_ensembling":
@@ -129,7 +129,7 @@ def images_per_step(run):
     return labeled, labeled * run.config.unlabeled_batch_ratio * uses
 
 
-def _is_regulariser(run):
+def _is_regularizer(run):
     knobs = run.config.hyperparameters
     return getattr(knobs, "mpl_unlabeled", "") == "labeled"
 
@@ -154,7 +154,7 @@ def hours(run, flops):
     steps, unlabeled_steps = num_steps(run)
     count = steps * labeled * per_labeled
     count += unlabeled_steps * unlabeled * per_unlabeled
-    return count * flops / (PEAK[run.config.precision] * UTILISATION) / 3600
+    return count * flops / (PEAK[run.config.precision] * UTILIZATION) / 3600
 
 
 def flops_by_network(keys):
@@ -224,7 +224,7 @@ def flagfile(path, run, flops):
         )
     lines += _paragraph(f"{length}. Passes: {count}.")
     lines += _paragraph(
-        f"{estimate} on one {GPU} at {UTILISATION:.0%} of "
+        f"{estimate} on one {GPU} at {UTILIZATION:.0%} of "
         f"{PEAK[run.config.precision] / 1e12:.0f} TFLOP/s, with "
         f"{flops / 1e9:.3g} GFLOPs per image and forward pass: an estimate, "
         "not measured."

@@ -12,7 +12,7 @@ ordinary environment:
 
     python tools/make_golden_images.py --oracle=pillow
 
-Each file holds the input images (`rgb`, `rgb_2`, `grey`), for every case
+Each file holds the input images (`rgb`, `rgb_2`, `gray`), for every case
 `<case>/<images>` the output and `<case>/<parameter>` the parameters, one value
 per image, and `versions`, a JSON text. The files have no time stamps: the same
 versions write the same bytes.
@@ -61,7 +61,7 @@ def inputs():
     return {
         "rgb": make_images(24, 20, 3, seed=1),
         "rgb_2": make_images(24, 20, 3, seed=2)[::-1],
-        "grey": make_images(8, 8, 1, seed=3),
+        "gray": make_images(8, 8, 1, seed=3),
     }
 
 
@@ -92,7 +92,7 @@ def tfa_cases(images):
         "cutout/half_width": np.int32(HALF_WIDTHS),
         "blend/factor": np.float32(FACTORS),
     }
-    for name in ("rgb", "grey"):
+    for name in ("rgb", "gray"):
         batch = images[name]
         for mode in ("nearest", "bilinear"):
             cases[f"rotate_{mode}/{name}"] = tfa.rotate(
@@ -112,11 +112,11 @@ def tfa_cases(images):
             HALF_WIDTHS,
             centers[name],
         )
-    grey_fill = [128] * 3
+    gray_fill = [128] * 3
     for name, function in (("shear_x", tfa.shear_x), ("shear_y", tfa.shear_y)):
         cases[f"{name}/rgb"] = each(
             lambda image, level, function=function: function(
-                image, level, grey_fill
+                image, level, gray_fill
             ),
             images["rgb"],
             SHEARS,
@@ -170,7 +170,7 @@ def pillow_cases(images):
         },
     }
     cases = {}
-    for name in ("rgb", "grey"):
+    for name in ("rgb", "gray"):
         for case, function in plain.items():
             cases[f"{case}/{name}"] = run(function, images[name])
     for case, (function, values) in with_parameter.items():
@@ -178,7 +178,7 @@ def pillow_cases(images):
         for turn in range(3):
             turned = np.roll(values, 2 * turn)
             cases[f"{case}_{turn}/parameter"] = turned
-            for name in ("rgb", "grey"):
+            for name in ("rgb", "gray"):
                 cases[f"{case}_{turn}/{name}"] = run(
                     function, images[name], turned.tolist()
                 )

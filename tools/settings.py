@@ -1207,7 +1207,7 @@ def _mpl_9():
             meta_pseudo_labels,
             task,
             "wrn",
-            "regulariser",
+            "regularizer",
             # No unlabeled image is seen, and UDA is off.
             paper(mpl_unlabeled="labeled", uda_weight=0.0),
         )

@@ -48,7 +48,7 @@ class Algorithm(keras.Model):
     A method defines `views`, `roles`, `metric_names` and either
     `compute_losses(batch)`, if the student is trained on one loss, or
     `train_step(batch)`. It never asks how many replicas there are: every loss
-    that it hands to `update` is normalised by the global batch, through
+    that it hands to `update` is normalized by the global batch, through
     `mean`, so that gradients are summed over replicas. That sum, weight decay,
     clipping and the optimizer's step happen in `apply_gradients` alone.
 
@@ -157,7 +157,7 @@ class Algorithm(keras.Model):
             batch: see `tf_metassl.contract`.
 
         Returns:
-            A scalar, normalised by `mean`.
+            A scalar, normalized by `mean`.
         """
         raise NotImplementedError
 

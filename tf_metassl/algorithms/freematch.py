@@ -54,14 +54,14 @@ class FreeMatch(FixMatch):
 
         p is the running mean of the probabilities on weak views, q the mean
         probability on the selected strong views; both are divided by the
-        share of the images that are labeled so, then normalised.
+        share of the images that are labeled so, then normalized.
         """
         if not self.hyperparameters.fairness_weight:
             return 0.0
         weight = example_weight[:, tf.newaxis]  # [U, 1]
         predicted = self.one_hot(tf.argmax(logits, axis=-1))
         # Counts in place of shares and sums in place of means: the factor
-        # is lost in the normalisation. The sums are those of the global batch.
+        # is lost in the normalization. The sums are those of the global batch.
         sums, counts, selected = self.replica_sum(
             [
                 tf.reduce_sum(weight * tf.nn.softmax(logits), axis=0),

@@ -63,7 +63,7 @@ class MetaPseudoLabels(Algorithm):
     batch statistics, and the dropout masks and batch-norm averages that the
     student had before its step. It changes no moving average.
 
-    The metric `loss` is the sum of what both networks minimise, without the
+    The metric `loss` is the sum of what both networks minimize, without the
     feedback, whose value does not say how good anything is.
     """
 
@@ -82,13 +82,13 @@ class MetaPseudoLabels(Algorithm):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self._regulariser = self.hyperparameters.mpl_unlabeled == "labeled"
+        self._regularizer = self.hyperparameters.mpl_unlabeled == "labeled"
         self.baseline = self.memory("baseline", ())
 
     @property
     def views(self):
         """See `Algorithm.views`."""
-        if self._regulariser:
+        if self._regularizer:
             return Views(labeled=("weak",))
         return Views(labeled=("weak",), unlabeled=("weak", "strong"))
 
@@ -146,7 +146,7 @@ class MetaPseudoLabels(Algorithm):
         Returns:
             `TeacherLogits`.
         """
-        if self._regulariser:  # All three are the labeled images.
+        if self._regularizer:  # All three are the labeled images.
             logits = self.forward(self.teacher, labeled["weak"])
             return TeacherLogits(logits, logits, logits)
         return TeacherLogits(
@@ -203,18 +203,18 @@ class MetaPseudoLabels(Algorithm):
 
     @property
     def _student_view(self):
-        return "weak" if self._regulariser else "strong"
+        return "weak" if self._regularizer else "strong"
 
     def _uda_weight(self):
         """The weight of the UDA loss in this step."""
         hp = self.hyperparameters
-        weight = 0.0 if self._regulariser else hp.uda_weight
+        weight = 0.0 if self._regularizer else hp.uda_weight
         return self.ramped(weight, hp.uda_ramp_steps)
 
     def _groups(self, batch):
         """The labeled group, and the one that is pseudo-labeled."""
         labeled = batch["labeled"]
-        if self._regulariser:
+        if self._regularizer:
             return labeled, {**labeled, "oracle_label": labeled["label"]}
         return labeled, batch["unlabeled"]
 
@@ -361,15 +361,15 @@ class MetaPseudoLabels(Algorithm):
                 self._labeled_gradient_after(before),
                 self.replica_sum(gradient),
             )
-        centred = h
+        centered = h
         if hp.feedback_baseline:
             baseline = feedback_lib.update_baseline(
                 tf.cast(self.baseline.value, h.dtype), h, hp.feedback_baseline
             )
             self.baseline.assign(baseline)
-            centred = h - baseline
+            centered = h - baseline
         reduce = self.mean if hp.feedback_scale == "mean" else tf.reduce_sum
-        return centred * reduce(losses), h
+        return centered * reduce(losses), h
 
     def _labeled_gradient_after(self, before):
         """Global gradient of the labeled loss at the updated student."""

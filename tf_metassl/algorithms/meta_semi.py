@@ -56,7 +56,7 @@ class MetaSemi(Algorithm):
         ):
             raise ValueError(
                 "--meta_gradient=forward_mode is not exact where batch norm "
-                "is synchronised over replicas: use "
+                "is synchronized over replicas: use "
                 "--meta_gradient=nested_tape or --batch_norm=local."
             )
         super().compile(**kwargs)
@@ -176,7 +176,7 @@ class MetaSemi(Algorithm):
             mixed_logits: `[U, C]` of the mixed images, differentiable.
 
         Returns:
-            A scalar, normalised by `mean`.
+            A scalar, normalized by `mean`.
         """
         del unlabeled, labeler_logits, mixed_logits
         return 0.0

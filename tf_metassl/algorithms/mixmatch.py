@@ -102,7 +102,7 @@ class MixMatch(Algorithm):
             guess: `[U, C]`, for the metrics.
 
         Returns:
-            A scalar, normalised by `mean`.
+            A scalar, normalized by `mean`.
         """
         hp = self.hyperparameters
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]

@@ -27,7 +27,7 @@ _QUARTER_TURNS = (
 class ReMixMatch(MixMatch):
     """MixMatch with aligned guesses, learned augmentation and rotations.
 
-    The guess on a weak view is scaled towards the distribution of the labels
+    The guess on a weak view is scaled toward the distribution of the labels
     and anchors strong views, whose magnitudes CTAugment learns from how the
     averaged network does on probes of labeled images. A head on the features
     tells by how many quarter turns an image was rotated.

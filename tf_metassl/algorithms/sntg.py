@@ -11,7 +11,7 @@ from tf_metassl.ops.checks import check_rank, check_same_shape
 
 
 class Sntg(Consistency):
-    """Images with one label or target are neighbours: features must be near.
+    """Images with one label or target are neighbors: features must be near.
 
     On top of --sntg_base. True labels stand for the targets of labeled images.
     The features of unlabeled images are those of one pass alone: of the first
@@ -19,7 +19,7 @@ class Sntg(Consistency):
     are not paired as in the paper, see `pairs`.
     """
 
-    metric_names = (*Consistency.metric_names, "neighbour_loss")
+    metric_names = (*Consistency.metric_names, "neighbor_loss")
     reads_features = True
 
     def __new__(cls, *, hyperparameters, **kwargs):
@@ -38,11 +38,11 @@ class Sntg(Consistency):
         first, second = pairs(label, target)
         same = tf.reduce_sum(first * second, axis=-1)  # [P]
         first, second = pairs(terms.labeled.features, terms.unlabeled.features)
-        neighbour_loss = self.mean(graph_losses(first, second, same))
-        self.track("neighbour_loss", neighbour_loss * self.num_replicas)
+        neighbor_loss = self.mean(graph_losses(first, second, same))
+        self.track("neighbor_loss", neighbor_loss * self.num_replicas)
         return (
             super().unlabeled_loss(batch, terms)
-            + self.hyperparameters.sntg_weight * neighbour_loss
+            + self.hyperparameters.sntg_weight * neighbor_loss
         )
 
     def student_pass(self, *image_groups):
@@ -111,12 +111,12 @@ def pairs(labeled, unlabeled):
 
 
 def graph_losses(first, second, same):
-    """Contrastive loss of pairs: neighbours are drawn, others pushed to 1.
+    """Contrastive loss of pairs: neighbors are drawn, others pushed to 1.
 
     Args:
         first: `[P, F]` features.
         second: `[P, F]` features.
-        same: `[P]`, 1 for neighbours and 0 for others.
+        same: `[P]`, 1 for neighbors and 0 for others.
 
     Returns:
         `[P]`: d^2 or max(0, 1 - d)^2, where d^2 is the squared difference

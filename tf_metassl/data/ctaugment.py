@@ -3,7 +3,7 @@
 Berthelot et al., arXiv 1911.09785; the operations and their ranges are those of
 the authors' code for FixMatch, with Pillow's rounding. Other than there,
 translations are fractions of the side, not of a pixel, and images are uncovered
-with the same grey everywhere.
+with the same gray everywhere.
 
 `draw_ctaugment` makes all random choices, `apply_ctaugment` carries them out.
 """
@@ -143,7 +143,7 @@ _TABLES = {
         _factor(level)
     ),
     "contrast": lambda images, level: image_ops.contrast_table(
-        _factor(level), image_ops.grey_mean(images)
+        _factor(level), image_ops.gray_mean(images)
     ),
     "posterize": lambda images, level: image_ops.posterize_table(
         1 + _floor(level * 7.999)

@@ -23,8 +23,8 @@ def decode(data, image_size=0, channels=3):
     Args:
         data: bytes of the file.
         image_size: height and width of the result: the shorter side is resized
-            to it and the centre is cut out. 0 = the image's own size.
-        channels: 3 = colour, 1 = grey.
+            to it and the center is cut out. 0 = the image's own size.
+        channels: 3 = color, 1 = gray.
 
     Returns:
         `[H, W, channels]` uint8.
@@ -67,7 +67,7 @@ def decode(data, image_size=0, channels=3):
 
 
 def _eight_bits(image):
-    """Pillow's own conversion clips 16-bit grey values, it does not scale."""
+    """Pillow's own conversion clips 16-bit gray values, it does not scale."""
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64) >> 8
         return Image.fromarray(values.clip(0, 255).astype(np.uint8))

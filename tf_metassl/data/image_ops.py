@@ -159,7 +159,7 @@ def shear_x_matrix(level):
     """Matrices that shift row y by -level * y pixels to the right.
 
     The top row stays, as in `tfa.image.shear_x`; Pillow's affine transform
-    takes pixel centres half a pixel further, so it differs in some pixels.
+    takes pixel centers half a pixel further, so it differs in some pixels.
 
     Args:
         level: `[N]` float.
@@ -213,7 +213,7 @@ def translation_matrix(dx, dy):
 def window_matrix(top, left, height, width, output_size):
     """Matrices that resize a window of each image to a common size.
 
-    The window's edges meet the result's edges, so that pixel centres are half
+    The window's edges meet the result's edges, so that pixel centers are half
     a pixel inside, as in `tf.image.resize`.
 
     Args:
@@ -382,7 +382,7 @@ def histograms(images):
     return tf.reshape(counts, [-1, channels, 256])
 
 
-def grey(images):
+def gray(images):
     """Luminance as Pillow's `convert("L")`: ITU-R 601-2, rounded.
 
     Args:
@@ -407,7 +407,7 @@ def grey(images):
     return tf.bitwise.right_shift(weighted, 16)
 
 
-def grey_mean(images):
+def gray_mean(images):
     """Mean luminance of every image, rounded as `ImageEnhance.Contrast` does.
 
     Args:
@@ -419,7 +419,7 @@ def grey_mean(images):
     Raises:
         ValueError: on other shapes, types or numbers of channels.
     """
-    luminance = grey(images)
+    luminance = gray(images)
     count = luminance.shape[1] * luminance.shape[2]
     total = tf.reduce_sum(luminance, axis=[1, 2, 3])
     return (2 * total + count) // (2 * count)
@@ -520,8 +520,8 @@ def contrast_table(factor, mean):
     Rounded down.
 
     Args:
-        factor: `[N]` float; 1 changes nothing, 0 is plain grey.
-        mean: `[N]` int, see `grey_mean`.
+        factor: `[N]` float; 1 changes nothing, 0 is plain gray.
+        mean: `[N]` int, see `gray_mean`.
 
     Returns:
         `[N, 1, 256]` uint8.
@@ -601,7 +601,7 @@ def equalize_table(counts):
     return _table(tf.where(step == 0, tf.range(256), even))
 
 
-# Operations that look at neighbours, at several channels or at positions.
+# Operations that look at neighbors, at several channels or at positions.
 
 
 def blend(first, second, factor, rounding="nearest"):
@@ -644,7 +644,7 @@ def color(images, factor):
 
     Args:
         images: `[N, H, W, C]` uint8, C = 1 (nothing changes) or 3.
-        factor: `[N]` float; 1 changes nothing, 0 is grey.
+        factor: `[N]` float; 1 changes nothing, 0 is gray.
 
     Returns:
         `[N, H, W, C]` uint8, rounded down as in Pillow.
@@ -654,7 +654,7 @@ def color(images, factor):
     """
     images = _images(images)
     _vector("factor", factor, tf.float32, images)
-    luminance = tf.cast(grey(images), tf.uint8)
+    luminance = tf.cast(gray(images), tf.uint8)
     if images.shape[3] == 1:
         return images
     return blend(tf.tile(luminance, [1, 1, 1, 3]), images, factor, "down")
@@ -687,7 +687,7 @@ def sharpness(images, factor):
     The outermost pixels keep their values. As in tensorflow-addons the blurred
     values are rounded down and the blend to the nearest integer; Pillow's
     `ImageEnhance.Sharpness` does the opposite, so that the two differ by up to
-    1.5 + |1 - factor| grey levels.
+    1.5 + |1 - factor| gray levels.
 
     Args:
         images: `[N, H, W, C]` uint8.
@@ -744,7 +744,7 @@ def _filtered(images, kernel):
 
 
 def smoothed(images):
-    """Pillow's filter SMOOTH: 3 x 3, the centre five times.
+    """Pillow's filter SMOOTH: 3 x 3, the center five times.
 
     Args:
         images: `[N, H, W, C]` uint8.
@@ -805,7 +805,7 @@ def _enlarging_weights(size, first, last, method):
     last = tf.cast(last, tf.float64)[:, None, None]
     position = tf.range(size, dtype=tf.float64)
     center = first + (position[:, None] + 0.5) * (last - first) / size
-    # Which pixels count is decided by whole numbers, as in Pillow: a centre
+    # Which pixels count is decided by whole numbers, as in Pillow: a center
     # between two pixels belongs to one of them.
     low = tf.maximum(tf.floor(center - support + 0.5), first)
     high = tf.minimum(tf.floor(center + support + 0.5), last)

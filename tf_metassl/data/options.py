@@ -91,13 +91,13 @@ class DataOptions:
     )
     channels: int = knob(
         0,
-        "3 = colour, 1 = grey, 0 = as published (folder and csv: colour).",
+        "3 = color, 1 = gray, 0 = as published (folder and csv: color).",
         choices=(0, 1, 3),
     )
     image_size: int = knob(
         0,
         "Height and width of the images: the shorter side is resized, the "
-        "centre cut out. 0 = as published (imagenet: 224; folder and csv: the "
+        "center cut out. 0 = as published (imagenet: 224; folder and csv: the "
         "size that all images share).",
         minimum=0,
     )

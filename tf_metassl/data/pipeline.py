@@ -67,7 +67,7 @@ def augmentation(source, options):
 
 
 def check_channels(views, augmentation, channels):
-    """Refuses policies that mix colours where there are none.
+    """Refuses policies that mix colors where there are none.
 
     Args:
         views: a `tf_metassl.contract.Views`.
@@ -75,13 +75,13 @@ def check_channels(views, augmentation, channels):
         channels: of the images.
 
     Raises:
-        ValueError: if a view needs grey or colour images.
+        ValueError: if a view needs gray or color images.
     """
     if channels in (1, 3):
         return
     kinds = set(map(view_kind, (*views.labeled, *views.unlabeled)))
     strong = policies.STRONG_POLICIES[augmentation.strong]
-    wrong = "changes colours, and the images have"
+    wrong = "changes colors, and the images have"
     if "strong" in kinds and isinstance(strong, policies.RandAugmentPolicy):
         raise ValueError(
             f"--strong_augmentation={augmentation.strong} {wrong} {channels} "

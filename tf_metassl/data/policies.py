@@ -61,7 +61,7 @@ class RandAugmentPolicy:
             256 - 25.6 M). At least 1 bit is kept: 0 would be a black image.
         translate: pixels that `translate_x` and `translate_y` move at M = 10.
         cutout: pixels of half the side of the operation `cutout` at M = 10.
-        fill_value: grey level of uncovered and cut out pixels.
+        fill_value: gray level of uncovered and cut out pixels.
         final_cutout: side of a last cutout that every image gets, as a fraction
             of the image's shorter side; 0 for none.
     """
@@ -99,7 +99,7 @@ class CropPolicy:
         padding: pixels added to each side, as a fraction of the image's shorter
             side, rounded; 0 for no crop.
         mode: `reflect` or `constant`.
-        fill_value: grey level for the mode `constant`.
+        fill_value: gray level for the mode `constant`.
     """
 
     flip: bool = False
@@ -144,7 +144,7 @@ class AffinePolicy:
         brightness: smallest and largest factor, 1 for no change.
         cutout: side of the cutout as a fraction of the image's shorter side; 0
             for none.
-        fill_value: grey level of uncovered and cut out pixels.
+        fill_value: gray level of uncovered and cut out pixels.
     """
 
     rotation: float = 0.0
@@ -251,7 +251,7 @@ _TABLES = {
     "posterize": lambda images, level: image_ops.posterize_table(level),
     "solarize": lambda images, level: image_ops.solarize_table(level),
     "contrast": lambda images, level: image_ops.contrast_table(
-        level, image_ops.grey_mean(images)
+        level, image_ops.gray_mean(images)
     ),
     "brightness": lambda images, level: image_ops.brightness_table(level),
 }
@@ -270,7 +270,7 @@ WEAK_POLICIES = {
     # For large images, which are stored larger than they are used.
     "random_crop": WindowPolicy(),
     "resized_crop": WindowPolicy(area=(0.08, 1.0)),
-    # For grey digits of some 8 x 8 pixels, which a flip would spoil.
+    # For gray digits of some 8 x 8 pixels, which a flip would spoil.
     "affine": AffinePolicy(rotation=0.25, scale=(0.9, 1.1), translation=1 / 8),
     # Half the noise of the two moons themselves, see `sources.two_moons`.
     "jitter": JitterPolicy(sigma=3.0),
@@ -289,7 +289,7 @@ STRONG_POLICIES = {
     # Pham et al., arXiv 2003.10580, with the constants of the authors' code for
     # CIFAR-10. Other than there, a solarize threshold above 255 changes nothing
     # (it does not wrap around), enhanced pixels are clipped to 0 ... 255, and
-    # contrast blends with the image's grey mean.
+    # contrast blends with the image's gray mean.
     "mpl": _MPL,
     # The same with the constants for ImageNet's 224 x 224 pixels.
     "mpl_imagenet": dataclasses.replace(
@@ -303,9 +303,9 @@ STRONG_POLICIES = {
     # the last operation, so that later operations see black there.
     "fixmatch": RandAugmentPolicy(ops=_FIXMATCH_OPS),
     # Xie et al., arXiv 1904.12848. The authors' code fills with the dataset's
-    # mean colour, 113 ... 125 for CIFAR-10.
+    # mean color, 113 ... 125 for CIFAR-10.
     "uda": RandAugmentPolicy(ops=_UDA_OPS),
-    # Our own choice for grey digits of 8 x 8 to 28 x 28 pixels; no paper has
+    # Our own choice for gray digits of 8 x 8 to 28 x 28 pixels; no paper has
     # it. No flips, no inversion: a mirrored 2 is no digit, and a negative is
     # another domain.
     "affine_digits": AffinePolicy(
@@ -518,7 +518,7 @@ def apply_operations(images, rows, *, matrices, tables, kernels, fill_value):
             returns `[n, C, 256]` or `[n, 1, 256]`.
         kernels: other operation -> function of its name and its images that
             returns images.
-        fill_value: grey level of uncovered pixels.
+        fill_value: gray level of uncovered pixels.
 
     Returns:
         `[N, H, W, C]` uint8.
@@ -784,7 +784,7 @@ def apply_affine(images, draw, policy):
         images, matrices, policy.fill_value, "bilinear"
     )
     if policy.contrast != (1.0, 1.0):
-        mean = image_ops.grey_mean(images)
+        mean = image_ops.gray_mean(images)
         table = image_ops.contrast_table(draw["contrast"], mean)
         images = image_ops.apply_lookup_table(images, table)
     if policy.brightness != (1.0, 1.0):

@@ -14,7 +14,7 @@ __all__ = ["SOURCES", "Images", "Source", "digits", "load", "two_moons"]
 
 
 def digits(options=None, run_dir=None):
-    """scikit-learn's handwritten digits: 1,797 grey 8x8 images, 10 classes.
+    """scikit-learn's handwritten digits: 1,797 gray 8x8 images, 10 classes.
 
     The pixel values 0...16 become 0...255. A class-balanced 397 images, the
     same for every seed, are the test set.

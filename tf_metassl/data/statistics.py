@@ -82,8 +82,8 @@ def whitening(images, epsilon=1e-5):
     mean = total / len(images)
     covariance = np.zeros([size, size])
     for chunk in _chunks(images):
-        centred = chunk - mean
-        covariance += centred.T @ centred
+        centered = chunk - mean
+        covariance += centered.T @ centered
     values, vectors = np.linalg.eigh(covariance / len(images))
     scale = 1.0 / np.sqrt(np.maximum(values, 0.0) + epsilon)
     matrix = (vectors * scale) @ vectors.T

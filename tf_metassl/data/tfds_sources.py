@@ -202,12 +202,12 @@ def _batches(builder, split, dataset, shape):
 
 
 def _fit(image, shape):
-    """Shorter side to the size, centre cut out, channels as wanted."""
+    """Shorter side to the size, center cut out, channels as wanted."""
     height, width, channels = shape
     if image.shape[2] != channels:
-        to_grey = channels == 1
+        to_gray = channels == 1
         convert = (
-            tf.image.rgb_to_grayscale if to_grey else tf.image.grayscale_to_rgb
+            tf.image.rgb_to_grayscale if to_gray else tf.image.grayscale_to_rgb
         )
         image = convert(image)
     if image.shape[:2] != (height, width):

@@ -155,7 +155,7 @@ def plus_minus_one(meta_gradient):
 
 
 def relu(meta_gradient):
-    """max(-gradient, 0): learning-to-reweight's rule before normalisation.
+    """max(-gradient, 0): learning-to-reweight's rule before normalization.
 
     Source: Ren et al., arXiv 1803.09050, equation 8.
     """

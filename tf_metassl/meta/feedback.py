@@ -64,7 +64,7 @@ def per_example(
     The expectation of 1/N sum_i h_i CE_i is that of h sum_i CE_i, without the
     noise of the products between different examples. On one replica all N
     products come from one forward-mode pass. A tangent is lost in reductions
-    over replicas (synchronised batch norm), so several replicas differentiate
+    over replicas (synchronized batch norm), so several replicas differentiate
     the inner product with respect to weights of the losses instead.
 
     Args:

@@ -47,7 +47,7 @@ class Variant(typing.NamedTuple):
 _TORCH = {"momentum": 0.9, "epsilon": 1e-5}
 VARIANTS = {
     "plain": Variant(),
-    # Temporal ensembling as well. Its last layer is normalised, too.
+    # Temporal ensembling as well. Its last layer is normalized, too.
     "mean_teacher": Variant(mean_only=True, weight_norm=True, noise=0.15),
     "vat": Variant(momentum=0.99, epsilon=1e-6),
     # With one of its two heads, hence the layers of ICT.
@@ -78,7 +78,7 @@ def cnn13(images, num_classes, *, variant, dropout, synchronized):
     """
     settings = VARIANTS[variant]
 
-    def normalised(x, **options):
+    def normalized(x, **options):
         if settings.mean_only:
             return MeanOnlyBatchNormalization(
                 settings.momentum, synchronized, **options
@@ -99,8 +99,8 @@ def cnn13(images, num_classes, *, variant, dropout, synchronized):
             kernel_initializer="he_normal",
         )(x)
         if settings.activation_first:
-            return normalised(layers.LeakyReLU(settings.slope)(x))
-        return layers.LeakyReLU(settings.slope)(normalised(x))
+            return normalized(layers.LeakyReLU(settings.slope)(x))
+        return layers.LeakyReLU(settings.slope)(normalized(x))
 
     def pooled(x):
         x = layers.MaxPooling2D(2)(x)
@@ -127,4 +127,4 @@ def cnn13(images, num_classes, *, variant, dropout, synchronized):
     # The bias comes after the mean has been subtracted.
     dense = functools.partial(WeightNormDense, use_bias=False)
     logits = classifier(x, num_classes, dense=dense)
-    return normalised(logits, dtype=logits.dtype)
+    return normalized(logits, dtype=logits.dtype)

@@ -24,7 +24,7 @@ def two_moons_mlp(images, num_classes, *, dropout, synchronized):
     """
     del synchronized
 
-    # A new one for each layer: an initialiser draws the same numbers again.
+    # A new one for each layer: an initializer draws the same numbers again.
     def uniform():
         return keras.initializers.RandomUniform(-0.1, 0.1)
 

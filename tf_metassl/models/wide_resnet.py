@@ -22,7 +22,7 @@ class Variant(typing.NamedTuple):
         bias: whether convolutions have one.
         raw_shortcuts: all shortcuts but the very first block's take the
             block's input itself. Otherwise every 1x1 shortcut takes the
-            normalised and activated input, every other one the input itself.
+            normalized and activated input, every other one the input itself.
         dense_initializer: makes that of the last layer's kernel; one that is
             used twice would give the same values twice.
     """
@@ -94,7 +94,7 @@ def wide_resnet(
         )
     settings = VARIANTS[variant]
 
-    def normalised(x):
+    def normalized(x):
         x = layers.BatchNormalization(
             momentum=settings.momentum, epsilon=1e-3, synchronized=synchronized
         )(x)
@@ -111,7 +111,7 @@ def wide_resnet(
         )(x)
 
     def block(x, filters, stride, first):
-        activated = normalised(x)
+        activated = normalized(x)
         shortcut = x
         if settings.raw_shortcuts and first:
             shortcut = activated
@@ -119,7 +119,7 @@ def wide_resnet(
             source = shortcut if settings.raw_shortcuts else activated
             shortcut = convolution(source, filters, 1, stride)
         y = convolution(activated, filters, 3, stride)
-        y = convolution(normalised(y), filters, 3)
+        y = convolution(normalized(y), filters, 3)
         return layers.Add()([shortcut, y])
 
     x = convolution(images, 16 * width if settings.wide_stem else 16, 3)
@@ -129,7 +129,7 @@ def wide_resnet(
             first = not scale and not index
             x = block(x, 16 * 2**scale * width, stride, first)
     return classifier(
-        normalised(x),
+        normalized(x),
         num_classes,
         dropout,
         kernel_initializer=settings.dense_initializer(),

@@ -2,7 +2,7 @@
 
 Berthelot et al., arXiv 1911.09785 (ReMixMatch). Every parameter of an operation
 is divided into bins; a bin's rate is a moving average of how well the network
-recognises labeled images that were changed with it. Images are augmented with
+recognizes labeled images that were changed with it. Images are augmented with
 the bins whose rate is nearly the best.
 
 What is here is pure: the pipeline draws with `probabilities`, a method updates

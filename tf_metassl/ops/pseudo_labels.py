@@ -61,13 +61,13 @@ def sampled(logits, label_draw):
 
 
 def sharpened(probs, temperature):
-    """Probabilities to the power of 1 / temperature, normalised.
+    """Probabilities to the power of 1 / temperature, normalized.
 
     Source: Berthelot et al., arXiv 1905.02249, equation 7.
 
     Args:
         probs: `[N, C]` probabilities.
-        temperature: 1 changes nothing; towards 0 the result is one-hot.
+        temperature: 1 changes nothing; toward 0 the result is one-hot.
 
     Returns:
         `[N, C]`, same dtype, without gradient.
@@ -79,7 +79,7 @@ def sharpened(probs, temperature):
 
 
 def aligned(probs, *, target, current):
-    """Distribution alignment: predictions scaled towards a class distribution.
+    """Distribution alignment: predictions scaled toward a class distribution.
 
     Source: Berthelot et al., arXiv 1911.09785, section 3.1.
 

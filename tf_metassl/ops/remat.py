@@ -64,7 +64,7 @@ def is_on(network):
 def segments(network):
     """Parts of `network` to be computed again one at a time.
 
-    Of all ways to join neighbouring parts into longer ones that are about
+    Of all ways to join neighboring parts into longer ones that are about
     equally large, the one with the smallest sum of kept tensors and largest
     part, in elements per image.
 

@@ -3,7 +3,7 @@
 Unlike the operations of the data pipeline they work on float images, are
 differentiable in their parameters and compile under XLA. A matrix maps
 homogeneous coordinates `(x, y, 1)` of the output to those of the input, both
-centred and divided by half of the longer side: -1...1 on a square image.
+centered and divided by half of the longer side: -1...1 on a square image.
 """
 
 import math
@@ -170,7 +170,7 @@ def warp(images, matrices):
 
 
 def recolored(images, draw):
-    """Contrast, brightness, sharpness and, if there are colours, saturation.
+    """Contrast, brightness, sharpness and, if there are colors, saturation.
 
     Args:
         images: `[N, H, W, C]` of a float dtype in 0...255.
@@ -195,15 +195,15 @@ def num_color_factors(channels):
     return 3 if channels == 1 else 4
 
 
-def _grey(images):
+def _gray(images):
     if images.shape[-1] == 1:
         return images
     weights = tf.constant([0.299, 0.587, 0.114], images.dtype)
     return tf.reduce_sum(images * weights, axis=-1, keepdims=True)
 
 
-def _mean_grey(images):
-    return tf.reduce_mean(_grey(images), axis=[1, 2, 3], keepdims=True)
+def _mean_gray(images):
+    return tf.reduce_mean(_gray(images), axis=[1, 2, 3], keepdims=True)
 
 
 def _smooth(images):
@@ -218,4 +218,4 @@ def _smooth(images):
 
 
 # What a factor of 0 leaves of an image, in the order of the factors.
-_COLORLESS = (_mean_grey, tf.zeros_like, _smooth, _grey)
+_COLORLESS = (_mean_gray, tf.zeros_like, _smooth, _gray)

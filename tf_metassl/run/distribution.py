@@ -36,7 +36,7 @@ def make_strategy(name, num_replicas=0, tpu=""):
     Raises:
         ValueError: if there are not as many devices, no cluster or no TPU.
     """
-    # Physical devices: asking for logical ones would initialise TensorFlow,
+    # Physical devices: asking for logical ones would initialize TensorFlow,
     # after which the CPU cannot be split any more.
     gpus = tf.config.list_physical_devices("GPU")
     cluster = cluster_lib.for_strategy(name)

@@ -246,7 +246,7 @@ def build_algorithm(
     Args:
         config: a `Config`.
         info: the `DatasetInfo`.
-        num_replicas: decides whether batch norm is synchronised.
+        num_replicas: decides whether batch norm is synchronized.
         num_images: training images, labeled or not.
         scaling: see `tf_metassl.data.statistics.scaling`.
         cls: class of a later stage; the method's if None.
