@@ -155,8 +155,10 @@ def test_of_many_classes_the_five_likeliest_are_counted():
     for role, network in algorithm.evaluated_networks.items():
         logits = np.asarray(network(image, training=False))[:35]
         likeliest = np.argsort(-logits, axis=1)[:, :5]
-        hits = (likeliest == label[:35, np.newaxis]).any(axis=1)
-        assert found[f"{role}_top_5_accuracy"] == pytest.approx(hits.mean())
+        is_correct = (likeliest == label[:35, np.newaxis]).any(axis=1)
+        assert found[f"{role}_top_5_accuracy"] == pytest.approx(
+            is_correct.mean()
+        )
     row = {
         f"{split}_{name}": 0.5
         for split in ("validation", "test")

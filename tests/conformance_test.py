@@ -31,10 +31,8 @@ every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
 
 @every_algorithm
 def test_mixup_is_drawn_as_the_hyperparameters_say(name):
-    knobs = {
-        field.name for field in dataclasses.fields(hyperparameters.of(name))
-    }
-    if "mix_weight_rule" not in knobs:
+    hp = {field.name for field in dataclasses.fields(hyperparameters.of(name))}
+    if "mix_weight_rule" not in hp:
         assert tiny_algorithm(name).views.mixup_alpha == 0
         return
     for rule in ("plain", "dominant"):
@@ -94,10 +92,11 @@ def test_the_averaged_network_is_the_average(name):
 
 @every_algorithm
 def test_without_average_the_student_is_deployed(name):
-    knobs = {"ema_decay": 0.0, "swa_every": 0}
+    hp = {"ema_decay": 0.0, "swa_every": 0}
     has = {field.name for field in dataclasses.fields(hyperparameters.of(name))}
     algorithm = tiny_algorithm(
-        name, **{knob: value for knob, value in knobs.items() if knob in has}
+        name,
+        **{setting: value for setting, value in hp.items() if setting in has},
     )
     assert algorithm.ema is None
     assert algorithm.deployable_model is algorithm.student

@@ -33,9 +33,9 @@ def results(algorithm):
     }
 
 
-def sharp(name, **knobs):
+def sharp(name, **hp):
     """An algorithm whose predictions are neither all alike nor all sure."""
-    algorithm = tiny_algorithm(name, **knobs)
+    algorithm = tiny_algorithm(name, **hp)
     kernel, bias = algorithm.student.layers[-1].variables
     kernel.assign(kernel.value * 8.0)
     bias.assign([0.5, 0.0, -0.5])
@@ -333,11 +333,11 @@ def test_freematchs_fairness_without_a_selected_example_is_zero():
     algorithm = tiny_algorithm("freematch")
     logits = tf.Variable([[1.0, 0.0, 0.0], [0.0, 0.0, 3.0]])
     with tf.GradientTape() as tape:
-        term = algorithm.regularizer(logits, tf.zeros([2]))
+        term = algorithm.additional_loss(logits, tf.zeros([2]))
     assert float(term) == 0
     np.testing.assert_array_equal(tape.gradient(term, logits), np.zeros((2, 3)))
     with tf.GradientTape() as tape:
-        term = algorithm.regularizer(logits, tf.ones([2]))
+        term = algorithm.additional_loss(logits, tf.ones([2]))
     assert np.abs(tape.gradient(term, logits)).max() > 0
 
 

@@ -96,8 +96,8 @@ def test_a_file_says_all_that_has_no_plain_default():
     del plain["evaluate_every"]
     for path, run in RUNS.items():
         said = run.cells[0].settings
-        knobs = dataclasses.fields(run.config.hyperparameters)
-        assert {knob.name for knob in knobs} <= said.keys(), path
+        fields = dataclasses.fields(run.config.hyperparameters)
+        assert {field.name for field in fields} <= said.keys(), path
         for name, field in plain.items():
             if name not in said and name != "algo":
                 assert getattr(run.config, name) == field.default, (path, name)
@@ -164,7 +164,9 @@ def test_numbers_are_converted_to_our_units(path, name, value):
         ("meta_pseudo_labels/cifar10_4000_wrn_regularizer.flags", 12, 0),
     ],
 )
-def test_passes_follow_from_the_knobs(path, per_labeled, per_unlabeled):
+def test_passes_follow_from_the_hyperparameters(
+    path, per_labeled, per_unlabeled
+):
     assert make_flagfiles.passes(RUNS[path]) == (per_labeled, per_unlabeled)
 
 
@@ -239,10 +241,10 @@ def test_the_first_batch_has_the_shape_that_the_file_means(algo):
         if run.config.algo != algo:
             continue
         # What a method wants to see does not depend on the network.
-        knobs = run.config.hyperparameters
+        hp = run.config.hyperparameters
         choices = tuple(
-            getattr(knobs, field.name)
-            for field in dataclasses.fields(knobs)
+            getattr(hp, field.name)
+            for field in dataclasses.fields(hp)
             if field.metadata["choices"]
         )
         if choices not in built:

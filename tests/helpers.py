@@ -87,14 +87,14 @@ def tiny_algorithm(
     recompute=False,
     network=None,
     cls=None,
-    **knobs,
+    **hp,
 ):
     """A compiled algorithm on tiny networks; `cls` is that of another stage."""
     cls = cls or algorithm_class(name)
     network = network or tiny_network
     algorithm = cls(
         networks=cls.build_networks(network, NUM_CLASSES),
-        hyperparameters=hyperparameters.of(name)(**knobs),
+        hyperparameters=hyperparameters.of(name)(**hp),
         num_classes=NUM_CLASSES,
         num_images=NUM_IMAGES,
     )

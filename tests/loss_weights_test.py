@@ -17,34 +17,34 @@ from tf_metassl import hyperparameters
 from tf_metassl.algorithms import ALGORITHMS
 
 
-def knobs_of(name):
+def hyperparameters_of(name):
     return [
         field.name for field in dataclasses.fields(hyperparameters.of(name))
     ]
 
 
-# Knobs that weigh a term of the loss, of all methods.
+# Hyperparameters that weigh a term of the loss, of all methods.
 WEIGHTS = [
-    (name, knob)
+    (name, setting)
     for name in ALGORITHMS
-    for knob in knobs_of(name)
-    if knob.endswith("_weight")
+    for setting in hyperparameters_of(name)
+    if setting.endswith("_weight")
 ]
 
 
-def gradients(name, **knobs):
+def gradients(name, **hp):
     """Role -> gradient of the first kernel in the first step, unclipped.
 
     Ramps have ended, every pseudo-label is confident enough, and what a method
     remembers of earlier steps is there.
     """
     at_once = {
-        knob: 0
-        for knob in knobs_of(name)
-        if knob.endswith("_ramp_steps") or knob == "confidence_threshold"
+        setting: 0
+        for setting in hyperparameters_of(name)
+        if setting.endswith("_ramp_steps") or setting == "confidence_threshold"
     }
     keras.utils.set_random_seed(1)
-    algorithm = tiny_algorithm(name, weight_decay=0.0, **at_once | knobs)
+    algorithm = tiny_algorithm(name, weight_decay=0.0, **at_once | hp)
     batch = tiny_batch()
     # Else all images would be of one class.
     head = algorithm.student.get_layer("logits")
@@ -68,18 +68,18 @@ def gradients(name, **knobs):
     return found
 
 
-@pytest.mark.parametrize("name, knob", WEIGHTS)
-def test_a_term_has_a_gradient(name, knob, float64):
+@pytest.mark.parametrize("name, setting", WEIGHTS)
+def test_a_term_has_a_gradient(name, setting, float64):
     # Bases of SNTG, of which VAT alone has an entropy.
     bases = {
         ("sntg", "sntg_weight"): ("pi_model", "temporal_ensembling", "vat"),
         ("sntg", "entropy_weight"): ("vat",),
-    }.get((name, knob), (None,))
+    }.get((name, setting), (None,))
     for base in bases:
         further = {"sntg_base": base} if base else {}
         # Not 0, with which some leave the term's images out of the batch.
-        small = gradients(name, **further, **{knob: 1.0})
-        large = gradients(name, **further, **{knob: 10.0})
+        small = gradients(name, **further, **{setting: 1.0})
+        large = gradients(name, **further, **{setting: 10.0})
         change = {
             role: np.abs(large[role] - small[role]).max() for role in small
         }

@@ -29,7 +29,7 @@ def sharp(role):
     return network
 
 
-def captured_step(batch, finished=0, **knobs):
+def captured_step(batch, finished=0, **hp):
     """The algorithm as it was, and what one step would do to the teacher."""
 
     def build():
@@ -39,7 +39,7 @@ def captured_step(batch, finished=0, **knobs):
             weight_decay=0.0,
             ema_decay=0.0,
             network=sharp,
-            **knobs,
+            **hp,
         )
         a.optimizer.iterations.assign(finished)
         return a
@@ -140,7 +140,7 @@ def test_both_losses_by_hand(finished, ramp, float64):
 
 @pytest.mark.parametrize("view", ("strong", "weak"))
 @pytest.mark.parametrize(
-    "kind, knobs, factor",
+    "kind, hp, factor",
     [
         ("taylor", {"feedback_scale": "sum", "feedback_baseline": 0.0}, U),
         ("taylor", {"feedback_scale": "mean", "feedback_baseline": 0.0}, 1),
@@ -148,14 +148,14 @@ def test_both_losses_by_hand(finished, ramp, float64):
         ("per_example", {}, 1),
     ],
 )
-def test_feedback_by_hand(kind, knobs, factor, view, float64):
+def test_feedback_by_hand(kind, hp, factor, view, float64):
     batch = tiny_batch()
     shared = {
         "uda_weight": 0.0,
         "pseudo_label_view": view,
         "label_smoothing": 0.2,
     }
-    a, b, captured = captured_step(batch, feedback=kind, **shared, **knobs)
+    a, b, captured = captured_step(batch, feedback=kind, **shared, **hp)
     _, _, without = captured_step(batch, feedback="off", **shared)
     target = sampled(a, batch, view)
     state = functional.state(a.student)

@@ -228,12 +228,12 @@ def test_exact_soft_equals_finite_differences_through_the_teacher(float64):
     """The whole `train_step`: teacher's gradient with and without feedback."""
     batch = tiny_batch()
     strong = batch["unlabeled"]["strong"]
-    knobs = {"label_smoothing": 0.0, "uda_weight": 0.0, "ema_decay": 0.0}
+    hp = {"label_smoothing": 0.0, "uda_weight": 0.0, "ema_decay": 0.0}
 
     def teacher_step(kind):
         keras.utils.set_random_seed(3)
         algorithm = tiny_algorithm(
-            "meta_pseudo_labels", feedback=kind, weight_decay=0.0, **knobs
+            "meta_pseudo_labels", feedback=kind, weight_decay=0.0, **hp
         )
         captured = {}
 
@@ -247,7 +247,7 @@ def test_exact_soft_equals_finite_differences_through_the_teacher(float64):
     algorithm, with_feedback = teacher_step("exact_soft")
     _, without = teacher_step("off")
     keras.utils.set_random_seed(3)
-    algorithm = tiny_algorithm("meta_pseudo_labels", **knobs)
+    algorithm = tiny_algorithm("meta_pseudo_labels", **hp)
     student, teacher = algorithm.student, algorithm.teacher
     theta_s, state_s = functional.parameters(student), functional.state(student)
     theta_t, state_t = functional.parameters(teacher), functional.state(teacher)
@@ -284,14 +284,14 @@ def test_exact_soft_equals_finite_differences_through_the_teacher(float64):
 def test_feedback_moves_the_teacher_and_its_sign_reverses_the_move(kind):
     batch = tiny_batch()
 
-    def teacher_after(**knobs):
+    def teacher_after(**hp):
         keras.utils.set_random_seed(3)
         algorithm = tiny_algorithm(
             "meta_pseudo_labels",
             uda_weight=0.0,
             feedback_baseline=0.0,
             pseudo_label="auto",
-            **knobs,
+            **hp,
         )
         algorithm.train_step(batch)
         return values(algorithm.teacher)[-2]

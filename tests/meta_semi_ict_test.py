@@ -57,5 +57,5 @@ def test_unmixed_images_are_compared_with_unmixed_predictions(float64):
     batch = tiny_batch()
     algorithm = tiny_algorithm("meta_semi_ict", mixup_on="labeled")
     logits = tf.random.normal([16, 3], dtype=tf.float64)
-    loss = algorithm.further_loss(batch["unlabeled"], logits, logits)
+    loss = algorithm.additional_loss(batch["unlabeled"], logits, logits)
     assert float(loss) == 0

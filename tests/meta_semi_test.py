@@ -20,9 +20,9 @@ from tf_metassl.ops.losses import cross_entropy
 from tf_metassl.ops.mixing import mixup
 
 
-def captured_gradient(batch, **knobs):
+def captured_gradient(batch, **hp):
     """The gradient and the selected share of one step that updates nothing."""
-    algorithm = tiny_algorithm("meta_semi", weight_decay=0.0, **knobs)
+    algorithm = tiny_algorithm("meta_semi", weight_decay=0.0, **hp)
     algorithm.update_ema = lambda: None
     captured = []
     algorithm.apply_gradients = lambda role, gradient: captured.extend(gradient)
@@ -87,10 +87,12 @@ def test_without_a_labeled_loss_the_judge_is_reported(form, float64):
     # The captured step has moved no parameter.
     label = batch["labeled"]["label"].numpy()
     (logits,) = training_logits(algorithm.student, batch["labeled"]["weak"])
-    hits = np.mean(logits.argmax(-1) == label)
-    assert hits > 0
+    is_correct = np.mean(logits.argmax(-1) == label)
+    assert is_correct > 0
     reported = {k: float(v.result()) for k, v in algorithm._trackers.items()}
-    np.testing.assert_allclose(reported["labeled_accuracy"], hits, rtol=1e-6)
+    np.testing.assert_allclose(
+        reported["labeled_accuracy"], is_correct, rtol=1e-6
+    )
     np.testing.assert_allclose(
         reported["labeled_loss"], numpy_cross_entropy(label, logits), rtol=1e-6
     )
@@ -132,9 +134,9 @@ ABLATIONS = {
 def ablated():
     """The student's gradient after one step, for every ablation."""
     gradients = {}
-    for name, knobs in {"default": {}, **ABLATIONS}.items():
+    for name, hp in {"default": {}, **ABLATIONS}.items():
         keras.utils.set_random_seed(7)
-        _, gradient, share = captured_gradient(tiny_batch(8, 64), **knobs)
+        _, gradient, share = captured_gradient(tiny_batch(8, 64), **hp)
         assert name != "default" or 0 < share < 1
         gradients[name] = np.concatenate([np.ravel(g) for g in gradient])
     return gradients

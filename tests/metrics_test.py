@@ -42,8 +42,8 @@ def test_accuracy_and_macro_f1_with_masked_rows():
 def test_the_true_class_among_the_five_likeliest():
     # Sorted from the likeliest down: 6 5 4 3 2 | 1 0.
     logits = np.arange(7, dtype=np.float32)[np.newaxis].repeat(7, axis=0)
-    hits = metrics.in_top_5(np.arange(7), logits)
-    np.testing.assert_array_equal(hits, [0, 0, 1, 1, 1, 1, 1])
+    is_correct = metrics.in_top_5(np.arange(7), logits)
+    np.testing.assert_array_equal(is_correct, [0, 0, 1, 1, 1, 1, 1])
 
 
 def test_class_entropy():

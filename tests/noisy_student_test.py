@@ -39,9 +39,9 @@ def test_the_most_confident_are_taken_and_the_few_repeated():
     assert balanced(probs, 0.95, 2).size == 0
 
 
-def student_of(logits, **knobs):
+def student_of(logits, **hp):
     """An algorithm in its first round, taught by given predictions."""
-    algorithm = tiny_algorithm("noisy_student", **knobs)
+    algorithm = tiny_algorithm("noisy_student", **hp)
     algorithm.learn_from("teacher")
 
     def predict(network):

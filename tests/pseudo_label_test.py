@@ -24,7 +24,7 @@ def logits_of(algorithm, batch):
     )
 
 
-def with_threshold(batch, **knobs):
+def with_threshold(batch, **hp):
     """An algorithm that keeps some of the batch's images, and which ones."""
     algorithm = tiny_algorithm("pseudo_label")
     confidence = softmax(logits_of(algorithm, batch)[1]).max(-1)
@@ -34,7 +34,7 @@ def with_threshold(batch, **knobs):
         "pseudo_label",
         network=lambda role: student,
         confidence_threshold=threshold,
-        **knobs,
+        **hp,
     )
     return algorithm, confidence > threshold
 

@@ -32,9 +32,9 @@ def large_logits():
     return np.random.default_rng(3).normal(size=shape).astype(np.float32)
 
 
-def student(logits=None, **knobs):
+def student(logits=None, **hp):
     """The algorithm of the student's stage, after `prepare`."""
-    algorithm = tiny_algorithm(NAME, cls=ReducedStudent, **knobs)
+    algorithm = tiny_algorithm(NAME, cls=ReducedStudent, **hp)
     algorithm.learn_from("large")
     algorithm.prepare(lambda _: large_logits() if logits is None else logits)
     return algorithm
@@ -74,9 +74,9 @@ def test_only_networks_that_see_images_are_evaluated():
 def test_the_feedback_moves_the_small_teacher(feedback, float64):
     """And nothing but it and the labeled loss does: there is no UDA loss."""
 
-    def teachers_change(**knobs):
+    def teachers_change(**hp):
         keras.utils.set_random_seed(1)
-        algorithm = student(weight_decay=0.0, **knobs)
+        algorithm = student(weight_decay=0.0, **hp)
         before = values(algorithm.teacher)
         algorithm.train_step(tiny_batch())
         return np.concatenate(

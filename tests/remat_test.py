@@ -164,7 +164,7 @@ def test_parts_of_a_wide_resnet_end_at_its_blocks():
 
 
 @pytest.mark.parametrize(
-    "name, knobs",
+    "name, hp",
     [
         ("supervised", {}),
         ("meta_semi", {}),
@@ -177,7 +177,7 @@ def test_parts_of_a_wide_resnet_end_at_its_blocks():
         ("enaet", {}),
     ],
 )
-def test_a_step_is_the_same(name, knobs, float64):
+def test_a_step_is_the_same(name, hp, float64):
     results = []
     for recompute in (False, True):
         keras.utils.set_random_seed(1)
@@ -185,7 +185,7 @@ def test_a_step_is_the_same(name, knobs, float64):
             name,
             network=lambda role: residual_network(role, dropout=0.2),
             recompute=recompute,
-            **knobs,
+            **hp,
         )
         step = algorithm.make_train_function()
         for seed in range(3):
@@ -219,16 +219,16 @@ def run_whole(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name, knobs",
+    "name, hp",
     [
         *((name, {}) for name in ALGORITHMS),
         ("sntg", {"sntg_base": "temporal_ensembling"}),
         ("sntg", {"sntg_base": "vat"}),
     ],
 )
-def test_no_method_runs_a_network_in_one_piece(name, knobs, run_whole):
+def test_no_method_runs_a_network_in_one_piece(name, hp, run_whole):
     algorithm = tiny_algorithm(
-        name, network=residual_network, recompute=True, **knobs
+        name, network=residual_network, recompute=True, **hp
     )
     algorithm.train_step(tiny_batch())
     assert not run_whole

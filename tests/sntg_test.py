@@ -15,7 +15,7 @@ from tf_metassl import models
 from tf_metassl.algorithms.sntg import graph_losses, pairs
 from tf_metassl.meta import functional
 
-KNOBS = {"unlabeled_loss_weight": 5.0, "unlabeled_ramp_steps": 0}
+SETTINGS = {"unlabeled_loss_weight": 5.0, "unlabeled_ramp_steps": 0}
 
 
 def test_pairs_are_made_in_blocks_of_two_labeled_rows():
@@ -78,13 +78,13 @@ def target_and_features(algorithm, batch, base):
 @pytest.mark.parametrize("base", ("pi_model", "temporal_ensembling", "vat"))
 def test_the_base_and_the_neighbor_loss_are_added(base, float64):
     batch = tiny_batch()
-    plain = tiny_algorithm(base, **KNOBS)
+    plain = tiny_algorithm(base, **SETTINGS)
     algorithm = tiny_algorithm(
         "sntg",
         sntg_base=base,
         sntg_weight=0.4,
         network=lambda role: plain.student,
-        **KNOBS,
+        **SETTINGS,
     )
     if base == "temporal_ensembling":
         # The ensemble must be of another mind than the present student.

@@ -17,7 +17,8 @@ def mixed(labeled, label):
     return numpy_mixup(labeled["weak"], labeled), numpy_mixup(label, labeled)
 
 
-# Method -> its knobs, and (labeled group, one-hot labels) -> (images, targets).
+# Method -> its hyperparameters, and a function from the labeled group and its
+# one-hot labels to images and targets.
 EXPECTED = {
     "supervised": ({}, lambda labeled, label: (labeled["weak"], label)),
     "randaugment": ({}, lambda labeled, label: (labeled["strong"], label)),
@@ -33,8 +34,8 @@ EXPECTED = {
 @pytest.mark.parametrize("name", EXPECTED)
 def test_the_loss_by_hand(name, float64):
     labeled = tiny_batch()["labeled"]
-    knobs, images_and_targets = EXPECTED[name]
-    algorithm = tiny_algorithm(name, **knobs)
+    hp, images_and_targets = EXPECTED[name]
+    algorithm = tiny_algorithm(name, **hp)
     label = np.eye(NUM_CLASSES)[labeled["label"].numpy()]
     images, targets = images_and_targets(labeled, label)
     (logits,) = training_logits(algorithm.student, images)

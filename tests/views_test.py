@@ -7,7 +7,7 @@ from tests.helpers import VIEWS, tiny_algorithm, tiny_batch
 from tf_metassl.algorithms import ALGORITHMS
 from tf_metassl.algorithms.reduced_meta_pseudo_labels import ReducedStudent
 
-# Beside every method with its defaults: knobs that change what is read.
+# Beside every method with its defaults: settings that change what is read.
 VARIANTS = [
     *((name, {}) for name in ALGORITHMS),
     ("sntg", {"sntg_base": "temporal_ensembling"}),
@@ -57,9 +57,9 @@ def assert_reads_what_it_declares(algorithm):
     algorithm.prepare_evaluation(lambda: iter([batch]))
 
 
-@pytest.mark.parametrize("name, knobs", VARIANTS)
-def test_a_step_reads_the_views_that_were_declared(name, knobs):
-    assert_reads_what_it_declares(tiny_algorithm(name, **knobs))
+@pytest.mark.parametrize("name, hp", VARIANTS)
+def test_a_step_reads_the_views_that_were_declared(name, hp):
+    assert_reads_what_it_declares(tiny_algorithm(name, **hp))
 
 
 def test_so_does_the_noisy_student_of_a_later_round():

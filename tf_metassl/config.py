@@ -23,7 +23,7 @@ from tf_metassl.data.options import (
 from tf_metassl.hyperparameters import (
     Hyperparameters,
     StudentFeedback,
-    knob,
+    setting,
 )
 
 
@@ -35,41 +35,43 @@ class ConfigError(ValueError):
 class Config(DataOptions):
     """A resolved run: every default filled in.
 
-    `hyperparameters` holds the knobs of the method; all other fields are the
-    same for every method. A flag of the same name sets each field.
+    `hyperparameters` holds those of the method; all other fields are the same
+    for every method. A flag of the same name sets each field.
     """
 
     hyperparameters: Hyperparameters
 
-    algo: str = knob(
+    algo: str = setting(
         "meta_semi",
         "The method to train with.",
         choices=(*ALGORITHMS, *ALIASES),
     )
-    run_dir: str = knob(
+    run_dir: str = setting(
         "",
         "Where everything is written; a run that is there already is resumed "
         "if its configuration is the same. Empty = a fresh folder below runs/.",
     )
 
     # Data.
-    dataset: str = knob("digits", "The images to train on.", choices=DATASETS)
-    num_labeled: int = knob(
+    dataset: str = setting(
+        "digits", "The images to train on.", choices=DATASETS
+    )
+    num_labeled: int = setting(
         30,
         "Labeled training images. 0 = all that have a label and are not held "
         "out.",
         minimum=0,
     )
-    num_validation: int = knob(
+    num_validation: int = setting(
         200, "Labeled images held out to choose settings by.", minimum=1
     )
-    split_seed: int = knob(
+    split_seed: int = setting(
         0, "Which training images are the labeled ones.", minimum=0
     )
-    labeled_inside_unlabeled: bool = knob(
+    labeled_inside_unlabeled: bool = setting(
         True, "Whether labeled images are in the unlabeled pool too."
     )
-    weak_augmentation: str = knob(
+    weak_augmentation: str = setting(
         "auto",
         "Policy of the weak view; auto: what suits the dataset.",
         choices=(
@@ -86,7 +88,7 @@ class Config(DataOptions):
             "jitter",
         ),
     )
-    strong_augmentation: str = knob(
+    strong_augmentation: str = setting(
         "auto",
         "Policy of the strong view; auto: what suits the dataset.",
         choices=(
@@ -99,19 +101,19 @@ class Config(DataOptions):
             "jitter_points",
         ),
     )
-    strong_magnitude: float = knob(
+    strong_magnitude: float = setting(
         0.0,
         "Magnitude of a RandAugment policy with a fixed one. 0 = its own.",
         minimum=0.0,
     )
 
     # Network.
-    model: str = knob(
+    model: str = setting(
         "auto",
         f"{', '.join(models.NETWORKS)}, {models.FURTHER}; auto: what suits the "
         "dataset.",
     )
-    normalization: str = knob(
+    normalization: str = setting(
         "unit",
         "How the network scales pixels. unit: to -1...1; mean_std: minus the "
         "mean and divided by the standard deviation of each channel, as the "
@@ -119,7 +121,7 @@ class Config(DataOptions):
         "training images; zca: whitened over all pixels of an image.",
         choices=("unit", "mean_std", "zca"),
     )
-    dropout: float = knob(
+    dropout: float = setting(
         0.0,
         "Dropout of the student, before the last layer, in cnn13 after both "
         "poolings. 0 = off. Unless it is given, the network's own rate: "
@@ -132,7 +134,7 @@ class Config(DataOptions):
         minimum=0.0,
         maximum=0.99,
     )
-    batch_norm: str = knob(
+    batch_norm: str = setting(
         "auto",
         "Statistics over the global batch (synchronized) or one replica's "
         "share (local); auto: synchronized if there are several replicas.",
@@ -140,58 +142,60 @@ class Config(DataOptions):
     )
 
     # Optimization.
-    seed: int = knob(
+    seed: int = setting(
         0, "Seed of initial weights, batches and augmentation.", minimum=0
     )
-    num_steps: int = knob(1000, "Training steps.", minimum=1)
-    time_budget_minutes: float = knob(
+    num_steps: int = setting(1000, "Training steps.", minimum=1)
+    time_budget_minutes: float = setting(
         0.0,
         "Minutes from a stage's first step, those of evaluations included, "
         "after which it is evaluated and ends. The learning rate takes its "
         "course over them, unless --num_steps are done before. 0 = no limit.",
         minimum=0.0,
     )
-    batch_size: int = knob(
+    batch_size: int = setting(
         64, "Labeled images per step, over all replicas.", minimum=1
     )
-    unlabeled_batch_ratio: int = knob(
+    unlabeled_batch_ratio: int = setting(
         2, "Unlabeled images per labeled image in a step.", minimum=1
     )
-    optimizer: str = knob(
+    optimizer: str = setting(
         "sgd",
         "sgd, with Nesterov momentum, or adam.",
         choices=("sgd", "adam"),
     )
-    learning_rate: float = knob(0.1, "Peak of the learning rate.", minimum=0.0)
-    lr_schedule: str = knob(
+    learning_rate: float = setting(
+        0.1, "Peak of the learning rate.", minimum=0.0
+    )
+    lr_schedule: str = setting(
         "cosine",
         "How the rate falls: cosine, to 0; cosine_7_16, FixMatch's cos(7/16 pi "
         "t), to 0.195 of the peak; constant, not at all.",
         choices=("cosine", "cosine_7_16", "constant"),
     )
-    warmup_steps: int = knob(
+    warmup_steps: int = setting(
         0, "Steps of linear warm-up before the fall. 0 = off.", minimum=0
     )
-    momentum: float = knob(
+    momentum: float = setting(
         0.9,
         "Nesterov momentum of sgd, beta_1 of adam. 0 = off.",
         minimum=0.0,
         maximum=0.999,
     )
-    weight_decay: float = knob(
+    weight_decay: float = setting(
         1e-4, "w in gradient + w * kernel. 0 = off.", minimum=0.0
     )
-    decoupled_weight_decay: bool = knob(
+    decoupled_weight_decay: bool = setting(
         False,
         "Decay by kernel * (1 - w * learning rate) after the step instead of "
         "through the gradient, as MixMatch does with adam.",
     )
-    gradient_clip_norm: float = knob(
+    gradient_clip_norm: float = setting(
         0.0, "Bound on the gradient's global norm. 0 = off.", minimum=0.0
     )
 
     # Execution.
-    strategy: str = knob(
+    strategy: str = setting(
         "auto",
         "one_device; mirrored: all local GPUs, or --num_replicas logical CPU "
         "devices; multi_worker: the same command on every machine that "
@@ -199,63 +203,65 @@ class Config(DataOptions):
         "name several, else mirrored if there are several GPUs.",
         choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
     )
-    tpu: str = knob(
+    tpu: str = setting(
         "",
         "Name or address of the TPU of --strategy=tpu; local: this machine is "
         "a TPU VM. Empty = what the environment says.",
     )
-    num_replicas: int = knob(
+    num_replicas: int = setting(
         0, "Replicas of --strategy=mirrored. 0 = all GPUs.", minimum=0
     )
-    precision: str = knob(
+    precision: str = setting(
         "float32",
         "Precision of the networks' layers; logits and losses are float32.",
         choices=("float32", "mixed_bfloat16"),
     )
-    gradient_accumulation_steps: int = knob(
+    gradient_accumulation_steps: int = setting(
         1,
         "Micro-batches that a step is divided into, one after another, for "
         "batches that do not fit into memory. Batch norm sees one at a time. "
         "Not for methods with a meta gradient. 1 = off.",
         minimum=1,
     )
-    remat: bool = knob(
+    remat: bool = setting(
         False,
         "Compute activations again for the gradient instead of keeping them: "
         "the same result with less memory and more time.",
     )
-    jit_compile: bool = knob(False, "Compile the training step with XLA.")
-    steps_per_execution: int = knob(
+    jit_compile: bool = setting(False, "Compile the training step with XLA.")
+    steps_per_execution: int = setting(
         1, "Steps per call of the compiled function.", minimum=1
     )
 
     # Watching and choosing.
-    evaluate_every: int = knob(
+    evaluate_every: int = setting(
         0,
         "Steps between evaluations, each with a checkpoint. 0 = a tenth of the "
         "run.",
         minimum=0,
     )
-    evaluate_on_labeled: bool = knob(
+    evaluate_on_labeled: bool = setting(
         False,
         "Evaluate on the labeled training images, too, without augmentation: "
         "rows of the split labeled in metrics.jsonl.",
     )
-    eval_batch_size: int = knob(256, "Images per evaluation batch.", minimum=1)
-    selection: str = knob(
+    eval_batch_size: int = setting(
+        256, "Images per evaluation batch.", minimum=1
+    )
+    selection: str = setting(
         "last",
         "The checkpoint that is reported and exported: last, or "
         "best_validation. Never chosen by the test images.",
         choices=("last", "best_validation"),
     )
-    collapse: str = knob(
+    collapse: str = setting(
         "warn",
         "What to do if nearly all pseudo-labels are of one class, or none is "
         "selected: warn; stop: after two such intervals between evaluations in "
         "succession; off.",
         choices=("warn", "stop", "off"),
     )
-    verbose: int = knob(
+    verbose: int = setting(
         2,
         "2: progress bar; 1: a line per evaluation; 0: only the plan and the "
         "final table.",
@@ -263,30 +269,30 @@ class Config(DataOptions):
     )
 
     # Surviving.
-    checkpoint_minutes: float = knob(
+    checkpoint_minutes: float = setting(
         10.0,
         "Minutes between checkpoints. 0 = at evaluations alone.",
         minimum=0.0,
     )
-    keep_checkpoints: int = knob(
+    keep_checkpoints: int = setting(
         2,
         "How many checkpoints to keep beside the best by validation.",
         minimum=1,
     )
-    max_loss: float = knob(
+    max_loss: float = setting(
         1e4,
         "A larger training loss, in the mean since the last evaluation, has "
         "exploded and stops the run. 0 = only one that is not finite.",
         minimum=0.0,
     )
-    recover_from_nan: int = knob(
+    recover_from_nan: int = setting(
         0,
         "How often a loss that is not finite, or has exploded, sends the run "
         "back to its last checkpoint, to go on with other batches. 0 = never: "
         "stop.",
         minimum=0,
     )
-    allow_changed: str = knob(
+    allow_changed: str = setting(
         "",
         "Fields, separated by commas, in which a run may differ from what its "
         "--run_dir holds and be resumed all the same, such as num_replicas. "
@@ -301,8 +307,8 @@ class Config(DataOptions):
     def from_json(cls, values):
         """The configuration that `to_json` described."""
         values = dict(values)
-        knobs = hyperparameters_lib.of(values["algo"])
-        values["hyperparameters"] = knobs(**values["hyperparameters"])
+        hp = hyperparameters_lib.of(values["algo"])
+        values["hyperparameters"] = hp(**values["hyperparameters"])
         return cls(**values)
 
     def to_flags(self):
@@ -391,7 +397,7 @@ _NOT_COMPARED = (
 
 
 def define_flags(values=None):
-    """Defines one flag per field of `Config` and of all hyper-parameters.
+    """Defines one flag per field of `Config` and of all hyperparameters.
 
     Args:
         values: where, `flags.FlagValues`; the global ones if None.
@@ -399,10 +405,10 @@ def define_flags(values=None):
     values = flags.FLAGS if values is None else values
     for field in _config_fields():
         _define(values, field, field.metadata["help"])
-    for users in _knobs_by_name().values():
+    for users in _hyperparameters_by_name().values():
         field = next(iter(users.values()))
         help_text = field.metadata["help"]
-        # Inherited knobs share one text, others are listed by method.
+        # Inherited hyperparameters share one text, others are listed by method.
         if len({f.metadata["help"] for f in users.values()}) > 1:
             help_text = " ".join(
                 f"[{algo}] {f.metadata['help']}" for algo, f in users.items()
@@ -431,7 +437,8 @@ def from_flags(values=None):
     values = flags.FLAGS if values is None else values
     given = {
         name: getattr(values, name)
-        for name in [f.name for f in _config_fields()] + list(_knobs_by_name())
+        for name in [f.name for f in _config_fields()]
+        + list(_hyperparameters_by_name())
         if getattr(values, name) is not None
     }
     return resolve(given)
@@ -466,14 +473,14 @@ def resolve(given):
     _check_choice("algo", algo, tuple(ALGORITHMS))
     _check_choice("dataset", dataset, tuple(DATASET_DEFAULTS))
     own = hyperparameters_lib.of(algo)
-    knobs = {f.name: f for f in dataclasses.fields(own)}
+    hp = {f.name: f for f in dataclasses.fields(own)}
     fields = {f.name: f for f in _config_fields()}
     for name in given:
-        if name not in fields and name not in knobs:
-            known = name in _knobs_by_name()
+        if name not in fields and name not in hp:
+            known = name in _hyperparameters_by_name()
             raise ConfigError(
                 f"--{name} is not a setting of --algo={algo}, which has: "
-                f"{', '.join('--' + k for k in knobs)}."
+                f"{', '.join('--' + k for k in hp)}."
                 if known
                 else f"Unknown setting {name!r}."
             )
@@ -481,16 +488,14 @@ def resolve(given):
     if given.get("model") == "auto":
         del given["model"]
     network = _network(given.get("model", defaults["model"]))
-    for name in fields | knobs:
+    for name in fields | hp:
         if name.endswith("dropout"):
             defaults[name] = network.dropout
     settings = {**defaults, **given}
     for name, value in settings.items():
-        _check(fields.get(name) or knobs[name], value)
+        _check(fields.get(name) or hp[name], value)
     config = Config(
-        hyperparameters=own(
-            **{k: v for k, v in settings.items() if k in knobs}
-        ),
+        hyperparameters=own(**{k: v for k, v in settings.items() if k in hp}),
         **{k: v for k, v in settings.items() if k in fields},
     )
     if not config.evaluate_every:
@@ -586,8 +591,8 @@ def _config_fields():
     return [f for f in dataclasses.fields(Config) if f.metadata]
 
 
-def _knobs_by_name():
-    """Knob name -> method -> field."""
+def _hyperparameters_by_name():
+    """Name of a hyperparameter -> method -> field."""
     result = {}
     for algo in ALGORITHMS:
         for field in dataclasses.fields(hyperparameters_lib.of(algo)):
@@ -641,18 +646,18 @@ def _network(name):
         raise ConfigError(str(error)) from error
 
 
-def _check_feedback(knobs):
+def _check_feedback(hp):
     """Raises ConfigError if the feedback says nothing about such labels.
 
     Here, because the method that would notice may be that of a later stage.
     """
-    if knobs.soft_labels and knobs.feedback in ("taylor", "dot", "per_example"):
+    if hp.soft_labels and hp.feedback in ("taylor", "dot", "per_example"):
         raise ConfigError(
-            f"--feedback={knobs.feedback} scores the teacher on the labels "
+            f"--feedback={hp.feedback} scores the teacher on the labels "
             "that it gave; with --pseudo_label=soft that cross-entropy has no "
             "gradient. Use --pseudo_label=sampled or --feedback=exact_soft."
         )
-    if knobs.feedback == "exact_soft" and not knobs.soft_labels:
+    if hp.feedback == "exact_soft" and not hp.soft_labels:
         raise ConfigError(
             "--feedback=exact_soft differentiates through soft labels: use "
             "--pseudo_label=soft or auto."
@@ -661,25 +666,25 @@ def _check_feedback(knobs):
 
 def _check_together(config):
     """Raises ConfigError for values that do not go with one another."""
-    known = {*compared(config), *_knobs_by_name(), *PROVENANCE}
+    known = {*compared(config), *_hyperparameters_by_name(), *PROVENANCE}
     if unknown := sorted(allowed_changes(config) - known):
         raise ConfigError(
             f"--allow_changed={config.allow_changed}: {', '.join(unknown)} is "
             "not among the fields that are compared. Name those that the "
             "refusal lists."
         )
-    knobs = config.hyperparameters
-    if isinstance(knobs, StudentFeedback):
-        _check_feedback(knobs)
+    hp = config.hyperparameters
+    if isinstance(hp, StudentFeedback):
+        _check_feedback(hp)
     warming_up = {
-        name: getattr(knobs, name)
+        name: getattr(hp, name)
         for name in ("round_steps", "student_steps")
-        if hasattr(knobs, name) and getattr(knobs, "num_rounds", 1)
+        if hasattr(hp, name) and getattr(hp, "num_rounds", 1)
     }
     lengths = {
         "num_steps": config.num_steps,
         "evaluate_every": config.evaluate_every,
-        "finetune_steps": getattr(knobs, "finetune_steps", 0),
+        "finetune_steps": getattr(hp, "finetune_steps", 0),
         **warming_up,
     }
     for name, value in lengths.items():
@@ -688,7 +693,7 @@ def _check_together(config):
                 f"--{name}={value} must be a multiple of "
                 f"--steps_per_execution={config.steps_per_execution}."
             )
-    wait = getattr(knobs, "student_wait_steps", 0)
+    wait = getattr(hp, "student_wait_steps", 0)
     if config.warmup_steps + wait >= config.num_steps:
         raise ConfigError(
             f"--warmup_steps={config.warmup_steps} and the student's wait of "
@@ -701,7 +706,7 @@ def _check_together(config):
                 f"--warmup_steps={config.warmup_steps} leaves nothing of "
                 f"--{name}={value}."
             )
-    mixes = getattr(knobs, "mixup_alpha", 0)
+    mixes = getattr(hp, "mixup_alpha", 0)
     parts = config.gradient_accumulation_steps
     if mixes and config.batch_size % (MIX_BLOCK * parts):
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""The hyper-parameters of every method, one frozen dataclass each.
+"""The hyperparameters of every method, one frozen dataclass each.
 
 They are kept apart from the methods because flags are made from them before
 TensorFlow is imported: `--help` and a wrong value answer at once. A field of
@@ -8,7 +8,7 @@ one name means the same in every method that has it.
 import dataclasses
 
 
-def knob(default, help, *, choices=None, minimum=None, maximum=None):
+def setting(default, help, *, choices=None, minimum=None, maximum=None):
     """A dataclass field with its documentation and its allowed values."""
     metadata = {
         "help": help,
@@ -23,7 +23,7 @@ def knob(default, help, *, choices=None, minimum=None, maximum=None):
 
 
 def _mix_weight_rule(default):
-    return knob(
+    return setting(
         default,
         "plain: the Beta draw; dominant: max(draw, 1 - draw), so that an image "
         "stays the larger part of its own mixture.",
@@ -32,13 +32,13 @@ def _mix_weight_rule(default):
 
 
 def _unlabeled_loss_weight(default, paper):
-    """The knob of the unlabeled loss, whose scale differs by method.
+    """The field of the unlabeled loss, whose scale differs by method.
 
     The code of the Pi-model, Temporal Ensembling and Mean Teacher divides the
     labeled loss by the whole batch and multiplies the weight by the labeled
     share. Here that loss is a mean over labeled images: the share cancels.
     """
-    return knob(
+    return setting(
         default,
         f"Weight of the unlabeled loss. 0 = off. Published: {paper}.",
         minimum=0.0,
@@ -46,8 +46,8 @@ def _unlabeled_loss_weight(default, paper):
 
 
 def _unlabeled_ramp_steps(default, shape, paper):
-    """The knob of the unlabeled weight's ramp."""
-    return knob(
+    """The field of the unlabeled weight's ramp."""
+    return setting(
         default,
         f"Steps over which the weight of the unlabeled loss rises, {shape}. "
         f"0 = at once. Published: {paper}.",
@@ -59,7 +59,7 @@ def _unlabeled_ramp_steps(default, shape, paper):
 class Hyperparameters:
     """What every method has."""
 
-    ema_decay: float = knob(
+    ema_decay: float = setting(
         0.99,
         "Decay of the averaged copy of the student, which is evaluated and "
         "exported; ramped as min(decay, (1 + t) / (10 + t)). 0 = no copy.",
@@ -72,7 +72,7 @@ class Hyperparameters:
 class SupervisedMixup(Hyperparameters):
     """Supervised training on MixUp of labeled pairs (arXiv 1710.09412)."""
 
-    mixup_alpha: float = knob(
+    mixup_alpha: float = setting(
         1.0,
         "The parameter of MixUp's Beta(alpha, alpha); Meta-Semi's beta. "
         "0 = no MixUp.",
@@ -85,7 +85,7 @@ class SupervisedMixup(Hyperparameters):
 class LabelSmoothing(Hyperparameters):
     """Supervised training on smoothed labels (arXiv 1512.00567)."""
 
-    label_smoothing: float = knob(
+    label_smoothing: float = setting(
         0.1,
         "a in (1 - a) * label + a / classes. 0 = off.",
         minimum=0.0,
@@ -101,7 +101,7 @@ class PseudoLabel(Hyperparameters):
     unlabeled_ramp_steps: int = _unlabeled_ramp_steps(
         200, "linearly", "40 % of the run"
     )
-    confidence_threshold: float = knob(
+    confidence_threshold: float = setting(
         0.95,
         "Pseudo-labels of at most this confidence are dropped. 0 = keep all.",
         minimum=0.0,
@@ -129,7 +129,7 @@ class TemporalEnsembling(Hyperparameters):
     unlabeled_ramp_steps: int = _unlabeled_ramp_steps(
         200, "as a sigmoid", "80 of 300 epochs"
     )
-    ensemble_momentum: float = knob(
+    ensemble_momentum: float = setting(
         0.6,
         "a in ensemble <- a * ensemble + (1 - a) * prediction, once per epoch "
         "and image. 0 = the last prediction alone.",
@@ -152,30 +152,30 @@ class MeanTeacher(Hyperparameters):
 class FastSwa(MeanTeacher):
     """fast-SWA on Mean Teacher, arXiv 1806.05594."""
 
-    cycle_start: int = knob(
+    cycle_start: int = setting(
         400,
         "Where the learning rate first jumps back by a cycle. Published: 180 "
         "epochs.",
         minimum=0,
     )
-    cycle_steps: int = knob(
+    cycle_steps: int = setting(
         100,
         "Length of a cycle of the learning rate. 0 = no cycles. Published: 30 "
         "epochs.",
         minimum=0,
     )
-    swa_start: int = knob(
+    swa_start: int = setting(
         300,
         "The step from which students join the mean. Published: 150 epochs.",
         minimum=1,
     )
-    swa_every: int = knob(
+    swa_every: int = setting(
         10,
         "Steps between students that join the mean, which is exported. 0 = no "
         "mean. Published: 3 epochs.",
         minimum=0,
     )
-    swa_batches: int = knob(
+    swa_batches: int = setting(
         10,
         "Training batches from which the mean's batch-norm statistics are "
         "computed before an evaluation. Published: about 100.",
@@ -191,19 +191,19 @@ class Vat(Hyperparameters):
     unlabeled_ramp_steps: int = _unlabeled_ramp_steps(
         0, "as a sigmoid", "0, at once"
     )
-    vat_epsilon: float = knob(
+    vat_epsilon: float = setting(
         1.0,
         "Length of the adversarial change of an image whose pixels span -1 to "
         "1. Published: 8, SVHN 3.5; MixMatch's code 6.",
         minimum=0.0,
     )
-    vat_xi: float = knob(
+    vat_xi: float = setting(
         0.1,
         "Length of the change at which its direction is sought. Published: "
         "1e-6, which is lost in the rounding of pixels.",
         minimum=1e-9,
     )
-    entropy_weight: float = knob(
+    entropy_weight: float = setting(
         0.0,
         "Weight of the entropy of unlabeled predictions, relative to the "
         "unlabeled loss. 0 = VAT alone. Published: 1 for VAT + EntMin.",
@@ -215,15 +215,15 @@ class Vat(Hyperparameters):
 class Sntg(Vat, TemporalEnsembling):
     """Smooth Neighbors on Teacher Graphs, arXiv 1711.00258.
 
-    Knobs of a base that is not chosen have no effect.
+    Settings of a base that is not chosen have no effect.
     """
 
-    sntg_base: str = knob(
+    sntg_base: str = setting(
         "pi_model",
         "The method that SNTG is added to.",
         choices=("pi_model", "temporal_ensembling", "vat"),
     )
-    sntg_weight: float = knob(
+    sntg_weight: float = setting(
         0.4,
         "Weight of the neighbor loss, relative to the unlabeled loss. 0 = "
         "off. Published: 0.4.",
@@ -256,26 +256,26 @@ class Reweighting(Hyperparameters):
     leave open.
     """
 
-    meta_gradient: str = knob(
+    meta_gradient: str = setting(
         "nested_tape",
         "nested_tape: Algorithm 1 as printed; forward_mode: the same numbers "
         "from one forward-mode derivative (one replica, or batch norm that is "
         "not synchronized).",
         choices=("nested_tape", "forward_mode"),
     )
-    pseudo_label: str = knob(
+    pseudo_label: str = setting(
         "soft",
         "soft: the predicted distribution; one_hot: its argmax (an ablation).",
         choices=("soft", "one_hot"),
     )
-    pseudo_label_view: str = knob(
+    pseudo_label_view: str = setting(
         "clean",
         "The view of an unlabeled image that is pseudo-labeled: clean, the "
         "image itself, or weak, the augmented image that is trained on "
         "(reconstruction).",
         choices=("clean", "weak"),
     )
-    labeled_loss_weight: float = knob(
+    labeled_loss_weight: float = setting(
         1.0,
         "Weight of the labeled loss in the update. The slides' Algorithm 1 "
         "prints none, which is 0 (reconstruction).",
@@ -287,7 +287,7 @@ class Reweighting(Hyperparameters):
 class LearningToReweight(Reweighting):
     """Learning to Reweight Examples, arXiv 1803.09050, for pseudo-labels."""
 
-    # What it is as a special case of Meta-Semi's step; no knobs.
+    # What it is as a special case of Meta-Semi's step; no hyperparameters.
     example_weights = "relu_norm"
     weight_normalizer = "num_selected"
     meta_labeled_batch = "raw"
@@ -301,30 +301,30 @@ class LearningToReweight(Reweighting):
 class MetaSemi(Reweighting, SupervisedMixup):
     """Meta-Semi, arXiv 2007.02394; the paper tunes `mixup_alpha` alone."""
 
-    lookahead_steps: int = knob(
+    lookahead_steps: int = setting(
         1,
         "M, SGD steps of the lookahead; at weight 0 only a factor M.",
         minimum=1,
     )
-    example_weights: str = knob(
+    example_weights: str = setting(
         "indicator",
         "Rule from meta gradient to example weight. indicator: equation 9; "
         "constant: all 1; plus_minus_one: -1 instead of 0; relu_norm: "
         "learning-to-reweight's. The last three are ablations.",
         choices=("indicator", "constant", "plus_minus_one", "relu_norm"),
     )
-    mixup_on: str = knob(
+    mixup_on: str = setting(
         "both",
         "Which batches MixUp mixes; all but both are ablations.",
         choices=("both", "labeled", "unlabeled", "none"),
     )
-    meta_labeled_batch: str = knob(
+    meta_labeled_batch: str = setting(
         "raw",
         "The labeled images whose loss the lookahead is judged by: raw, "
         "without MixUp, or mixed, as Algorithm 1 prints (reconstruction).",
         choices=("raw", "mixed"),
     )
-    weight_normalizer: str = knob(
+    weight_normalizer: str = setting(
         "num_selected",
         "The weighted loss is divided by num_selected, the sum of the weights "
         "as Algorithm 1 prints, or by num_unlabeled, the batch size "
@@ -347,7 +347,7 @@ class MetaSemiIct(MetaSemi):
 class StudentFeedback(Hyperparameters):
     """What every teacher has that learns from its student's feedback."""
 
-    feedback: str = knob(
+    feedback: str = setting(
         "per_example",
         "The student's feedback h. taylor: labeled loss before - after; dot: "
         "inner product of the two gradients; per_example: one product per "
@@ -355,51 +355,51 @@ class StudentFeedback(Hyperparameters):
         "labels; off: 0.",
         choices=("taylor", "dot", "per_example", "exact_soft", "off"),
     )
-    feedback_sign: int = knob(
+    feedback_sign: int = setting(
         1,
         "Factor on the feedback; -1 gives the inverted sign of public code.",
         choices=(1, -1),
     )
-    feedback_scale: str = knob(
+    feedback_scale: str = setting(
         "sum",
         "sum: h times the summed cross-entropy, the unbiased estimator; mean: "
         "1/N of it, as papers and public code write. Used by taylor and dot.",
         choices=("sum", "mean"),
     )
-    feedback_baseline: float = knob(
+    feedback_baseline: float = setting(
         0.99,
         "Momentum of the moving average that is subtracted from h; used by "
         "taylor and dot. 0 = no baseline.",
         minimum=0.0,
         maximum=1.0,
     )
-    pseudo_label: str = knob(
+    pseudo_label: str = setting(
         "auto",
         "What the student learns: a class sampled from the teacher or the "
         "teacher's soft distribution; auto: soft for --feedback=exact_soft, "
         "else sampled.",
         choices=("auto", "sampled", "soft"),
     )
-    label_smoothing: float = knob(
+    label_smoothing: float = setting(
         0.1,
         "Smoothing of the targets of the teacher's labeled loss and of the "
         "student's loss. 0 = off.",
         minimum=0.0,
         maximum=1.0,
     )
-    teacher_learning_rate: float = knob(
+    teacher_learning_rate: float = setting(
         0.0, "The teacher's peak rate. 0 = --learning_rate.", minimum=0.0
     )
-    finetune_steps: int = knob(
+    finetune_steps: int = setting(
         100,
         "Steps of the second stage, in which the averaged student is trained "
         "on the labeled images alone. 0 = no second stage.",
         minimum=0,
     )
-    finetune_learning_rate: float = knob(
+    finetune_learning_rate: float = setting(
         1e-3, "Constant rate of the second stage.", minimum=0.0
     )
-    finetune_batch_size: int = knob(
+    finetune_batch_size: int = setting(
         0,
         "Labeled images per step of the second stage (paper: 512). 0 = "
         "--batch_size.",
@@ -418,39 +418,39 @@ class StudentFeedback(Hyperparameters):
 class MetaPseudoLabels(StudentFeedback):
     """Meta Pseudo Labels, arXiv 2003.10580, teacher trained with UDA."""
 
-    pseudo_label_view: str = knob(
+    pseudo_label_view: str = setting(
         "strong",
         "The view on which the teacher labels and is scored. The student "
         "always sees the strong view.",
         choices=("strong", "weak"),
     )
-    uda_weight: float = knob(
+    uda_weight: float = setting(
         1.0, "Weight of the teacher's UDA loss. 0 = off.", minimum=0.0
     )
-    uda_ramp_steps: int = knob(
+    uda_ramp_steps: int = setting(
         200, "Steps over which the UDA weight rises. 0 = at once.", minimum=0
     )
-    uda_temperature: float = knob(
+    uda_temperature: float = setting(
         0.7, "Divides the logits of UDA's targets. 1 = off.", minimum=0.01
     )
-    confidence_threshold: float = knob(
+    confidence_threshold: float = setting(
         0.6,
         "UDA drops targets whose sharpened confidence is lower. 0 = keep all.",
         minimum=0.0,
         maximum=1.0,
     )
-    student_wait_steps: int = knob(
+    student_wait_steps: int = setting(
         0,
         "Steps before the student starts to learn; feedback is 0 meanwhile.",
         minimum=0,
     )
-    teacher_dropout: float = knob(
+    teacher_dropout: float = setting(
         0.0,
         "Dropout of the teacher; see --dropout. 0 = off.",
         minimum=0.0,
         maximum=0.99,
     )
-    mpl_unlabeled: str = knob(
+    mpl_unlabeled: str = setting(
         "unlabeled",
         "labeled: pseudo-label the labeled images and drop UDA, the method as "
         "a regularizer of supervised training.",
@@ -462,10 +462,10 @@ class MetaPseudoLabels(StudentFeedback):
 class FixMatch(Hyperparameters):
     """FixMatch, arXiv 2001.07685."""
 
-    unlabeled_loss_weight: float = knob(
+    unlabeled_loss_weight: float = setting(
         1.0, "Weight of the unlabeled loss (paper: 1). 0 = off.", minimum=0.0
     )
-    confidence_threshold: float = knob(
+    confidence_threshold: float = setting(
         0.95,
         "Pseudo-labels whose probability is lower are not learned (paper: "
         "0.95). 0 = keep all.",
@@ -483,25 +483,25 @@ class FlexMatch(FixMatch):
 class Uda(FixMatch):
     """UDA, arXiv 1904.12848."""
 
-    confidence_threshold: float = knob(
+    confidence_threshold: float = setting(
         0.8,
         "Targets whose confidence, before they are sharpened, is not higher "
         "are not learned (paper: 0.8). 0 = keep all.",
         minimum=0.0,
         maximum=1.0,
     )
-    temperature: float = knob(
+    temperature: float = setting(
         0.4,
         "Divides the logits of the targets (paper: 0.4). 1 = off.",
         minimum=0.01,
     )
-    tsa_schedule: str = knob(
+    tsa_schedule: str = setting(
         "linear",
         "Training signal annealing: how the threshold rises from 1 / classes "
         "to 1, above which labeled images are not learned.",
         choices=("off", "linear", "exp", "log"),
     )
-    tsa_steps: int = knob(
+    tsa_steps: int = setting(
         600,
         "Steps over which that threshold rises (paper: the whole run).",
         minimum=1,
@@ -512,23 +512,23 @@ class Uda(FixMatch):
 class FreeMatch(Hyperparameters):
     """FreeMatch, arXiv 2205.07246."""
 
-    unlabeled_loss_weight: float = knob(
+    unlabeled_loss_weight: float = setting(
         1.0, "Weight of the unlabeled loss (paper: 1). 0 = off.", minimum=0.0
     )
-    statistics_decay: float = knob(
+    statistics_decay: float = setting(
         0.99,
         "Decay of the running means of confidence and predictions (paper: "
         "0.999).",
         minimum=0.0,
         maximum=1.0,
     )
-    max_confidence_threshold: float = knob(
+    max_confidence_threshold: float = setting(
         1.0,
         "Bound on the global threshold (paper: 0.95 on SVHN). 1 = no bound.",
         minimum=0.0,
         maximum=1.0,
     )
-    fairness_weight: float = knob(
+    fairness_weight: float = setting(
         0.01,
         "Weight of the fairness term (paper: 0.001 to 0.01). 0 = off.",
         minimum=0.0,
@@ -539,22 +539,22 @@ class FreeMatch(Hyperparameters):
 class SoftMatch(Hyperparameters):
     """SoftMatch, arXiv 2301.10921."""
 
-    unlabeled_loss_weight: float = knob(
+    unlabeled_loss_weight: float = setting(
         1.0, "Weight of the unlabeled loss (paper: 1). 0 = off.", minimum=0.0
     )
-    statistics_decay: float = knob(
+    statistics_decay: float = setting(
         0.99,
         "Decay of the running means of confidence and predictions (paper: "
         "0.999).",
         minimum=0.0,
         maximum=1.0,
     )
-    num_sigmas: float = knob(
+    num_sigmas: float = setting(
         2.0,
         "n: the weight falls with a variance of sigma^2 / n^2 (paper: 2).",
         minimum=0.01,
     )
-    uniform_alignment: bool = knob(
+    uniform_alignment: bool = setting(
         True, "Whether confidences are aligned to the uniform distribution."
     )
 
@@ -563,25 +563,25 @@ class SoftMatch(Hyperparameters):
 class MixMatch(SupervisedMixup):
     """MixMatch, arXiv 1905.02249."""
 
-    mixup_alpha: float = knob(
+    mixup_alpha: float = setting(
         0.75,
         "The parameter of MixUp's Beta(alpha, alpha) (paper: 0.75). 0 = no "
         "MixUp.",
         minimum=0.0,
     )
-    temperature: float = knob(
+    temperature: float = setting(
         0.5,
         "Guessed labels are sharpened to the power of 1 / temperature (paper: "
         "0.5). 1 = off.",
         minimum=0.01,
     )
-    unlabeled_loss_weight: float = knob(
+    unlabeled_loss_weight: float = setting(
         10.0,
         "Weight of the unlabeled loss, the squared error averaged over "
         "classes (paper: 75; CIFAR-100 150, SVHN 250, STL-10 50). 0 = off.",
         minimum=0.0,
     )
-    unlabeled_ramp_steps: int = knob(
+    unlabeled_ramp_steps: int = setting(
         200,
         "Steps over which that weight rises linearly (paper: 16,000). 0 = at "
         "once.",
@@ -593,38 +593,38 @@ class MixMatch(SupervisedMixup):
 class NoisyStudent(Hyperparameters):
     """Noisy Student, arXiv 1911.04252."""
 
-    num_rounds: int = knob(
+    num_rounds: int = setting(
         2,
         "Students that follow the first teacher, each taught by the one before "
         "(paper: 3). 0 = the first teacher alone.",
         minimum=0,
     )
-    round_steps: int = knob(600, "Steps of every student.", minimum=1)
-    unlabeled_loss_weight: float = knob(
+    round_steps: int = setting(600, "Steps of every student.", minimum=1)
+    unlabeled_loss_weight: float = setting(
         1.0,
         "Weight of the unlabeled loss (paper: the ratio of the batch sizes). "
         "0 = off.",
         minimum=0.0,
     )
-    confidence_threshold: float = knob(
+    confidence_threshold: float = setting(
         0.3,
         "Images whose predicted class has a lower probability are left out "
         "(paper: 0.3). 0 = keep all.",
         minimum=0.0,
         maximum=1.0,
     )
-    images_per_class: int = knob(
+    images_per_class: int = setting(
         0,
         "Unlabeled images of each predicted class: the most confident, or all "
         "of them repeatedly (paper: 130,000). 0 = their number / classes.",
         minimum=0,
     )
-    pseudo_label: str = knob(
+    pseudo_label: str = setting(
         "soft",
         "soft: the predicted distribution; one_hot: its argmax.",
         choices=("soft", "one_hot"),
     )
-    label_smoothing: float = knob(
+    label_smoothing: float = setting(
         0.1,
         "Smoothing of the labels of labeled images (paper: 0.1). 0 = off.",
         minimum=0.0,
@@ -636,7 +636,7 @@ class NoisyStudent(Hyperparameters):
 class ReducedMetaPseudoLabels(Uda, StudentFeedback):
     """Reduced Meta Pseudo Labels: a frozen large teacher, trained with UDA."""
 
-    student_steps: int = knob(
+    student_steps: int = setting(
         600, "Steps of the student that follows the large teacher.", minimum=1
     )
 
@@ -652,24 +652,24 @@ class ReducedMetaPseudoLabels(Uda, StudentFeedback):
 class ReMixMatch(MixMatch):
     """ReMixMatch, arXiv 1911.09785."""
 
-    unlabeled_loss_weight: float = knob(
+    unlabeled_loss_weight: float = setting(
         1.5,
         "Weight of the unlabeled loss, a cross-entropy (paper: 1.5). 0 = off.",
         minimum=0.0,
     )
-    strong_loss_weight: float = knob(
+    strong_loss_weight: float = setting(
         0.5,
         "Weight of the loss of one strong view without MixUp; rises with the "
         "unlabeled loss (paper: 0.5). 0 = off.",
         minimum=0.0,
     )
-    rotation_loss_weight: float = knob(
+    rotation_loss_weight: float = setting(
         0.5,
         "Weight of the loss of the rotation head (paper: 0.5; 2 with 40 labels "
         "of CIFAR-10). 0 = off.",
         minimum=0.0,
     )
-    num_strong_views: int = knob(
+    num_strong_views: int = setting(
         2,
         "Strong views of every unlabeled image (paper: 8; STL-10 4).",
         minimum=1,
@@ -680,30 +680,30 @@ class ReMixMatch(MixMatch):
 class EnAet(MixMatch):
     """EnAET, arXiv 1911.09265: MixMatch and guessed transformations."""
 
-    transformation_weight: float = knob(
+    transformation_weight: float = setting(
         1.0,
         "Weight of the decoders' losses, which have shares of 1, 0.75, 0.5, "
         "0.2 and 0.05 of it (paper: 1). 0 = off.",
         minimum=0.0,
     )
-    transformation_ramp_steps: int = knob(
+    transformation_ramp_steps: int = setting(
         60,
         "Steps over which that weight rises linearly (paper: a tenth of the "
         "run). 0 = at once.",
         minimum=0,
     )
-    agreement_weight: float = knob(
+    agreement_weight: float = setting(
         1.0,
         "Weight of the divergence of predictions on transformed images from "
         "the guessed label (paper: 1). 0 = off.",
         minimum=0.0,
     )
-    max_rotation: float = knob(
+    max_rotation: float = setting(
         30.0, "Largest rotation in degrees (paper: 180).", minimum=0.0
     )
 
 
-# Of the methods that have knobs of their own.
+# Of the methods that have hyperparameters of their own.
 HYPERPARAMETERS = {
     "supervised_mixup": SupervisedMixup,
     "label_smoothing": LabelSmoothing,
@@ -733,7 +733,7 @@ HYPERPARAMETERS = {
 
 
 def of(algo):
-    """The dataclass of the method called `algo`, with knobs of its own or not.
+    """The dataclass of the method called `algo`.
 
     Args:
         algo: a key of `tf_metassl.algorithms.ALGORITHMS`.

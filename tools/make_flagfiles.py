@@ -108,15 +108,15 @@ def runs():
 
 
 def passes(run):
-    """`PASSES` of a run, whose knobs may change them."""
+    """`PASSES` of a run, whose hyperparameters may change them."""
     labeled, unlabeled = PASSES[run.config.algo]
-    knobs = run.config.hyperparameters
+    hp = run.config.hyperparameters
     if _is_regularizer(run):
         # The teacher's pass, the student's with its derivative, the judge's.
         return 3 + 6 + 3, 0
-    if getattr(knobs, "sntg_base", "") == "temporal_ensembling":
+    if getattr(hp, "sntg_base", "") == "temporal_ensembling":
         unlabeled = PASSES["temporal_ensembling"][1]
-    if run.config.algo == "vat" and knobs.entropy_weight:
+    if run.config.algo == "vat" and hp.entropy_weight:
         # The clean pass has a gradient, too.
         unlabeled += 2
     return labeled, unlabeled
@@ -130,14 +130,14 @@ def images_per_step(run):
 
 
 def _is_regularizer(run):
-    knobs = run.config.hyperparameters
-    return getattr(knobs, "mpl_unlabeled", "") == "labeled"
+    hp = run.config.hyperparameters
+    return getattr(hp, "mpl_unlabeled", "") == "labeled"
 
 
 def num_steps(run):
     """`(steps, steps with unlabeled images)` of all stages but finetuning."""
-    knobs = run.config.hyperparameters
-    rounds = getattr(knobs, "num_rounds", 0) * getattr(knobs, "round_steps", 0)
+    hp = run.config.hyperparameters
+    rounds = getattr(hp, "num_rounds", 0) * getattr(hp, "round_steps", 0)
     # The teacher of the first round sees labeled images alone.
     return run.config.num_steps + rounds, rounds or run.config.num_steps
 

@@ -891,9 +891,9 @@ def _defaults(method, settings):
     values = {name: setting.value for name, setting in settings.items()}
     resolved = config.resolve({"algo": method, **values})
     fields = dataclasses.fields(hyperparameters.of(method))
-    knobs = {f.name: getattr(resolved.hyperparameters, f.name) for f in fields}
-    knobs |= {name: getattr(resolved, name) for name in _DECISIVE}
-    return _default(**{k: v for k, v in knobs.items() if k not in settings})
+    hp = {f.name: getattr(resolved.hyperparameters, f.name) for f in fields}
+    hp |= {name: getattr(resolved, name) for name in _DECISIVE}
+    return _default(**{k: v for k, v in hp.items() if k not in settings})
 
 
 def _grid(table, unit, tasks, network, rows):

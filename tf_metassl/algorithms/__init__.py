@@ -1,8 +1,8 @@
 """The registry: method name -> where its class is.
 
 Names are text so that listing the methods imports no TensorFlow. A new method
-is one file here, one line below and, if it has knobs of its own, one dataclass
-in `tf_metassl/hyperparameters.py`.
+is one file here, one line below and, if it has hyperparameters of its own, one
+dataclass in `tf_metassl/hyperparameters.py`.
 """
 
 import importlib

@@ -374,7 +374,7 @@ class Algorithm(keras.Model):
         risen = ramp(self.step, ramp_steps)
         return weight * tf.cast(risen, keras.config.floatx())
 
-    def memory(self, name, shape, value=0.0, dtype=None):
+    def state_variable(self, name, shape, value=0.0, dtype=None):
         """A variable that no optimizer trains; part of every checkpoint.
 
         Args:
@@ -435,13 +435,13 @@ class Algorithm(keras.Model):
         # A sum, because it exists under every strategy and XLA; integers of
         # any size stay exact in their own type.
         context = tf.distribute.get_replica_context()
-        mine = tf.one_hot(
+        is_own = tf.one_hot(
             context.replica_id_in_sync_group,
             self.num_replicas,
             dtype=values.dtype,
         )
-        mine = tf.reshape(mine, [-1, *[1] * values.shape.rank])
-        total = self.replica_sum(mine * values[None])
+        is_own = tf.reshape(is_own, [-1, *[1] * values.shape.rank])
+        total = self.replica_sum(is_own * values[None])
         return tf.reshape(total, [-1, *values.shape[1:]])
 
     def write_rows(self, table, index, values):
@@ -565,7 +565,7 @@ class Algorithm(keras.Model):
 
     def track_labeled(self, label, logits):
         """Tracks `labeled_accuracy` of `logits [N, C]` for `label [N]`."""
-        self.track("labeled_accuracy", hits(label, logits))
+        self.track("labeled_accuracy", is_correct(label, logits))
 
     def track_pseudo_labels(self, oracle_label, pseudo_label, selected=None):
         """Tracks `pseudo_label_entropy` and `pseudo_label_accuracy`.
@@ -581,7 +581,7 @@ class Algorithm(keras.Model):
         """
         self._trackers["pseudo_label_entropy"].update_state(pseudo_label)
         known = tf.cast(oracle_label >= 0, tf.float32)
-        correct = hits(oracle_label, pseudo_label)
+        correct = is_correct(oracle_label, pseudo_label)
         self.track("pseudo_label_accuracy", correct, known)
         if selected is not None:
             self.track(
@@ -768,7 +768,7 @@ def decays(variable):
     return variable.name.endswith("kernel")
 
 
-def hits(label, scores):
+def is_correct(label, scores):
     """`[N]` float32: 1 where the largest of `scores [N, C]` is at `label`."""
     predicted = tf.argmax(scores, axis=-1, output_type=tf.int32)
     return tf.cast(predicted == tf.cast(label, tf.int32), tf.float32)

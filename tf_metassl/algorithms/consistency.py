@@ -11,7 +11,7 @@ from tf_metassl.ops.losses import cross_entropy
 from tf_metassl.ops.schedules import sigmoid_ramp
 
 
-class Output(typing.NamedTuple):
+class NetworkOutput(typing.NamedTuple):
     """What the student makes of a group of images.
 
     Attributes:
@@ -24,19 +24,19 @@ class Output(typing.NamedTuple):
     features: tf.Tensor | None = None
 
 
-class Terms(typing.NamedTuple):
+class ConsistencyTerms(typing.NamedTuple):
     """What a consistency method makes of a batch.
 
     Attributes:
-        labeled: the student's `Output` for the labeled images.
-        unlabeled: its `Output` for the unlabeled images.
+        labeled: the student's `NetworkOutput` for the labeled images.
+        unlabeled: its `NetworkOutput` for the unlabeled images.
         unlabeled_losses: `[U]`.
         target: `[U, C]` scores, what the predictions are drawn to.
         selected: `[U]`, 0 where the target is not used; None if all are.
     """
 
-    labeled: Output
-    unlabeled: Output
+    labeled: NetworkOutput
+    unlabeled: NetworkOutput
     unlabeled_losses: tf.Tensor
     target: tf.Tensor
     selected: tf.Tensor | None = None
@@ -54,7 +54,7 @@ class Consistency(Algorithm):
     ramp = staticmethod(sigmoid_ramp)
 
     def terms(self, batch):
-        """The method's `Terms` for a batch, see `tf_metassl.contract`."""
+        """`ConsistencyTerms` of a batch, see `tf_metassl.contract`."""
         raise NotImplementedError
 
     def compute_losses(self, batch):
@@ -93,12 +93,12 @@ class Consistency(Algorithm):
             *image_groups: `[N_i, H, W, C]` each.
 
         Returns:
-            A list with the `Output` of each group.
+            A list with the `NetworkOutput` of each group.
         """
         logits = self.forward(self.student, *image_groups)
         if len(image_groups) == 1:
             logits = [logits]
-        return [Output(group) for group in logits]
+        return [NetworkOutput(group) for group in logits]
 
     def teacher_logits(self, images):
         """Predictions of the averaged student as a teacher in training.

@@ -20,7 +20,7 @@ class FastSwa(MeanTeacher):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self._add_function = None
-        self.num_averaged = self.memory("num_averaged", ())
+        self.num_averaged = self.state_variable("num_averaged", ())
 
     def build_averages(self):
         """See `Algorithm.build_averages`."""

@@ -62,7 +62,7 @@ class FixMatch(Algorithm):
         return (
             labeled_loss
             + self.hyperparameters.unlabeled_loss_weight * unlabeled_loss
-            + self.regularizer(logits_s, example_weight)
+            + self.additional_loss(logits_s, example_weight)
         )
 
     def pseudo_label(self, logits):
@@ -88,7 +88,7 @@ class FixMatch(Algorithm):
         """This replica's share of the loss of `label` and `logits [B, C]`."""
         return self.mean(cross_entropy(label, logits))
 
-    def regularizer(self, logits, example_weight):
+    def additional_loss(self, logits, example_weight):
         """This replica's share of a further term, 0 in FixMatch.
 
         Args:

@@ -16,11 +16,11 @@ class FlexMatch(FixMatch):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.confident_label = self.memory(
+        self.confident_label = self.state_variable(
             "confident_label", (self.num_images,), -1, "int32"
         )
         # The table has rows for images outside of the pool, too.
-        self.pool_size = self.memory(
+        self.pool_size = self.state_variable(
             "pool_size", (), self.num_images, "float32"
         )
 

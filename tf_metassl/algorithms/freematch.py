@@ -16,9 +16,11 @@ class FreeMatch(FixMatch):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         shape, uniform = (self.num_classes,), 1.0 / self.num_classes
-        self.mean_confidence = self.memory("mean_confidence", (), uniform)
-        self.mean_probs = self.memory("mean_probs", shape, uniform)
-        self.label_share = self.memory("label_share", shape, uniform)
+        self.mean_confidence = self.state_variable(
+            "mean_confidence", (), uniform
+        )
+        self.mean_probs = self.state_variable("mean_probs", shape, uniform)
+        self.label_share = self.state_variable("label_share", shape, uniform)
 
     can_accumulate = False  # The images of a batch set the thresholds.
 
@@ -49,7 +51,7 @@ class FreeMatch(FixMatch):
         share = self.mean_probs.value / tf.reduce_max(self.mean_probs.value)
         return self.mean_confidence.value * share
 
-    def regularizer(self, logits, example_weight):
+    def additional_loss(self, logits, example_weight):
         """The fairness term: sum of p log q over classes.
 
         p is the running mean of the probabilities on weak views, q the mean

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tf_metassl.algorithms.consistency import Consistency, Terms
+from tf_metassl.algorithms.consistency import Consistency, ConsistencyTerms
 from tf_metassl.contract import Views
 from tf_metassl.ops.losses import squared_error
 
@@ -30,4 +30,4 @@ class MeanTeacher(Consistency):
         losses = squared_error(
             tf.nn.softmax(teacher_logits), tf.nn.softmax(student.logits)
         )  # [U]
-        return Terms(labeled, student, losses, teacher_logits)
+        return ConsistencyTerms(labeled, student, losses, teacher_logits)

@@ -83,7 +83,7 @@ class MetaPseudoLabels(Algorithm):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self._regularizer = self.hyperparameters.mpl_unlabeled == "labeled"
-        self.baseline = self.memory("baseline", ())
+        self.baseline = self.state_variable("baseline", ())
 
     @property
     def views(self):
@@ -311,8 +311,8 @@ class MetaPseudoLabels(Algorithm):
                 before, gradient, cross_entropy(pseudo_label, scored)
             )
         # A student that waits has nothing to say.
-        heard = tf.cast(before.learning_rate > 0, objective.dtype)
-        return hp.feedback_sign * heard * objective, h
+        student_moves = tf.cast(before.learning_rate > 0, objective.dtype)
+        return hp.feedback_sign * student_moves * objective, h
 
     def _exact_feedback(self, before, pseudo_label):
         """The student's labeled loss after a step through soft labels.

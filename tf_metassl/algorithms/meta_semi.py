@@ -24,7 +24,7 @@ class MetaSemi(Algorithm):
     """Trains on pseudo-labels whose gradient agrees with the labeled one.
 
     Comments give the line of Algorithm 1. What the slides leave open is in the
-    hyper-parameters whose help says "reconstruction"; their literal reading is
+    hyperparameters whose help says "reconstruction"; their literal reading is
     `labeled_loss_weight=0 meta_labeled_batch=mixed pseudo_label_view=weak`.
     """
 
@@ -113,13 +113,13 @@ class MetaSemi(Algorithm):
                 )
             return unlabeled_loss, (labeled_loss, logits, new_state)
 
-        judged = []
+        judge_outputs = []
 
         def labeled_loss_at(params):
             images, target = judge
             logits, _ = functional.call(self.student, params, state, images)
             loss = self.mean(cross_entropy(target, logits))
-            judged.append((loss, logits))
+            judge_outputs.append((loss, logits))
             return loss
 
         meta = _META_GRADIENTS[hp.meta_gradient](
@@ -145,7 +145,7 @@ class MetaSemi(Algorithm):
         with meta.tape:
             unlabeled_loss = tf.reduce_sum(weight * meta.unlabeled_loss)
             loss = unlabeled_loss + hp.labeled_loss_weight * labeled_loss
-            loss += self.further_loss(
+            loss += self.additional_loss(
                 unlabeled, labeler_logits, logits[: weight.shape[0]]
             )
         gradient = functional.gradient(meta.tape, loss, theta)
@@ -156,7 +156,7 @@ class MetaSemi(Algorithm):
         labeled_logits = logits[weight.shape[0] :]
         if not hp.labeled_loss_weight:
             # At weight 0 the lookahead student is the student itself.
-            ((labeled_loss, labeled_logits),) = judged
+            ((labeled_loss, labeled_logits),) = judge_outputs
         self.track("loss", loss * self.num_replicas)
         self.track("labeled_loss", labeled_loss * self.num_replicas)
         self.track("unlabeled_loss", unlabeled_loss * self.num_replicas)
@@ -167,7 +167,7 @@ class MetaSemi(Algorithm):
         )
         return {}
 
-    def further_loss(self, unlabeled, labeler_logits, mixed_logits):
+    def additional_loss(self, unlabeled, labeler_logits, mixed_logits):
         """What a method on top of Meta-Semi adds to the update's loss.
 
         Args:

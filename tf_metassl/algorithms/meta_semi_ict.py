@@ -18,8 +18,8 @@ class MetaSemiIct(MetaSemi):
 
     metric_names = (*MetaSemi.metric_names, "consistency_loss")
 
-    def further_loss(self, unlabeled, labeler_logits, mixed_logits):
-        """See `MetaSemi.further_loss`."""
+    def additional_loss(self, unlabeled, labeler_logits, mixed_logits):
+        """See `MetaSemi.additional_loss`."""
         hp = self.hyperparameters
         if hp.mixup_on in ("unlabeled", "both"):
             draw = unlabeled["mix_weight"], unlabeled["mix_partner"]

@@ -28,7 +28,7 @@ class NoisyStudent(Algorithm):
         super().__init__(**kwargs)
         # A function, because a network would become part of checkpoints.
         self._teacher = None
-        self.predictions = self.memory(
+        self.predictions = self.state_variable(
             "predictions", (self.num_images, self.num_classes)
         )
 

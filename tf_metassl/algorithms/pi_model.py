@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tf_metassl.algorithms.consistency import Consistency, Terms
+from tf_metassl.algorithms.consistency import Consistency, ConsistencyTerms
 from tf_metassl.contract import Views
 from tf_metassl.ops.losses import squared_error
 
@@ -30,4 +30,6 @@ class PiModel(Consistency):
         losses = squared_error(
             tf.nn.softmax(second.logits), tf.nn.softmax(first.logits)
         )  # [U]
-        return Terms(labeled, first, losses, tf.stop_gradient(second.logits))
+        return ConsistencyTerms(
+            labeled, first, losses, tf.stop_gradient(second.logits)
+        )

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tf_metassl.algorithms.consistency import Consistency, Terms
+from tf_metassl.algorithms.consistency import Consistency, ConsistencyTerms
 from tf_metassl.contract import Views
 from tf_metassl.ops import pseudo_labels
 from tf_metassl.ops.losses import cross_entropy
@@ -42,4 +42,6 @@ class PseudoLabel(Consistency):
         )  # [U]
         losses = confidence_mask * cross_entropy(pseudo_label, unlabeled.logits)
         self.track("selected_share", confidence_mask)
-        return Terms(labeled, unlabeled, losses, pseudo_label, confidence_mask)
+        return ConsistencyTerms(
+            labeled, unlabeled, losses, pseudo_label, confidence_mask
+        )

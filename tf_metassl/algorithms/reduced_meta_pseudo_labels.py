@@ -58,7 +58,7 @@ class ReducedStudent(MetaPseudoLabels):
         super().__init__(**kwargs)
         # A function, because a network would become part of checkpoints.
         self._large_teacher = None
-        self.predictions = self.memory(
+        self.predictions = self.state_variable(
             "predictions", (self.num_images, self.num_classes)
         )
 

@@ -39,13 +39,17 @@ class ReMixMatch(MixMatch):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         classes = self.num_classes
-        self.label_share = self.memory("label_share", (classes,), 1.0 / classes)
-        self.past_probs = self.memory(
+        self.label_share = self.state_variable(
+            "label_share", (classes,), 1.0 / classes
+        )
+        self.past_probs = self.state_variable(
             "past_probs", (_HISTORY, classes), 1.0 / classes
         )
         rates = augmentation_rates.initial()
         for name in ("learned_rates", "drawn_rates"):
-            variable = self.memory(name, tuple(rates.shape), dtype="float32")
+            variable = self.state_variable(
+                name, tuple(rates.shape), dtype="float32"
+            )
             variable.assign(rates)
             setattr(self, name, variable)
         self.rotation_head = keras.Sequential(

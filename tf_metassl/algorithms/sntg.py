@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tf_metassl.algorithms.consistency import Consistency, Output
+from tf_metassl.algorithms.consistency import Consistency, NetworkOutput
 from tf_metassl.algorithms.pi_model import PiModel
 from tf_metassl.algorithms.temporal_ensembling import TemporalEnsembling
 from tf_metassl.algorithms.vat import Vat
@@ -51,14 +51,14 @@ class Sntg(Consistency):
         if len(image_groups) == 1:
             outputs = [[values] for values in outputs]
         features, logits = outputs
-        return [Output(*o) for o in zip(logits, features, strict=True)]
+        return [NetworkOutput(*o) for o in zip(logits, features, strict=True)]
 
     def still_pass(self, params, state, images):
         """See `Vat.still_pass`."""
         (features, logits), _ = functional.call(
             self.student_and_features, params, state, images
         )
-        return Output(logits, features)
+        return NetworkOutput(logits, features)
 
 
 class SntgPiModel(Sntg, PiModel):

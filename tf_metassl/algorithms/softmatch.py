@@ -17,9 +17,13 @@ class SoftMatch(FixMatch):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         uniform = 1.0 / self.num_classes
-        self.mean_confidence = self.memory("mean_confidence", (), uniform)
-        self.confidence_variance = self.memory("confidence_variance", (), 1.0)
-        self.mean_probs = self.memory(
+        self.mean_confidence = self.state_variable(
+            "mean_confidence", (), uniform
+        )
+        self.confidence_variance = self.state_variable(
+            "confidence_variance", (), 1.0
+        )
+        self.mean_probs = self.state_variable(
             "mean_probs", (self.num_classes,), uniform
         )
 

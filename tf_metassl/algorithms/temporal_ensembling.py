@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from tf_metassl.algorithms.consistency import Consistency, Terms
+from tf_metassl.algorithms.consistency import Consistency, ConsistencyTerms
 from tf_metassl.contract import Views
 from tf_metassl.ops.losses import squared_error
 
@@ -16,10 +16,10 @@ class TemporalEnsembling(Consistency):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.ensemble = self.memory(
+        self.ensemble = self.state_variable(
             "ensemble", (self.num_images, self.num_classes)
         )
-        self.num_predictions = self.memory(
+        self.num_predictions = self.state_variable(
             "num_predictions", (self.num_images,)
         )
 
@@ -38,7 +38,7 @@ class TemporalEnsembling(Consistency):
             batch["unlabeled"]["index"], tf.stop_gradient(probs)
         )
         losses = squared_error(target, probs)  # [U]
-        return Terms(labeled, unlabeled, losses, target)
+        return ConsistencyTerms(labeled, unlabeled, losses, target)
 
     def _target_and_update(self, index, probs):
         """The ensemble's predictions before this one joins them.

@@ -4,7 +4,11 @@ import keras
 import tensorflow as tf
 
 from tf_metassl.algorithms.algorithm import float_images
-from tf_metassl.algorithms.consistency import Consistency, Output, Terms
+from tf_metassl.algorithms.consistency import (
+    Consistency,
+    ConsistencyTerms,
+    NetworkOutput,
+)
 from tf_metassl.contract import Views
 from tf_metassl.meta import functional
 from tf_metassl.ops import draws
@@ -59,12 +63,12 @@ class Vat(Consistency):
         losses = kl_divergence(target_logits, moved_logits)  # [U]
         if hp.entropy_weight:
             losses += hp.entropy_weight * entropy(clean.logits)
-        return Terms(labeled, clean, losses, target_logits)
+        return ConsistencyTerms(labeled, clean, losses, target_logits)
 
     def still_pass(self, params, state, images):
-        """The student's `Output` in training mode; it changes no variable."""
+        """The student's output in training mode; it changes no variable."""
         logits, _ = functional.call(self.student, params, state, images)
-        return Output(logits)
+        return NetworkOutput(logits)
 
     def _direction(self, params, state, images, target_logits):
         """The adversarial direction of every image, see `steepest_direction`.

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 
-from tf_metassl.hyperparameters import knob
+from tf_metassl.hyperparameters import setting
 
 # The keys of `tf_metassl.data.sources.SOURCES`, for flags that are defined
 # before TensorFlow is imported.
@@ -47,61 +47,61 @@ LABEL_SPLITS = ("balanced", "proportional", "first")
 class DataOptions:
     """Where the images of a dataset are and how they are read."""
 
-    data_dir: str = knob(
+    data_dir: str = setting(
         "",
         "Folder of datasets prepared by tensorflow-datasets. Empty = its own "
         "default.",
     )
-    manual_dir: str = knob(
+    manual_dir: str = setting(
         "",
         "Folder of archives that were downloaded by hand, from which a dataset "
         "is prepared. Empty = downloads/manual in --data_dir.",
     )
-    labeled_dir: str = knob(
+    labeled_dir: str = setting(
         "",
         "--dataset=folder: the labeled images, in one sub-folder per class.",
     )
-    unlabeled_dir: str = knob(
+    unlabeled_dir: str = setting(
         "",
         "--dataset=folder: unlabeled images, in any sub-folders. Empty = the "
         "labeled images beyond --num_labeled.",
     )
-    validation_dir: str = knob(
+    validation_dir: str = setting(
         "",
         "--dataset=folder: validation images, in the same sub-folders as "
         "--labeled_dir. Empty = --num_validation of the labeled images.",
     )
-    test_dir: str = knob(
+    test_dir: str = setting(
         "",
         "--dataset=folder: test images, in the same sub-folders as "
         "--labeled_dir. Empty = --test_fraction of the labeled images.",
     )
-    manifest: str = knob(
+    manifest: str = setting(
         "",
         "--dataset=csv: a file with the columns path (relative to the file), "
         "label (empty = unlabeled) and split (train, validation, test or "
         "unlabeled; empty = train).",
     )
-    test_fraction: float = knob(
+    test_fraction: float = setting(
         0.2,
         "Share of each class's labeled images that is held out for testing "
         "where folder or csv name no test images.",
         minimum=0.0,
         maximum=0.9,
     )
-    channels: int = knob(
+    channels: int = setting(
         0,
         "3 = color, 1 = gray, 0 = as published (folder and csv: color).",
         choices=(0, 1, 3),
     )
-    image_size: int = knob(
+    image_size: int = setting(
         0,
         "Height and width of the images: the shorter side is resized, the "
         "center cut out. 0 = as published (imagenet: 224; folder and csv: the "
         "size that all images share).",
         minimum=0,
     )
-    stored_size: int = knob(
+    stored_size: int = setting(
         0,
         "Height and width at which images are kept where that is more than "
         "--image_size: --weak_augmentation=random_crop and resized_crop take "
@@ -109,33 +109,33 @@ class DataOptions:
         "--image_size (imagenet: 8/7 of it).",
         minimum=0,
     )
-    max_bad_fraction: float = knob(
+    max_bad_fraction: float = setting(
         0.01,
         "folder and csv: a larger share of unusable image files stops the run.",
         minimum=0.0,
         maximum=1.0,
     )
-    cache_dir: str = knob(
+    cache_dir: str = setting(
         "",
         "Where decoded images are kept. Empty = ~/.cache/tf_metassl.",
     )
-    cache_gib: float = knob(
+    cache_gib: float = setting(
         4.0,
         "Decoded images up to this many GiB are held in memory, more are read "
         "from --cache_dir as they are needed.",
         minimum=0.0,
     )
-    svhn_extra: bool = knob(
+    svhn_extra: bool = setting(
         False, "svhn_cropped: use its extra split as unlabeled images."
     )
-    stl10_fold: int = knob(
+    stl10_fold: int = setting(
         -1,
         "stl10: take the labeled images from this one of the 10 official folds "
         "of 1,000. -1 = from all 5,000.",
         minimum=-1,
         maximum=9,
     )
-    label_split: str = knob(
+    label_split: str = setting(
         "balanced",
         "Which training images are the labeled ones. balanced: as many of each "
         "class; proportional: by class frequency; first: the first ones in the "

@@ -199,7 +199,7 @@ def view_of(images, view, seed, total, rows, augmentation, size=None):
         size = images.shape[0]
         return tf.ensure_shape(tensor[rows], [size, *tensor.shape[1:]])
 
-    def mine(draw):
+    def replica_rows(draw):
         return tf.nest.map_structure(of_replica, draw)
 
     # Other operations than those of an affine policy work on a weakly augmented
@@ -212,7 +212,7 @@ def view_of(images, view, seed, total, rows, augmentation, size=None):
         draw = policies.draw_weak(
             fold(seed, view, "weak"), total, stored, weak, size
         )
-        images = policies.apply_weak(images, mine(draw), weak, size)
+        images = policies.apply_weak(images, replica_rows(draw), weak, size)
     notes = {}
     if kind == "strong":
         draw = policies.draw_strong(
@@ -222,7 +222,7 @@ def view_of(images, view, seed, total, rows, augmentation, size=None):
             strong,
             augmentation.magnitude,
         )
-        images = policies.apply_strong(images, mine(draw), strong)
+        images = policies.apply_strong(images, replica_rows(draw), strong)
     elif kind in ("ctaugment", "probe"):
         draw = ctaugment.draw_ctaugment(
             fold(seed, view, kind),
@@ -230,7 +230,7 @@ def view_of(images, view, seed, total, rows, augmentation, size=None):
             shape,
             augmentation.probabilities if kind == "ctaugment" else None,
         )
-        draw = mine(draw)
+        draw = replica_rows(draw)
         if kind == "probe":
             notes = {"probe_op": draw["op"], "probe_bin": draw["bin"]}
             images = ctaugment.apply_ctaugment(images, draw, cutout_fraction=0)
@@ -299,7 +299,7 @@ def training_dataset(
         index = tf.gather(tf.constant(pool.rows, tf.int64), position)
         rows = slice(start, start + per_replica)
 
-        def mine(tensor):
+        def replica_rows(tensor):
             tensor = tensor[rows]
             tensor.set_shape([per_replica, *tensor.shape[1:]])
             return tensor
@@ -334,9 +334,9 @@ def training_dataset(
             **notes,
             "index": index,
             label_key: tf.gather(labels, index),
-            "label_draw": mine(draw),
-            "mix_weight": mine(weight),
-            "mix_partner": mine(partner),
+            "label_draw": replica_rows(draw),
+            "mix_weight": replica_rows(weight),
+            "mix_partner": replica_rows(partner),
         }
 
     def batch(element):

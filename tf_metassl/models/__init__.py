@@ -155,7 +155,7 @@ def build(
     Raises:
         ValueError: if the name is unknown, the depth impossible or the images
             too small; or if a network of the user's own is not as described
-            in `tf_metassl.models.own`.
+            in `tf_metassl.models.custom`.
     """
     found = find(name)
     if dropout is None:
@@ -163,7 +163,7 @@ def build(
     # Keras is imported here, so that listing the networks does without.
     import keras
 
-    from tf_metassl.models import layers, own
+    from tf_metassl.models import custom, layers
 
     if found.function == name:
         if dropout or mean is not None or whitening is not None:
@@ -172,7 +172,7 @@ def build(
                 "the scaling of its pixels inside: leave --dropout at 0 and "
                 "--normalization at unit."
             )
-        network = own.load(name, image_shape, num_classes)
+        network = custom.load(name, image_shape, num_classes)
         if synchronized:
             layers.synchronize(network)
     else:

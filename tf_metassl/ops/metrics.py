@@ -17,9 +17,11 @@ def macro_f1(confusion):
         A float; a class that is neither present nor predicted counts as 0.
     """
     confusion = np.asarray(confusion, np.float64)
-    hits = np.diag(confusion)
+    correct = np.diag(confusion)
     total = confusion.sum(0) + confusion.sum(1)
-    f1 = np.divide(2 * hits, total, out=np.zeros_like(hits), where=total > 0)
+    f1 = np.divide(
+        2 * correct, total, out=np.zeros_like(correct), where=total > 0
+    )
     return float(f1.mean())
 
 
@@ -56,11 +58,11 @@ class ConfusionMatrix(keras.metrics.Metric):
     def result(self):
         """`{<name>_accuracy, <name>_macro_f1}` as float32 scalars."""
         counts = tf.convert_to_tensor(self.counts)
-        hits = tf.linalg.diag_part(counts)
+        correct = tf.linalg.diag_part(counts)
         support = tf.reduce_sum(counts, 0) + tf.reduce_sum(counts, 1)
-        f1 = tf.math.divide_no_nan(2 * hits, support)
+        f1 = tf.math.divide_no_nan(2 * correct, support)
         accuracy = tf.math.divide_no_nan(
-            tf.reduce_sum(hits), tf.reduce_sum(counts)
+            tf.reduce_sum(correct), tf.reduce_sum(counts)
         )
         return {
             f"{self.name}_accuracy": accuracy,
@@ -83,8 +85,8 @@ def in_top_5(label, logits):
         `[N]` float32 of 0 and 1.
     """
     likeliest = tf.math.top_k(logits, k=5).indices
-    hits = likeliest == tf.cast(label, tf.int32)[:, tf.newaxis]
-    return tf.cast(tf.reduce_any(hits, axis=-1), tf.float32)
+    correct = likeliest == tf.cast(label, tf.int32)[:, tf.newaxis]
+    return tf.cast(tf.reduce_any(correct, axis=-1), tf.float32)
 
 
 @keras.saving.register_keras_serializable("tf_metassl")

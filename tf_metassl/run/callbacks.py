@@ -395,8 +395,9 @@ def _writing(what):
         yield
     except (OSError, tf.errors.OpError) as error:
         raise WriteError(
-            f"{what} cannot be written: {checkpoints.plain(error)}. The last "
-            "checkpoint is intact. Make room; the same command goes on from it."
+            f"{what} cannot be written: {checkpoints.error_text(error)}. The "
+            "last checkpoint is intact. Make room; the same command goes on "
+            "from it."
         ) from error
 
 

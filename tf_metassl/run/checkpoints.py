@@ -61,9 +61,9 @@ def save(folder, algorithm, step, state, *, keep=2, name=None):
     except (OSError, tf.errors.OpError) as error:
         clean(folder)
         raise CheckpointError(
-            f"The checkpoint {target} cannot be written: {plain(error)}. Those "
-            "before it are intact. Make room; the same command goes on from "
-            "the last."
+            f"The checkpoint {target} cannot be written: {error_text(error)}. "
+            "Those before it are intact. Make room; the same command goes on "
+            "from the last."
         ) from error
     shutil.rmtree(replaced, ignore_errors=True)
     if name is None:
@@ -74,7 +74,7 @@ def save(folder, algorithm, step, state, *, keep=2, name=None):
     return target
 
 
-def plain(error):
+def error_text(error):
     """What an error of Python or TensorFlow says, without the operation."""
     return re.sub(r"\{\{.*?\}\} | \[Op:.*?\]", "", str(error))
 

@@ -262,8 +262,8 @@ def build_algorithm(
             f"--gradient_accumulation_steps={config.gradient_accumulation_steps}."
         )
     cls = cls or algorithm_class(config.algo)
-    knobs = config.hyperparameters
-    if (last := getattr(knobs, "finetune_batch_size", 0)) % num_replicas:
+    hp = config.hyperparameters
+    if (last := getattr(hp, "finetune_batch_size", 0)) % num_replicas:
         raise ConfigError(
             f"--finetune_batch_size={last} must be a multiple of the "
             f"{num_replicas} replicas."
@@ -275,7 +275,7 @@ def build_algorithm(
     }[config.batch_norm]
 
     def network(role):
-        dropout = getattr(knobs, f"{role}_dropout", config.dropout)
+        dropout = getattr(hp, f"{role}_dropout", config.dropout)
         return models.build(
             config.model,
             info.image_shape,
@@ -291,15 +291,15 @@ def build_algorithm(
         elapsed = tf.Variable(0.0, dtype=keras.config.floatx(), trainable=False)
 
     def optimizer(role):
-        peak = getattr(knobs, f"{role}_learning_rate", 0)
+        peak = getattr(hp, f"{role}_learning_rate", 0)
         schedule = schedules.WarmupSchedule(
             peak or config.learning_rate,
             config.num_steps,
             warmup_steps=config.warmup_steps,
-            wait_steps=getattr(knobs, f"{role}_wait_steps", 0),
+            wait_steps=getattr(hp, f"{role}_wait_steps", 0),
             shape=config.lr_schedule,
-            cycle_start=getattr(knobs, "cycle_start", 0),
-            cycle_steps=getattr(knobs, "cycle_steps", 0),
+            cycle_start=getattr(hp, "cycle_start", 0),
+            cycle_steps=getattr(hp, "cycle_steps", 0),
         )
         if elapsed is not None:
             schedule = schedules.TimedSchedule(
@@ -318,7 +318,7 @@ def build_algorithm(
 
     algorithm = cls(
         networks=cls.build_networks(network, info.num_classes),
-        hyperparameters=knobs,
+        hyperparameters=hp,
         num_classes=info.num_classes,
         num_images=num_images,
         seed=config.seed,
