@@ -5,6 +5,7 @@ import json
 import pytest
 
 from tests.helpers import tiny_algorithm, tiny_network
+from tf_metassl.errors import CheckpointError
 from tf_metassl.run import checkpoints
 
 
@@ -55,14 +56,14 @@ def test_a_damaged_one_is_skipped(algorithm, tmp_path, harm):
         (newest / "checksums.json").write_text(json.dumps({})[:1])
     assert checkpoints.damage(newest)
     assert checkpoints.newest_whole(tmp_path) == whole
-    with pytest.raises(checkpoints.CheckpointError, match="Cannot restore"):
+    with pytest.raises(CheckpointError, match="Cannot restore"):
         checkpoints.restore(newest, algorithm)
 
 
 def test_none_whole_is_an_error_and_none_at_all_is_a_start(algorithm, tmp_path):
     assert checkpoints.newest_whole(tmp_path) is None
     flip_byte(data_file(checkpoints.save(tmp_path, algorithm, 1, {})))
-    with pytest.raises(checkpoints.CheckpointError, match="None of the 1"):
+    with pytest.raises(CheckpointError, match="None of the 1"):
         checkpoints.newest_whole(tmp_path)
 
 
@@ -75,9 +76,9 @@ def test_a_save_that_fails_leaves_the_last_one_intact(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoints, "_flush", full_disk)
-    with pytest.raises(checkpoints.CheckpointError, match="No space left"):
+    with pytest.raises(CheckpointError, match="No space left"):
         checkpoints.save(tmp_path, algorithm, 2, {})
-    with pytest.raises(checkpoints.CheckpointError, match="No space left"):
+    with pytest.raises(CheckpointError, match="No space left"):
         checkpoints.save(tmp_path, algorithm, 1, {})
     monkeypatch.undo()
     assert list(tmp_path.iterdir()) == [good]
@@ -121,5 +122,5 @@ def test_another_network_is_refused(algorithm, tmp_path):
     other = tiny_algorithm(
         "supervised", network=lambda role: tiny_network(role, filters=5)
     )
-    with pytest.raises(checkpoints.CheckpointError, match="another network"):
+    with pytest.raises(CheckpointError, match="another network"):
         checkpoints.restore(path, other)

@@ -11,6 +11,7 @@ from absl import flags
 from tf_metassl import config, hyperparameters
 from tf_metassl.algorithms import ALGORITHMS
 from tf_metassl.data.options import DATASETS
+from tf_metassl.errors import ConfigError
 from tf_metassl.hyperparameters import HYPERPARAMETERS, Hyperparameters
 from tf_metassl.models import NETWORKS
 
@@ -94,7 +95,7 @@ def test_given_values_win_over_the_datasets_defaults():
     ],
 )
 def test_wrong_values_name_the_flag_and_what_is_allowed(given, message):
-    with pytest.raises(config.ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message):
         config.resolve(given)
 
 
@@ -115,7 +116,7 @@ def test_feedback_and_labels_that_go_together():
 def test_rounds_that_do_not_follow_limit_nothing():
     given = {"algo": "noisy_student", "num_steps": 40, "round_steps": 9}
     for limit in ({"warmup_steps": 9}, {"steps_per_execution": 20}):
-        with pytest.raises(config.ConfigError, match="round_steps=9"):
+        with pytest.raises(ConfigError, match="round_steps=9"):
             config.resolve(given | limit)
         config.resolve(given | limit | {"num_rounds": 0})
 
@@ -158,9 +159,9 @@ def test_allowed_changes_must_be_fields():
     names = {"num_replicas", "keras", "feedback"}
     assert config.allowed_changes(settings) == names
     assert not any("allow_changed" in line for line in settings.to_flags())
-    with pytest.raises(config.ConfigError, match="replicas is not among"):
+    with pytest.raises(ConfigError, match="replicas is not among"):
         config.resolve({"allow_changed": "replicas"})
-    with pytest.raises(config.ConfigError, match="verbose is not among"):
+    with pytest.raises(ConfigError, match="verbose is not among"):
         config.resolve({"allow_changed": "verbose"})
 
 
@@ -171,7 +172,7 @@ def test_saved_configuration_and_flagfile(tmp_path):
     lines = (tmp_path / "run.flags").read_text().splitlines()
     assert "--algo=meta_pseudo_labels" in lines
     assert not any(line.startswith("--run_dir") for line in lines)
-    with pytest.raises(config.ConfigError, match="has no config.json"):
+    with pytest.raises(ConfigError, match="has no config.json"):
         config.load(tmp_path / "nowhere")
 
 
@@ -244,5 +245,5 @@ def test_a_command_line_is_parsed_apart_from_the_global_flags(tmp_path):
     assert config.parse(arguments) == config.resolve(expected)
     with pytest.raises(flags.Error, match="Unknown command line flag"):
         config.parse(["--num_step=900"])
-    with pytest.raises(config.ConfigError, match="not a setting of --algo"):
+    with pytest.raises(ConfigError, match="not a setting of --algo"):
         config.parse(["--algo=supervised", "--feedback=dot"])

@@ -24,6 +24,7 @@ from tests.helpers import (
 from tf_metassl import hyperparameters
 from tf_metassl.algorithms import ALGORITHMS
 from tf_metassl.config import resolve
+from tf_metassl.errors import ExportError
 from tf_metassl.run import checkpoints, serving
 
 every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
@@ -232,7 +233,7 @@ def test_export_equals_call(name, tmp_path):
     )
     # The check that every export goes through can fail.
     other = tiny_network(filters=5)
-    with pytest.raises(serving.ExportError, match="differs from the network"):
+    with pytest.raises(ExportError, match="differs from the network"):
         serving.check_saved_model(tmp_path / "1", other, images)
 
 

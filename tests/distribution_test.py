@@ -10,6 +10,7 @@ from tests.helpers import NUM_CLASSES, tiny_algorithm, tiny_network
 from tf_metassl import config
 from tf_metassl.contract import DatasetInfo
 from tf_metassl.data import pipeline, sources
+from tf_metassl.errors import ConfigError
 from tf_metassl.run import distribution, experiment
 from tools import equivalence_table, kill_workers
 
@@ -57,7 +58,7 @@ def test_multi_worker_without_a_cluster_says_what_is_missing(workers_of):
 
 def test_several_workers_need_the_name_of_a_run_directory(workers_of):
     workers_of(2)
-    with pytest.raises(config.ConfigError, match="--run_dir is empty"):
+    with pytest.raises(ConfigError, match="--run_dir is empty"):
         experiment.train(config.resolve({"algo": "supervised"}))
 
 

@@ -16,8 +16,14 @@ from PIL import Image
 
 from tf_metassl import config
 from tf_metassl.data import sources
+from tf_metassl.errors import (
+    CheckpointError,
+    CollapseError,
+    ConfigError,
+    TrainingDivergedError,
+    WriteError,
+)
 from tf_metassl.run import callbacks, checkpoints, experiment, serving
-from tf_metassl.run.callbacks import TrainingDivergedError
 from tf_metassl.run.termination import Terminated, Termination
 from tools import kill_test
 
@@ -241,7 +247,7 @@ def test_with_all_checkpoints_damaged_the_run_stops(copy):
     before = (copy / "metrics.jsonl").read_bytes()
     for path in copy.glob("checkpoints/train/step-*/variables.data-*"):
         flip(path)
-    with pytest.raises(checkpoints.CheckpointError, match="None of the 2"):
+    with pytest.raises(CheckpointError, match="None of the 2"):
         train(copy)
     assert (copy / "metrics.jsonl").read_bytes() == before
 
@@ -261,7 +267,7 @@ def test_a_full_disk_during_a_checkpoint(whole, tmp_path, monkeypatch):
         at_step(patch, 6, limit)
         try:
             with pytest.raises(
-                checkpoints.CheckpointError, match="; File too large. Those"
+                CheckpointError, match="; File too large. Those"
             ):
                 train(run_dir)
         finally:
@@ -282,7 +288,7 @@ def test_no_space_left_during_a_checkpoint(whole, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         at_step(patch, 6, fill)
-        with pytest.raises(checkpoints.CheckpointError, match="No space left"):
+        with pytest.raises(CheckpointError, match="No space left"):
             train(run_dir)
     assert steps_of(run_dir) == ["best", "step-00000003"]
     train(run_dir)
@@ -302,7 +308,7 @@ def test_a_full_disk_while_metrics_are_written(whole, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         at_step(patch, 6, fill)
-        with pytest.raises(callbacks.WriteError, match="No space left") as full:
+        with pytest.raises(WriteError, match="No space left") as full:
             train(run_dir)
     assert "metrics.jsonl cannot be written" in str(full.value)
     assert steps_of(run_dir) == ["best", "step-00000003"]
@@ -391,7 +397,7 @@ def test_collapse_is_told_from_the_metrics():
 def test_collapse_warns_or_stops(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(callbacks, "collapsed", lambda row: "It is so.")
     run_dir = tmp_path / "run"
-    with pytest.raises(callbacks.CollapseError, match="It is so"):
+    with pytest.raises(CollapseError, match="It is so"):
         train(run_dir, collapse="stop")
     assert caplog.text.count("It is so") == 2
     assert steps_of(run_dir)[-1] == "step-00000006"
@@ -438,7 +444,7 @@ def test_an_image_that_cannot_be_read_any_more(on_files, tmp_path):
     }
     train(place / "run", **flags)
     truncate(place / "images" / "cat" / "3.png")
-    with pytest.raises(config.ConfigError) as refused:
+    with pytest.raises(ConfigError) as refused:
         train(place / "run", **flags)
     assert "_images: " in str(refused.value)
     # Left out and told about, if that is what is wanted.
@@ -448,7 +454,7 @@ def test_an_image_that_cannot_be_read_any_more(on_files, tmp_path):
     # Too many of them stop the run before it starts.
     for i in range(8):
         truncate(place / "images" / "dog" / f"{i}.png")
-    with pytest.raises(config.ConfigError, match="image files cannot be used"):
+    with pytest.raises(ConfigError, match="image files cannot be used"):
         train(place / "run", **flags)
 
 
@@ -463,7 +469,7 @@ def test_a_damaged_cache_is_decoded_again(on_files, capfd):
 
 
 def test_wrong_flags_are_refused_and_allowed_ones_go_on(copy):
-    with pytest.raises(config.ConfigError, match="learning_rate: 0.1 -> 0.2"):
+    with pytest.raises(ConfigError, match="learning_rate: 0.1 -> 0.2"):
         train(copy, learning_rate=0.2)
     settings = json.loads((copy / "config.json").read_text())
     assert settings["learning_rate"] == 0.1

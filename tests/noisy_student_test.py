@@ -18,6 +18,7 @@ from tests.helpers import (
 )
 from tf_metassl import config
 from tf_metassl.algorithms.noisy_student import balanced
+from tf_metassl.errors import ConfigError
 from tf_metassl.run import experiment
 
 
@@ -197,5 +198,5 @@ def test_a_teacher_without_confidence_ends_in_one_message():
     student.learn_from("teacher")
     # All classes are equally likely.
     student.prepare(lambda network: np.zeros(student.predictions.shape))
-    with pytest.raises(config.ConfigError, match="lower it. --allow_changed="):
+    with pytest.raises(ConfigError, match="lower it. --allow_changed="):
         built.pools(student)

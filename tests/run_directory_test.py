@@ -10,6 +10,7 @@ import pytest
 
 from tf_metassl import config
 from tf_metassl.data import sources, splits
+from tf_metassl.errors import ConfigError
 from tf_metassl.run import run_directory
 
 HOLD = """
@@ -27,14 +28,14 @@ def test_a_second_process_is_refused_and_a_killed_one_is_not_waited_for(
     run_dir = tmp_path / "run"
     with run_directory.locked(run_dir):
         (run_dir / "config.json").touch()
-        with pytest.raises(config.ConfigError, match="written by process"):
+        with pytest.raises(ConfigError, match="written by process"):
             with run_directory.locked(run_dir):
                 pass
     other = subprocess.Popen(
         [sys.executable, "-c", HOLD, run_dir / ".lock"], stdout=subprocess.PIPE
     )
     assert other.stdout.readline() == b"held\n"
-    with pytest.raises(config.ConfigError, match="another --run_dir"):
+    with pytest.raises(ConfigError, match="another --run_dir"):
         with run_directory.locked(run_dir):
             pass
     other.kill()
@@ -80,7 +81,7 @@ def test_settings_and_versions_are_compared_field_by_field(run_dir, capsys):
     made = json.loads(path.read_text())
     path.write_text(json.dumps({**made, "keras": "3.0.0"}))
     given = {"seed": 4, "mixup_alpha": 0.5}
-    with pytest.raises(config.ConfigError) as refused:
+    with pytest.raises(ConfigError) as refused:
         run_directory.check_settings(config.resolve(given), run_dir)
     text = str(refused.value)
     assert "seed: 0 -> 4\n" in text
@@ -89,7 +90,7 @@ def test_settings_and_versions_are_compared_field_by_field(run_dir, capsys):
     assert "--allow_changed=keras,mixup_alpha,seed" in text
 
     given["allow_changed"] = "seed,keras"
-    with pytest.raises(config.ConfigError) as refused:
+    with pytest.raises(ConfigError) as refused:
         run_directory.check_settings(config.resolve(given), run_dir)
     assert "mixup_alpha: 1.0 -> 0.5" in str(refused.value)
     assert "seed: 0 -> 4" not in str(refused.value)
@@ -130,7 +131,7 @@ def other_order(source):
 )
 def test_other_images_are_refused_by_name(run_dir, change, name):
     now = fingerprint(change)
-    with pytest.raises(config.ConfigError, match=rf"{name}: '\w+' -> '\w+'"):
+    with pytest.raises(ConfigError, match=rf"{name}: '\w+' -> '\w+'"):
         run_directory.check_data(config.resolve({}), run_dir, now)
     allowed = config.resolve({"allow_changed": name})
     run_directory.check_data(allowed, run_dir, now)
@@ -138,7 +139,7 @@ def test_other_images_are_refused_by_name(run_dir, change, name):
 
 def test_other_splits_are_refused_by_name(run_dir):
     now = fingerprint(split_seed=1)
-    with pytest.raises(config.ConfigError, match="splits: "):
+    with pytest.raises(ConfigError, match="splits: "):
         run_directory.check_data(config.resolve({}), run_dir, now)
 
 

@@ -20,15 +20,12 @@ from tf_metassl.data.options import (
     PIXEL_STATISTICS,
     DataOptions,
 )
+from tf_metassl.errors import ConfigError
 from tf_metassl.hyperparameters import (
     Hyperparameters,
     StudentFeedback,
     setting,
 )
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be used; the message names the flag to change."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from absl import flags
 
 from tf_metassl import models
-from tf_metassl.config import ConfigError
+from tf_metassl.errors import ConfigError
 from tf_metassl.run import command_line
 
 

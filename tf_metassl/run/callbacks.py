@@ -15,36 +15,10 @@ from absl import logging
 from rich import progress
 
 from tf_metassl import config
+from tf_metassl.errors import CollapseError, TrainingDivergedError, WriteError
 from tf_metassl.ops import metrics
 from tf_metassl.run import checkpoints
 from tf_metassl.run.termination import Terminated
-
-
-class TrainingDivergedError(RuntimeError):
-    """The loss is not a number any more, or has exploded.
-
-    Args:
-        what: what became of what.
-        step: the step at which that was seen.
-    """
-
-    def __init__(self, what, step):
-        super().__init__(
-            f"{what} at step {step}. The last checkpoint is intact. Lower "
-            "--learning_rate, raise --warmup_steps or set "
-            "--gradient_clip_norm; --recover_from_nan=1 goes back to the last "
-            "checkpoint and on with other batches."
-        )
-        self.what = what
-        self.step = step
-
-
-class CollapseError(RuntimeError):
-    """The pseudo-labels have collapsed."""
-
-
-class WriteError(RuntimeError):
-    """Something that a run records cannot be written."""
 
 
 class MetricsFile:

@@ -16,9 +16,7 @@ import shutil
 import tensorflow as tf
 from absl import logging
 
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that should be there cannot be used."""
+from tf_metassl.errors import CheckpointError
 
 
 def save(folder, algorithm, step, state, *, keep=2, name=None):

@@ -4,7 +4,7 @@ import sys
 
 from absl import app, flags, logging
 
-from tf_metassl.config import ConfigError
+from tf_metassl.errors import UserError
 from tf_metassl.run.termination import Terminated
 
 
@@ -20,7 +20,7 @@ def run(main):
             raise app.UsageError(f"Not a flag: {' '.join(argv[1:])}")
         try:
             main(argv)
-        except (ConfigError, *_user_errors()) as error:
+        except UserError as error:
             print(f"\nError: {error}", file=sys.stderr)
             sys.exit(1)
         except KeyboardInterrupt:
@@ -51,22 +51,3 @@ def quieten():
     """
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
-
-
-def _user_errors():
-    """Errors of modules that a wrong flag keeps from being imported."""
-    names = {
-        "tf_metassl.run.checkpoints": ("CheckpointError",),
-        "tf_metassl.run.callbacks": (
-            "TrainingDivergedError",
-            "CollapseError",
-            "WriteError",
-        ),
-        "tf_metassl.run.distribution": ("WorkerLostError",),
-    }
-    return tuple(
-        getattr(sys.modules[module], name)
-        for module, errors in names.items()
-        for name in errors
-        if module in sys.modules
-    )

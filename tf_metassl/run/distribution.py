@@ -8,14 +8,11 @@ import sys
 
 import tensorflow as tf
 
+from tf_metassl.errors import WorkerLostError
 from tf_metassl.run import cluster as cluster_lib
 
 # Seconds for which a worker waits for the others before anything starts.
 JOIN_TIMEOUT = 60
-
-
-class WorkerLostError(RuntimeError):
-    """Another worker of the cluster has ended or cannot be reached."""
 
 
 def make_strategy(name, num_replicas=0, tpu=""):

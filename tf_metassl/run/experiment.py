@@ -13,8 +13,13 @@ import tensorflow as tf
 from tf_metassl import models
 from tf_metassl.algorithms import algorithm_class
 from tf_metassl.algorithms.algorithm import Algorithm, Stage
-from tf_metassl.config import Config, ConfigError
+from tf_metassl.config import Config
 from tf_metassl.data import image_ops, pipeline, sources, splits, statistics
+from tf_metassl.errors import (
+    CheckpointError,
+    ConfigError,
+    TrainingDivergedError,
+)
 from tf_metassl.ops import augmentation_rates, schedules
 from tf_metassl.run import (
     callbacks,
@@ -487,7 +492,7 @@ def restored_stages(experiment, run_dir):
         state = restore_newest(folder, algorithm)
         step = state["step"]
         if step < stage.num_steps and not state.get("out_of_time"):
-            raise checkpoints.CheckpointError(
+            raise CheckpointError(
                 f"The run in {run_dir} has finished {step} of "
                 f"{stage.num_steps} steps of {stage.name}: run the training "
                 "command again to finish it."
@@ -567,7 +572,7 @@ def run_stage(
                 termination,
             )
             break
-        except callbacks.TrainingDivergedError as error:
+        except TrainingDivergedError as error:
             if len(recoveries) == config.recover_from_nan:
                 raise
             distribution.wait_for_all(experiment.strategy)
@@ -742,7 +747,7 @@ def median_metrics(experiment, algorithm, stage, run_dir, count):
     folder = callbacks.checkpoint_folder(run_dir, stage)
     paths = checkpoints.last(folder, count)
     if len(paths) < count:
-        raise checkpoints.CheckpointError(
+        raise CheckpointError(
             f"--median_of={count}: the stage {stage} has kept {len(paths)} "
             f"checkpoints. Train with --keep_checkpoints={count} and an "
             f"--evaluate_every of at most 1/{count} of the stage."

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 import tf_metassl
 from tf_metassl import config as config_lib
-from tf_metassl.config import ConfigError
+from tf_metassl.errors import ConfigError
 
 try:
     import fcntl

@@ -8,9 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-
-class ExportError(RuntimeError):
-    """The written SavedModel does not give the network's probabilities."""
+from tf_metassl.errors import ExportError
 
 
 def export_saved_model(network, class_names, folder, *, examples):
