@@ -171,7 +171,7 @@ def test_ctrl_c_has_its_exit_code():
         text=True,
     )
     assert done.returncode == 130
-    assert "goes on from its last checkpoint" in done.stderr
+    assert "to resume from the last checkpoint" in done.stderr
 
 
 def test_sigterm_during_data_preparation(tmp_path, monkeypatch):

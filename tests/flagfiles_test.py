@@ -36,14 +36,14 @@ def test_a_file_that_was_edited_lost_or_added_is_found(tmp_path, monkeypatch):
 _PARSE = """
 import json, pathlib, sys
 from absl import flags
-from tf_metassl import config
+from tf_metassl.run import command_line
 
-config.define_flags()
+command_line.define_flags()
 for path in sys.argv[1:]:
     for name in flags.FLAGS:
         flags.FLAGS[name].unparse()
     flags.FLAGS(["train", f"--flagfile={path}"])
-    print(json.dumps(config.from_flags().to_json()))
+    print(json.dumps(command_line.from_flags().to_json()))
 assert not {"tensorflow", "keras"} & set(sys.modules)
 """
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.helpers import tiny_algorithm
 from tf_metassl import config
-from tf_metassl.run import callbacks, checkpoints, experiment
+from tf_metassl.run import callbacks, checkpoints, experiment, run_directory
 
 SHORT = ["--num_steps=12", "--evaluate_every=6", "--batch_size=16"]
 
@@ -177,7 +177,7 @@ def test_the_saved_model_serves_without_keras(finished, tmp_path):
             cwd=tmp_path,
         )
         served.append(dict(np.load(out)))
-    built = experiment.build(config.load(run_dir))
+    built = experiment.build(run_directory.load_config(run_dir))
     ((_, algorithm),) = experiment.restored_stages(built, run_dir)
     logits = algorithm(images).numpy().astype(np.float64)
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -209,12 +209,12 @@ def test_another_configuration_is_refused_field_by_field(finished):
 
 def test_an_interrupted_run_goes_on_and_ends_like_the_other(finished, tmp_path):
     whole, output = finished
-    settings = config.load(whole)
+    settings = run_directory.load_config(whole)
     # The first half, as if the second had never happened.
     half = tmp_path / "half"
     built = experiment.build(settings)
     half.mkdir()
-    config.save(settings, half)
+    run_directory.save_config(settings, half)
     metrics_file = callbacks.MetricsFile(half / "metrics.jsonl")
     stage = experiment.Stage("train", 6, lambda: built.algorithm)
     experiment.run_stage(built, built.algorithm, stage, half)
@@ -230,7 +230,7 @@ def test_an_interrupted_run_goes_on_and_ends_like_the_other(finished, tmp_path):
 
 
 def test_evaluating_an_unfinished_run_says_what_to_do(tmp_path):
-    config.save(config.resolve({"algo": "supervised"}), tmp_path)
+    run_directory.save_config(config.resolve({"algo": "supervised"}), tmp_path)
     done = run("evaluate", f"--run_dir={tmp_path}", check=False)
     assert done.returncode == 1
     assert "finished 0 of 600 steps" in done.stderr
@@ -253,7 +253,7 @@ def test_a_time_budget_ends_every_stage_and_its_schedule(tmp_path):
     steps = []
     for stage in ("train", "finetune"):
         newest = checkpoints.newest_whole(stages / stage)
-        state = json.loads((newest / "state.json").read_text())
+        state = json.loads((newest.path / "state.json").read_text())
         assert 1 < state["step"] < 500
         assert state["out_of_time"]
         steps.append(state["step"])

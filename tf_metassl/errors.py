@@ -4,6 +4,8 @@ A command prints the message of a `UserError` and exits with 1; any other
 exception is a fault of the program and keeps its traceback.
 """
 
+import re
+
 
 class UserError(Exception):
     """Base of all errors that a user can act on."""
@@ -50,3 +52,8 @@ class TrainingDivergedError(UserError, RuntimeError):
         )
         self.what = what
         self.step = step
+
+
+def error_text(error):
+    """The message of an error of Python or TensorFlow, without node names."""
+    return re.sub(r"\{\{.*?\}\} | \[Op:.*?\]", "", str(error))

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from tf_metassl import config as config_lib
+from tf_metassl.run import command_line
 
 COLUMNS = (
     "clean",
@@ -118,14 +118,14 @@ def draw_sheet(columns, mix_weight):
 
 def main(_):
     """Writes the sheet."""
-    config = config_lib.from_flags()
+    config = command_line.from_flags()
     columns, mix_weight = view_rows(config, flags.FLAGS.num_images)
     draw_sheet(columns, mix_weight).save(flags.FLAGS.out)
     print(f"{flags.FLAGS.out}: {', '.join(columns)}")
 
 
 if __name__ == "__main__":
-    config_lib.define_flags()
+    command_line.define_flags()
     flags.DEFINE_string("out", "views.png", "The picture to write.")
     flags.DEFINE_integer("num_images", 8, "Rows.", lower_bound=1)
     app.run(main)

@@ -27,7 +27,7 @@ from absl import app, flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from tf_metassl import config
+from tf_metassl import files
 
 # Small enough for a process to live for seconds.
 RUN = (
@@ -179,7 +179,7 @@ def survive(arguments, kills, folder, seed=0, kinds=None):
             "different": [],
             "seconds": time.monotonic() - started,
         }
-        config.write_text(notes, json.dumps(progress))
+        files.write_text(notes, json.dumps(progress))
     expected = computed(folder / "whole")
     start_seconds = min(progress["seconds"] / 2, 10)
     while True:
@@ -206,7 +206,7 @@ def survive(arguments, kills, folder, seed=0, kinds=None):
                 break
             progress["runs"] += 1
         progress["seconds"] += time.monotonic() - started
-        config.write_text(notes, json.dumps(progress))
+        files.write_text(notes, json.dumps(progress))
     done = progress["done"]
     return {
         "flags": list(arguments),

@@ -38,6 +38,7 @@ sys.path.insert(0, str(ROOT))
 from tf_metassl import config as config_lib  # noqa: E402
 from tf_metassl import hyperparameters  # noqa: E402
 from tf_metassl.algorithms import ALGORITHMS  # noqa: E402
+from tf_metassl.run import command_line  # noqa: E402
 from tools import settings  # noqa: E402
 
 
@@ -212,7 +213,7 @@ def settings_of(arguments):
         argument.replace("--flagfile=", f"--flagfile={ROOT}/")
         for argument in arguments
     ]
-    values = config_lib.compared(config_lib.parse(arguments))
+    values = config_lib.compared(command_line.parse(arguments))
     return {k: v for k, v in values.items() if k not in _SEEDS}
 
 

@@ -3,11 +3,12 @@
 Only training images are looked at, labeled or not.
 """
 
-import os
+import io
 import pathlib
 
 import numpy as np
 
+from tf_metassl import files
 from tf_metassl.data.options import PIXEL_STATISTICS
 
 # Whitening multiplies with a matrix of the square of this many numbers.
@@ -118,9 +119,9 @@ def scaling(kind, dataset, images, path=None):
         values = compute(images)
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_name(f".{path.name}.{os.getpid()}.npz")
-            np.savez(aside, **dict(zip(names, values, strict=True)))
-            os.replace(aside, path)
+            archive = io.BytesIO()
+            np.savez(archive, **dict(zip(names, values, strict=True)))
+            files.write_bytes(path, archive.getbuffer())
     if kind == "mean_std":
         mean, std = (tuple(map(float, value)) for value in values)
         return {"mean": mean, "std": std}

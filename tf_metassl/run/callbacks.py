@@ -14,8 +14,13 @@ import tensorflow as tf
 from absl import logging
 from rich import progress
 
-from tf_metassl import config
-from tf_metassl.errors import CollapseError, TrainingDivergedError, WriteError
+from tf_metassl import files
+from tf_metassl.errors import (
+    CollapseError,
+    TrainingDivergedError,
+    WriteError,
+    error_text,
+)
 from tf_metassl.ops import metrics
 from tf_metassl.run import checkpoints
 from tf_metassl.run.termination import Terminated
@@ -36,7 +41,7 @@ class MetricsFile:
         rows = [r for r in self.rows() if r["step"] <= step]
         text = "".join(json.dumps(r) + "\n" for r in rows)
         with _writing(self._path):
-            config.write_text(self._path, text)
+            files.write_text(self._path, text)
 
     def rows(self):
         """All whole rows; a line cut off by a crash is left out."""
@@ -369,7 +374,7 @@ def _writing(what):
         yield
     except (OSError, tf.errors.OpError) as error:
         raise WriteError(
-            f"{what} cannot be written: {checkpoints.error_text(error)}. The "
+            f"{what} cannot be written: {error_text(error)}. The "
             "last checkpoint is intact. Make room; the same command goes on "
             "from it."
         ) from error

@@ -1,22 +1,33 @@
-"""Checkpoints that are whole or not there: written aside, checked, renamed.
+"""Checkpoints that are whole or absent: written aside, checked, renamed.
 
 A checkpoint is a folder `step-00000200` with TensorFlow's files, `state.json`
 and `checksums.json`, the SHA-256 of all others. It gets its name only when it
-is complete on disk. Folders whose name begins with a dot are remains of a
+is complete on disk. Folders whose name begins with a dot were left behind by a
 process that was killed.
 """
 
-import hashlib
+import dataclasses
 import json
 import os
 import pathlib
-import re
 import shutil
 
 import tensorflow as tf
 from absl import logging
 
-from tf_metassl.errors import CheckpointError
+from tf_metassl import files
+from tf_metassl.errors import CheckpointError, error_text
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """A checkpoint whose checksums have been compared and match.
+
+    Attributes:
+        path: its folder.
+    """
+
+    path: pathlib.Path
 
 
 def save(folder, algorithm, step, state, *, keep=2, name=None):
@@ -46,42 +57,29 @@ def save(folder, algorithm, step, state, *, keep=2, name=None):
         aside.mkdir(parents=True)
         _checkpoint(algorithm).write(str(aside / "variables"))
         (aside / "state.json").write_text(json.dumps({**state, "step": step}))
-        sums = {path.name: _sha256(path) for path in sorted(aside.iterdir())}
+        sums = {p.name: files.sha256(p) for p in sorted(aside.iterdir())}
         (aside / "checksums.json").write_text(json.dumps(sums))
-        for path in [*aside.iterdir(), aside]:
-            _flush(path)
-        # A folder cannot be renamed over a full one.
-        replaced = folder / f".{target.name}.replaced"
-        if target.exists():
-            os.replace(target, replaced)
-        os.replace(aside, target)
-        _flush(folder)
+        files.replace_folder(aside, target)
     except (OSError, tf.errors.OpError) as error:
         clean(folder)
         raise CheckpointError(
             f"The checkpoint {target} cannot be written: {error_text(error)}. "
-            "Those before it are intact. Make room; the same command goes on "
-            "from the last."
+            "Earlier checkpoints are intact. Free some disk space and run the "
+            "same command again to resume from the last one."
         ) from error
-    shutil.rmtree(replaced, ignore_errors=True)
     if name is None:
-        # Later ones are damaged: the run would have started from them.
+        # Later checkpoints are damaged, else the run would have resumed there.
         earlier = [path for path in _by_step(folder) if path <= target]
         for path in set(_by_step(folder)) - set(earlier[-keep:]):
             shutil.rmtree(path, ignore_errors=True)
     return target
 
 
-def error_text(error):
-    """What an error of Python or TensorFlow says, without the operation."""
-    return re.sub(r"\{\{.*?\}\} | \[Op:.*?\]", "", str(error))
-
-
 def clean(folder):
     """Removes what a process that was killed while saving has left behind.
 
-    A checkpoint that was about to be replaced gets its name back. Only for
-    the process that writes the run.
+    A checkpoint that was about to be replaced gets its name back. Call this
+    only in the process that writes the run.
     """
     folder = pathlib.Path(folder)
     for path in folder.glob(".*.replaced"):
@@ -107,17 +105,17 @@ def newest_whole(folder):
     Damaged ones are skipped with a warning.
 
     Returns:
-        Its path, or None if `folder` holds no checkpoint.
+        A `Whole`, or None if `folder` holds no checkpoint.
 
     Raises:
         CheckpointError: if there are checkpoints and all are damaged. A run
-            never starts afresh over its own remains.
+            never starts afresh in a folder with checkpoints.
     """
     candidates = _by_step(pathlib.Path(folder))
     for path in reversed(candidates):
         problem = damage(path)
         if problem is None:
-            return path
+            return Whole(path)
         logging.warning("Skipping the checkpoint %s: %s.", path, problem)
     if candidates:
         raise CheckpointError(
@@ -138,15 +136,20 @@ def damage(path):
     try:
         checksums = json.loads((path / "checksums.json").read_text())
         for name, expected in checksums.items():
-            if _sha256(path / name) != expected:
+            if files.sha256(path / name) != expected:
                 return f"{name} does not match its checksum"
     except (OSError, ValueError) as error:
         return f"it cannot be read ({error})"
     return None
 
 
-def restore(path, algorithm):
-    """Restores `algorithm` from the checkpoint at `path`.
+def restore(checkpoint, algorithm):
+    """Restores `algorithm` from a checkpoint.
+
+    Args:
+        checkpoint: a `Whole`, which is not checked again, or a path, whose
+            checksums are compared first.
+        algorithm: an `Algorithm`; its `state_variables` are assigned.
 
     Returns:
         The dict that was given to `save` as `state`, with `step`.
@@ -154,10 +157,12 @@ def restore(path, algorithm):
     Raises:
         CheckpointError: if the checkpoint is damaged or of another network.
     """
-    path = pathlib.Path(path)
-    problem = damage(path)
-    if problem:
-        raise CheckpointError(f"Cannot restore {path}: {problem}.")
+    if isinstance(checkpoint, Whole):
+        path = checkpoint.path
+    else:
+        path = pathlib.Path(checkpoint)
+        if problem := damage(path):
+            raise CheckpointError(f"Cannot restore {path}: {problem}.")
     try:
         status = _checkpoint(algorithm).read(str(path / "variables"))
         status.assert_existing_objects_matched()
@@ -176,17 +181,3 @@ def _checkpoint(algorithm):
 
 def _by_step(folder):
     return sorted(folder.glob("step-*"))
-
-
-def _sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path):
-    """Waits until a file or a folder's entries are on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
