@@ -1,10 +1,12 @@
 """Checkpoints are whole or skipped, and never silently replaced."""
 
+import collections
 import json
 
 import pytest
 
 from tests.helpers import tiny_algorithm, tiny_network
+from tf_metassl import files
 from tf_metassl.errors import CheckpointError
 from tf_metassl.run import checkpoints
 
@@ -55,7 +57,7 @@ def test_a_damaged_one_is_skipped(algorithm, tmp_path, harm):
     else:
         (newest / "checksums.json").write_text(json.dumps({})[:1])
     assert checkpoints.damage(newest)
-    assert checkpoints.newest_whole(tmp_path) == whole
+    assert checkpoints.newest_whole(tmp_path).path == whole
     with pytest.raises(CheckpointError, match="Cannot restore"):
         checkpoints.restore(newest, algorithm)
 
@@ -75,14 +77,14 @@ def test_a_save_that_fails_leaves_the_last_one_intact(
     def full_disk(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "_flush", full_disk)
+    monkeypatch.setattr(files, "sync", full_disk)
     with pytest.raises(CheckpointError, match="No space left"):
         checkpoints.save(tmp_path, algorithm, 2, {})
     with pytest.raises(CheckpointError, match="No space left"):
         checkpoints.save(tmp_path, algorithm, 1, {})
     monkeypatch.undo()
     assert list(tmp_path.iterdir()) == [good]
-    assert checkpoints.newest_whole(tmp_path) == good
+    assert checkpoints.newest_whole(tmp_path).path == good
     checkpoints.save(tmp_path, algorithm, 3, {})
 
 
@@ -124,3 +126,20 @@ def test_another_network_is_refused(algorithm, tmp_path):
     )
     with pytest.raises(CheckpointError, match="another network"):
         checkpoints.restore(path, other)
+
+
+def test_every_file_is_hashed_once_until_it_is_restored(
+    algorithm, tmp_path, monkeypatch
+):
+    path = checkpoints.save(tmp_path, algorithm, 1, {})
+    count = collections.Counter()
+    real = files.sha256
+    monkeypatch.setattr(
+        files, "sha256", lambda path: count.update([path.name]) or real(path)
+    )
+    names = {p.name for p in path.iterdir()} - {"checksums.json"}
+    checkpoints.restore(checkpoints.newest_whole(tmp_path), algorithm)
+    assert count == dict.fromkeys(names, 1)
+    # A path that nobody has checked is checked.
+    checkpoints.restore(path, algorithm)
+    assert count == dict.fromkeys(names, 2)

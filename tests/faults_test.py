@@ -1,5 +1,6 @@
 """What happens when ...: the table of the README, row by row."""
 
+import collections
 import errno
 import json
 import os
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tf_metassl import config
+from tf_metassl import config, files
 from tf_metassl.data import sources
 from tf_metassl.errors import (
     CheckpointError,
@@ -243,6 +244,29 @@ def test_a_damaged_checkpoint_is_skipped(whole, copy, harm, caplog, capsys):
     assert not changes(whole, copy)
 
 
+@pytest.mark.parametrize("selection", ("last", "best_validation"))
+def test_a_resumed_run_hashes_every_file_of_a_checkpoint_once(
+    selection, whole, tmp_path, monkeypatch
+):
+    run_dir = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        at_step(patch, 5, terminate)
+        with pytest.raises(Terminated):
+            train(run_dir, selection=selection)
+    count = collections.Counter()
+    real = files.sha256
+    monkeypatch.setattr(
+        files, "sha256", lambda path: count.update([path]) or real(path)
+    )
+    train(run_dir, selection=selection)
+    resumed_from = run_dir / "checkpoints" / "train" / "step-00000005"
+    read = [path for path in count if not path.parent.name.startswith(".")]
+    assert {path for path in read if path.parent == resumed_from} == {
+        path for path in resumed_from.iterdir() if path.name != "checksums.json"
+    }
+    assert max(count[path] for path in read) == 1
+
+
 def test_with_all_checkpoints_damaged_the_run_stops(copy):
     before = (copy / "metrics.jsonl").read_bytes()
     for path in copy.glob("checkpoints/train/step-*/variables.data-*"):
@@ -267,7 +291,7 @@ def test_a_full_disk_during_a_checkpoint(whole, tmp_path, monkeypatch):
         at_step(patch, 6, limit)
         try:
             with pytest.raises(
-                CheckpointError, match="; File too large. Those"
+                CheckpointError, match="; File too large. Earlier"
             ):
                 train(run_dir)
         finally:
