@@ -24,7 +24,14 @@ from tf_metassl.errors import (
     TrainingDivergedError,
     WriteError,
 )
-from tf_metassl.run import callbacks, checkpoints, experiment, serving
+from tf_metassl.run import (
+    callbacks,
+    checkpoints,
+    evaluation,
+    experiment,
+    serving,
+)
+from tf_metassl.run.metrics_file import MetricsFile
 from tf_metassl.run.termination import Terminated, Termination
 from tools import kill_test
 
@@ -124,14 +131,14 @@ def test_sigterm_ends_at_a_checkpoint(whole, tmp_path, monkeypatch, step, left):
 
 def test_sigterm_during_an_evaluation(whole, tmp_path, monkeypatch):
     run_dir = tmp_path / "run"
-    original = experiment.Experiment.evaluate
+    original = evaluation.evaluate
 
-    def evaluate(self, *arguments):
+    def evaluate(*arguments):
         terminate()
-        return original(self, *arguments)
+        return original(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(experiment.Experiment, "evaluate", evaluate)
+        patch.setattr(evaluation, "evaluate", evaluate)
         with pytest.raises(Terminated, match="143"):
             train(run_dir)
     assert steps_of(run_dir) == ["step-00000003"]
@@ -198,7 +205,7 @@ def test_sigterm_in_the_second_stage(tmp_path, monkeypatch, capsys):
     assert "finetune/step-00000002" in stopped.value.message
     train(run_dir, **flags)
     assert "Resuming finetune at step 2" in capsys.readouterr().out
-    rows = callbacks.MetricsFile(run_dir / "metrics.jsonl").rows()
+    rows = MetricsFile(run_dir / "metrics.jsonl").rows()
     assert [row["step"] for row in rows[::2]] == [1, 2, 3, 4]
 
 
@@ -370,7 +377,7 @@ def test_recovery_goes_back_with_other_batches(whole, tmp_path, monkeypatch):
         train(run_dir, recover_from_nan=1)
     line = (
         "- The loss became nan at step 5 of train: the run went back to step 3 "
-        "and on with other batches.\n"
+        "and continued with other batches.\n"
     )
     assert line in (run_dir / "report.md").read_text()
     rows = (run_dir / "metrics.jsonl").read_text().splitlines()
@@ -406,16 +413,6 @@ def test_recoveries_come_to_an_end(tmp_path, monkeypatch, capsys):
         train(tmp_path / "run", recover_from_nan=2)
     assert capsys.readouterr().out.count("went back to step 3") == 2
     assert steps_of(tmp_path / "run")[-1] == "step-00000003"
-
-
-def test_collapse_is_told_from_the_metrics():
-    assert callbacks.collapsed({"step": 3, "loss": 1.0}) is None
-    good = {"pseudo_label_entropy": 0.9, "selected_share": 0.4}
-    assert callbacks.collapsed({"step": 3, **good}) is None
-    row = {"step": 3, **good, "pseudo_label_entropy": 0.01}
-    assert "one class" in callbacks.collapsed(row)
-    row = {"step": 3, **good, "selected_share": 0.0}
-    assert "0.00% of the pseudo-labels" in callbacks.collapsed(row)
 
 
 def test_collapse_warns_or_stops(tmp_path, monkeypatch, caplog):

@@ -12,7 +12,7 @@ import pytest
 from tf_metassl.config import Config
 from tf_metassl.contract import DatasetInfo
 from tf_metassl.data import options, pipeline, policies, splits, store
-from tf_metassl.run import experiment
+from tf_metassl.run.build import Experiment, build_algorithm
 from tools import make_flagfiles, settings
 
 FLAGS = pathlib.Path(__file__).parents[1] / "flags/"
@@ -223,7 +223,7 @@ def first_batch(run, algorithm):
     """The data of a run from its first batch on, and whether to read it."""
     source = source_of(run)
     rows = splits.Splits(np.arange(4), np.arange(16), np.arange(4, 8))
-    built = experiment.Experiment(run.config, None, source, rows, algorithm)
+    built = Experiment(run.config, None, source, rows, algorithm)
     dataset = pipeline.training_dataset(
         source,
         built.pools(algorithm),
@@ -252,9 +252,7 @@ def test_the_first_batch_has_the_shape_that_the_file_means(algo):
             small = dataclasses.replace(
                 run.config, model="digits_cnn", dropout=0.0
             )
-            built[choices] = experiment.build_algorithm(
-                small, info, num_images=16
-            )
+            built[choices] = build_algorithm(small, info, num_images=16)
         algorithm = built[choices]
         labeled, unlabeled = make_flagfiles.images_per_step(run)
         if algo == "noisy_student":  # Whose teacher sees none at first.

@@ -7,7 +7,7 @@ import tensorflow as tf
 from tests.helpers import tiny_algorithm, values
 from tf_metassl.config import resolve
 from tf_metassl.contract import DatasetInfo
-from tf_metassl.run.experiment import build_algorithm
+from tf_metassl.run.build import build_algorithm
 
 INFO = DatasetInfo("digits", ("a", "b", "c"), (8, 8, 1))
 

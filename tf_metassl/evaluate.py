@@ -16,18 +16,19 @@ def main(_):
     """Restores every stage of the run and evaluates its networks."""
     settings, run_dir, _ = command_line.run_from_flags()
     # TensorFlow is imported here, after every flag has been checked.
-    from tf_metassl.run import experiment, report
+    from tf_metassl.run import evaluation, report, stage
+    from tf_metassl.run.build import build_experiment
 
     command_line.quieten()
-    built = experiment.build(settings, run_dir)
+    experiment = build_experiment(settings, run_dir)
     rows = []
-    for stage, algorithm in experiment.restored_stages(built, run_dir):
+    for done, algorithm in stage.restored_stages(experiment, run_dir):
         if count := flags.FLAGS.median_of:
-            rows += experiment.median_metrics(
-                built, algorithm, stage.name, run_dir, count
+            rows += evaluation.median_metrics(
+                experiment, algorithm, done.name, run_dir, count
             )
         else:
-            rows += experiment.final_metrics(built, algorithm, stage.name)
+            rows += evaluation.final_metrics(experiment, algorithm, done.name)
     if out := flags.FLAGS.out:
         files.write_text(out, json.dumps(rows, indent=2))
     print(report.table(rows))

@@ -7,16 +7,17 @@ def main(_):
     """Exports the deployable network of the run's last stage."""
     settings, run_dir, folder = command_line.run_from_flags()
     # TensorFlow is imported here, after every flag has been checked.
-    from tf_metassl.run import experiment, serving
+    from tf_metassl.run import serving, stage
+    from tf_metassl.run.build import build_experiment
 
     command_line.quieten()
-    built = experiment.build(settings, run_dir)
-    *_, (_, algorithm) = experiment.restored_stages(built, run_dir)
+    experiment = build_experiment(settings, run_dir)
+    *_, (_, algorithm) = stage.restored_stages(experiment, run_dir)
     serving.export_saved_model(
         algorithm.deployable_model,
-        built.source.info.class_names,
+        experiment.source.info.class_names,
         folder,
-        examples=built.examples,
+        examples=experiment.examples,
     )
     print(folder)
 

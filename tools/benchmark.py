@@ -382,7 +382,7 @@ def step_memory(algo, settings, model, batch_size, num_steps):
     from tf_metassl import config as config_lib
     from tf_metassl.contract import DatasetInfo
     from tf_metassl.data import pipeline, store
-    from tf_metassl.run import experiment
+    from tf_metassl.run.build import build_algorithm
 
     def largest_size():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -395,7 +395,7 @@ def step_memory(algo, settings, model, batch_size, num_steps):
         make_images(1024), np.arange(1024, dtype=np.int32) % 10
     )
     source = store.Source(info, images, images, "flip_crop", "mpl")
-    algorithm = experiment.build_algorithm(settings, info, 1, len(images))
+    algorithm = build_algorithm(settings, info, 1, len(images))
     rows = np.arange(len(images))
     pools = [
         pipeline.Pool(name, rows, size, views)

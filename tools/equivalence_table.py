@@ -11,6 +11,7 @@ OUT/equivalence.jsonl has a line per method and OUT/equivalence.md the table.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -70,7 +71,8 @@ def train(algo, way, strategy=None, num_steps=NUM_STEPS):
     import numpy as np
 
     from tf_metassl import config as config_lib
-    from tf_metassl.run import experiment
+    from tf_metassl.run import evaluation
+    from tf_metassl.run.build import build_experiment
 
     changes = {"precision": "float64", **LOCAL.get(way, {})}
     keras.config.set_floatx(
@@ -87,9 +89,9 @@ def train(algo, way, strategy=None, num_steps=NUM_STEPS):
     )
     # Not by `resolve`: double precision is no setting for users.
     settings = dataclasses.replace(settings, **changes)
-    built = experiment.build(settings, strategy=strategy)
+    built = build_experiment(settings, strategy=strategy)
     algorithm = built.algorithm
-    algorithm.prepare(built.predict)
+    algorithm.prepare(functools.partial(evaluation.predict, built))
     losses = []
     algorithm.fit(
         built.training_data(algorithm, 0),
@@ -110,7 +112,7 @@ def train(algo, way, strategy=None, num_steps=NUM_STEPS):
     }
     # The mean of all steps until then.
     arrays["losses"] = np.array(losses)
-    built.evaluate(algorithm, "test")
+    evaluation.evaluate(built, algorithm, "test")
     for role in algorithm.evaluated_networks:
         arrays[f"confusion {role}"] = algorithm.confusion(role)
     return arrays, built.strategy

@@ -21,6 +21,9 @@ from tf_metassl.errors import ConfigError
 # Written before it is known whether the run can start.
 NORMALIZATION = "normalization.npz"
 
+# The rule by which new runs draw batches, see `stage.seed_offset`.
+BATCH_SEED_VERSION = 2
+
 _LOCK = ".lock"
 _CONFIG = "config.json"
 _PROVENANCE = "provenance.json"
@@ -188,6 +191,19 @@ def save(config, run_dir, fingerprint):
     save_config(config, run_dir)
     text = json.dumps({**versions(), **fingerprint}, indent=2) + "\n"
     files.write_text(run_dir / _PROVENANCE, text)
+
+
+def batch_seed_version(run_dir):
+    """The rule by which the run in `run_dir` draws its batches.
+
+    Returns:
+        What `provenance.json` records; 1 if the file was written before there
+        was another rule, and `BATCH_SEED_VERSION` if there is no such file.
+    """
+    path = run_dir / _PROVENANCE
+    if not path.exists():
+        return BATCH_SEED_VERSION
+    return json.loads(path.read_text()).get("batch_seed_version", 1)
 
 
 def _recorded(run_dir, default):
