@@ -281,7 +281,10 @@ def test_finetuning_may_have_a_batch_of_its_own():
         )
     )
     sizes = [
-        [pool.batch_size for pool in built.pools(stage.build())]
+        [
+            pool.batch_size
+            for pool in built.pools(stage.build(), stage.batch_size)
+        ]
         for stage in experiment.stages(built)
     ]
     assert sizes == [[64, 128], [24]]

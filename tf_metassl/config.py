@@ -11,9 +11,8 @@ import pathlib
 
 from absl import flags
 
-from tf_metassl import hyperparameters as hyperparameters_lib
 from tf_metassl import models
-from tf_metassl.algorithms import ALGORITHMS, ALIASES
+from tf_metassl.algorithms import ALGORITHMS, ALIASES, hyperparameters_class
 from tf_metassl.contract import MIX_BLOCK
 from tf_metassl.data.options import (
     DATASETS,
@@ -304,7 +303,7 @@ class Config(DataOptions):
     def from_json(cls, values):
         """The configuration that `to_json` described."""
         values = dict(values)
-        hp = hyperparameters_lib.of(values["algo"])
+        hp = hyperparameters_class(values["algo"])
         values["hyperparameters"] = hp(**values["hyperparameters"])
         return cls(**values)
 
@@ -469,7 +468,7 @@ def resolve(given):
     dataset = given.get("dataset", "digits")
     _check_choice("algo", algo, tuple(ALGORITHMS))
     _check_choice("dataset", dataset, tuple(DATASET_DEFAULTS))
-    own = hyperparameters_lib.of(algo)
+    own = hyperparameters_class(algo)
     hp = {f.name: f for f in dataclasses.fields(own)}
     fields = {f.name: f for f in _config_fields()}
     for name in given:
@@ -592,7 +591,7 @@ def _hyperparameters_by_name():
     """Name of a hyperparameter -> method -> field."""
     result = {}
     for algo in ALGORITHMS:
-        for field in dataclasses.fields(hyperparameters_lib.of(algo)):
+        for field in dataclasses.fields(hyperparameters_class(algo)):
             result.setdefault(field.name, {})[algo] = field
     return result
 
@@ -673,16 +672,10 @@ def _check_together(config):
     hp = config.hyperparameters
     if isinstance(hp, StudentFeedback):
         _check_feedback(hp)
-    warming_up = {
-        name: getattr(hp, name)
-        for name in ("round_steps", "student_steps")
-        if hasattr(hp, name) and getattr(hp, "num_rounds", 1)
-    }
     lengths = {
         "num_steps": config.num_steps,
         "evaluate_every": config.evaluate_every,
-        "finetune_steps": getattr(hp, "finetune_steps", 0),
-        **warming_up,
+        **hp.later_stage_steps,
     }
     for name, value in lengths.items():
         if value % config.steps_per_execution:
@@ -690,22 +683,20 @@ def _check_together(config):
                 f"--{name}={value} must be a multiple of "
                 f"--steps_per_execution={config.steps_per_execution}."
             )
-    wait = getattr(hp, "student_wait_steps", 0)
+    wait = hp.wait_steps_of("student")
     if config.warmup_steps + wait >= config.num_steps:
         raise ConfigError(
             f"--warmup_steps={config.warmup_steps} and the student's wait of "
             f"{wait} steps leave nothing of --num_steps={config.num_steps}."
         )
-    # Finetuning, the other later stage, has a constant rate.
-    for name, value in warming_up.items():
+    for name, value in hp.scheduled_stage_steps.items():
         if config.warmup_steps >= value:
             raise ConfigError(
                 f"--warmup_steps={config.warmup_steps} leaves nothing of "
                 f"--{name}={value}."
             )
-    mixes = getattr(hp, "mixup_alpha", 0)
     parts = config.gradient_accumulation_steps
-    if mixes and config.batch_size % (MIX_BLOCK * parts):
+    if hp.mixes and config.batch_size % (MIX_BLOCK * parts):
         raise ConfigError(
             f"--batch_size={config.batch_size}: must be a multiple of "
             f"{MIX_BLOCK * parts} with MixUp, whose partners are drawn in "

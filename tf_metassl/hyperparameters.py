@@ -1,8 +1,9 @@
 """The hyperparameters of every method, one frozen dataclass each.
 
-They are kept apart from the methods because flags are made from them before
-TensorFlow is imported: `--help` and a wrong value answer at once. A field of
-one name means the same in every method that has it.
+They are not in the modules of the methods because flags are made from them
+before TensorFlow is imported, so that `--help` and error messages are fast. A
+field means the same in every method that has it. Which dataclass belongs to
+which method is in `tf_metassl.algorithms.ALGORITHMS`.
 """
 
 import dataclasses
@@ -57,7 +58,11 @@ def _unlabeled_ramp_steps(default, shape, paper):
 
 @dataclasses.dataclass(frozen=True)
 class Hyperparameters:
-    """What every method has."""
+    """What every method has.
+
+    The properties tell how the optimizers and stages of a method depend on its
+    hyperparameters. Methods override those that apply to them.
+    """
 
     ema_decay: float = setting(
         0.99,
@@ -66,6 +71,49 @@ class Hyperparameters:
         minimum=0.0,
         maximum=1.0,
     )
+
+    def dropout_of(self, role):
+        """The dropout rate of a network; None for that of `--dropout`."""
+        del role
+        return None
+
+    def learning_rate_of(self, role):
+        """The peak rate of a network; 0 for that of `--learning_rate`."""
+        del role
+        return 0.0
+
+    def wait_steps_of(self, role):
+        """The steps at learning rate 0 before a network's warm-up."""
+        del role
+        return 0
+
+    @property
+    def learning_rate_cycle(self):
+        """Start and length of the rate's cycles, see `WarmupSchedule`."""
+        return 0, 0
+
+    @property
+    def scheduled_stage_steps(self):
+        """Field -> steps, of later stages with a warm-up and a schedule."""
+        return {}
+
+    @property
+    def later_stage_steps(self):
+        """Field -> steps, of all stages after the main one."""
+        return self.scheduled_stage_steps
+
+    @property
+    def later_batch_sizes(self):
+        """Field -> labeled images per step of a later stage; 0 for the run's.
+
+        Of stages that have a batch size of their own.
+        """
+        return {}
+
+    @property
+    def mixes(self):
+        """Whether the data pipeline draws MixUp weights for this method."""
+        return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +127,11 @@ class SupervisedMixup(Hyperparameters):
         minimum=0.0,
     )
     mix_weight_rule: str = _mix_weight_rule("dominant")
+
+    @property
+    def mixes(self):
+        """See `Hyperparameters.mixes`."""
+        return self.mixup_alpha > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,6 +234,11 @@ class FastSwa(MeanTeacher):
         "computed before an evaluation. Published: about 100.",
         minimum=1,
     )
+
+    @property
+    def learning_rate_cycle(self):
+        """See `Hyperparameters.learning_rate_cycle`."""
+        return self.cycle_start, self.cycle_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -287,7 +345,8 @@ class Reweighting(Hyperparameters):
 class LearningToReweight(Reweighting):
     """Learning to Reweight Examples, arXiv 1803.09050, for pseudo-labels."""
 
-    # What it is as a special case of Meta-Semi's step; no hyperparameters.
+    # What this method is as a case of Meta-Semi. These are no fields, hence no
+    # flags.
     example_weights = "relu_norm"
     weight_normalizer = "num_selected"
     meta_labeled_batch = "raw"
@@ -406,6 +465,24 @@ class StudentFeedback(Hyperparameters):
         minimum=0,
     )
 
+    def learning_rate_of(self, role):
+        """See `Hyperparameters.learning_rate_of`."""
+        return self.teacher_learning_rate if role == "teacher" else 0.0
+
+    @property
+    def later_stage_steps(self):
+        """See `Hyperparameters.later_stage_steps`."""
+        # Finetuning has a constant learning rate.
+        return {
+            "finetune_steps": self.finetune_steps,
+            **self.scheduled_stage_steps,
+        }
+
+    @property
+    def later_batch_sizes(self):
+        """See `Hyperparameters.later_batch_sizes`."""
+        return {"finetune_batch_size": self.finetune_batch_size}
+
     @property
     def soft_labels(self):
         """Whether the student learns the teacher's distribution."""
@@ -456,6 +533,14 @@ class MetaPseudoLabels(StudentFeedback):
         "a regularizer of supervised training.",
         choices=("unlabeled", "labeled"),
     )
+
+    def dropout_of(self, role):
+        """See `Hyperparameters.dropout_of`."""
+        return self.teacher_dropout if role == "teacher" else None
+
+    def wait_steps_of(self, role):
+        """See `Hyperparameters.wait_steps_of`."""
+        return self.student_wait_steps if role == "student" else 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -631,6 +716,11 @@ class NoisyStudent(Hyperparameters):
         maximum=1.0,
     )
 
+    @property
+    def scheduled_stage_steps(self):
+        """See `Hyperparameters.scheduled_stage_steps`."""
+        return {"round_steps": self.round_steps} if self.num_rounds else {}
+
 
 @dataclasses.dataclass(frozen=True)
 class ReducedMetaPseudoLabels(Uda, StudentFeedback):
@@ -640,12 +730,18 @@ class ReducedMetaPseudoLabels(Uda, StudentFeedback):
         600, "Steps of the student that follows the large teacher.", minimum=1
     )
 
-    # The small teacher sees no views.
+    # What this method is as a case of Meta Pseudo Labels; the small teacher
+    # sees no images. These are no fields, hence no flags.
     pseudo_label_view = "strong"
     mpl_unlabeled = "unlabeled"
     uda_weight = 0.0
     uda_ramp_steps = 0
     uda_temperature = 1.0
+
+    @property
+    def scheduled_stage_steps(self):
+        """See `Hyperparameters.scheduled_stage_steps`."""
+        return {"student_steps": self.student_steps}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -701,41 +797,3 @@ class EnAet(MixMatch):
     max_rotation: float = setting(
         30.0, "Largest rotation in degrees (paper: 180).", minimum=0.0
     )
-
-
-# Of the methods that have hyperparameters of their own.
-HYPERPARAMETERS = {
-    "supervised_mixup": SupervisedMixup,
-    "label_smoothing": LabelSmoothing,
-    "pseudo_label": PseudoLabel,
-    "pi_model": PiModel,
-    "temporal_ensembling": TemporalEnsembling,
-    "mean_teacher": MeanTeacher,
-    "fast_swa": FastSwa,
-    "vat": Vat,
-    "sntg": Sntg,
-    "ict": Ict,
-    "learning_to_reweight": LearningToReweight,
-    "meta_semi": MetaSemi,
-    "meta_semi_ict": MetaSemiIct,
-    "meta_pseudo_labels": MetaPseudoLabels,
-    "fixmatch": FixMatch,
-    "uda": Uda,
-    "flexmatch": FlexMatch,
-    "freematch": FreeMatch,
-    "softmatch": SoftMatch,
-    "mixmatch": MixMatch,
-    "remixmatch": ReMixMatch,
-    "enaet": EnAet,
-    "noisy_student": NoisyStudent,
-    "reduced_meta_pseudo_labels": ReducedMetaPseudoLabels,
-}
-
-
-def of(algo):
-    """The dataclass of the method called `algo`.
-
-    Args:
-        algo: a key of `tf_metassl.algorithms.ALGORITHMS`.
-    """
-    return HYPERPARAMETERS.get(algo, Hyperparameters)

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tf_metassl.algorithms.algorithm import TWO_LOSSES, Algorithm
 from tf_metassl.meta import functional
-from tf_metassl.ops import averaging
+from tf_metassl.ops import averaging, replicas
 from tf_metassl.ops.losses import cross_entropy
 from tf_metassl.ops.schedules import sigmoid_ramp
 
@@ -67,14 +67,14 @@ class Consistency(Algorithm):
             batch["unlabeled"]["oracle_label"], terms.target, terms.selected
         )
         return self.weighted_sum(
-            self.mean(cross_entropy(label, terms.labeled.logits)),
+            replicas.share_of_mean(cross_entropy(label, terms.labeled.logits)),
             self.unlabeled_loss(batch, terms),
         )
 
     def unlabeled_loss(self, batch, terms):
         """The mean unlabeled loss before its weight, a scalar."""
         del batch
-        return self.mean(terms.unlabeled_losses)
+        return replicas.share_of_mean(terms.unlabeled_losses)
 
     def weighted_sum(self, labeled_loss, unlabeled_loss):
         """labeled + weight * ramp * unlabeled; all three are by `mean`."""
@@ -82,8 +82,8 @@ class Consistency(Algorithm):
         weight = self.ramped(
             hp.unlabeled_loss_weight, hp.unlabeled_ramp_steps, self.ramp
         )
-        self.track("labeled_loss", labeled_loss * self.num_replicas)
-        self.track("unlabeled_loss", unlabeled_loss * self.num_replicas)
+        self.track_share("labeled_loss", labeled_loss)
+        self.track_share("unlabeled_loss", unlabeled_loss)
         return labeled_loss + weight * unlabeled_loss
 
     def student_pass(self, *image_groups):

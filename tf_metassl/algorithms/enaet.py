@@ -6,7 +6,7 @@ from keras import layers
 
 from tf_metassl.algorithms.algorithm import float_images
 from tf_metassl.algorithms.mixmatch import MixMatch
-from tf_metassl.ops import draws, transformations
+from tf_metassl.ops import draws, replicas, transformations
 from tf_metassl.ops.losses import cross_entropy, squared_error
 
 # Share of each transformation's loss, as published.
@@ -89,18 +89,18 @@ class EnAet(MixMatch):
             pair = tf.concat([features[3], features_k], axis=-1)
             guessed = self.decoders[kind](pair)
             error = squared_error(parameters[kind], guessed)
-            transformation_loss += _SHARES[kind] * self.mean(error)
+            transformation_loss += _SHARES[kind] * replicas.share_of_mean(error)
             # The divergence, but for the entropy of the guess.
-            agreement_loss += self.mean(cross_entropy(guess, logits_k))
+            agreement_loss += replicas.share_of_mean(
+                cross_entropy(guess, logits_k)
+            )
         agreement_loss /= len(copies)
         weight = self.ramped(
             hp.transformation_weight, hp.transformation_ramp_steps
         )
 
-        self.track(
-            "transformation_loss", transformation_loss * self.num_replicas
-        )
-        self.track("agreement_loss", agreement_loss * self.num_replicas)
+        self.track_share("transformation_loss", transformation_loss)
+        self.track_share("agreement_loss", agreement_loss)
         return (
             loss
             + weight * transformation_loss

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tf_metassl.algorithms.mean_teacher import MeanTeacher
 from tf_metassl.meta import functional
-from tf_metassl.ops import averaging
+from tf_metassl.ops import averaging, replicas
 
 
 class FastSwa(MeanTeacher):
@@ -88,10 +88,10 @@ class FastSwa(MeanTeacher):
                 [batch["labeled"]["weak"], batch["unlabeled"]["weak_1"]], axis=0
             ),
         )
-        share = self.hyperparameters.swa_batches * self.num_replicas
+        share = self.hyperparameters.swa_batches * replicas.count()
         for place, momentum, average in statistics:
             # From 0, batch norm has moved to (1 - momentum) * statistic.
-            moved = self.replica_sum(new_state[place])
+            moved = replicas.sum_over_replicas(new_state[place])
             average.assign_add(moved / ((1.0 - momentum) * share))
 
     def _statistics(self):

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from tf_metassl.algorithms.algorithm import Algorithm
 from tf_metassl.contract import Views
-from tf_metassl.ops import pseudo_labels
+from tf_metassl.ops import pseudo_labels, replicas
 from tf_metassl.ops.losses import cross_entropy
 
 
@@ -48,12 +48,12 @@ class FixMatch(Algorithm):
             self.one_hot(labeled["label"]), logits_l
         )
         # Rejected examples count in the mean: it is over U.
-        unlabeled_loss = self.mean(
+        unlabeled_loss = replicas.share_of_mean(
             example_weight * cross_entropy(pseudo_label, logits_s)
         )
 
-        self.track("labeled_loss", labeled_loss * self.num_replicas)
-        self.track("unlabeled_loss", unlabeled_loss * self.num_replicas)
+        self.track_share("labeled_loss", labeled_loss)
+        self.track_share("unlabeled_loss", unlabeled_loss)
         self.track_labeled(labeled["label"], logits_l)
         self.track("selected_share", example_weight)
         self.track_pseudo_labels(
@@ -86,7 +86,7 @@ class FixMatch(Algorithm):
 
     def labeled_loss(self, label, logits):
         """This replica's share of the loss of `label` and `logits [B, C]`."""
-        return self.mean(cross_entropy(label, logits))
+        return replicas.share_of_mean(cross_entropy(label, logits))
 
     def additional_loss(self, logits, example_weight):
         """This replica's share of a further term, 0 in FixMatch.

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_metassl.algorithms.fixmatch import FixMatch
+from tf_metassl.ops import replicas
 
 
 class FlexMatch(FixMatch):
@@ -40,7 +41,7 @@ class FlexMatch(FixMatch):
         example_weight = tf.cast(
             confidence >= threshold * tf.gather(scale, label), probs.dtype
         )
-        self.write_rows(
+        replicas.write_rows(
             self.confident_label,
             index,
             tf.where(

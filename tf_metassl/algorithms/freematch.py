@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from tf_metassl.algorithms.fixmatch import FixMatch
+from tf_metassl.ops import averaging, replicas
 
 
 class FreeMatch(FixMatch):
@@ -35,7 +36,7 @@ class FreeMatch(FixMatch):
             (self.mean_probs, probs),
             (self.label_share, self.one_hot(label)),
         ):
-            self.average(statistic, self.global_mean(values), decay)
+            averaging.move(statistic, replicas.global_mean(values), decay)
         # The bounded mean is the one that goes on, as in USB's code.
         self.mean_confidence.assign(
             tf.minimum(
@@ -64,7 +65,7 @@ class FreeMatch(FixMatch):
         predicted = self.one_hot(tf.argmax(logits, axis=-1))
         # Counts in place of shares and sums in place of means: the factor
         # is lost in the normalization. The sums are those of the global batch.
-        sums, counts, selected = self.replica_sum(
+        sums, counts, selected = replicas.sum_over_replicas(
             [
                 tf.reduce_sum(weight * tf.nn.softmax(logits), axis=0),
                 tf.reduce_sum(weight * predicted, axis=0),
@@ -75,7 +76,7 @@ class FreeMatch(FixMatch):
         q = _normalized(sums, counts)
         fairness = tf.reduce_sum(p * tf.math.log(q + 1e-12))
         fairness = tf.where(selected > 0, fairness, 0.0)
-        share = self.hyperparameters.fairness_weight / self.num_replicas
+        share = self.hyperparameters.fairness_weight / replicas.count()
         return share * fairness
 
 

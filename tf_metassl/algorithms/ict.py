@@ -5,6 +5,7 @@ import tensorflow as tf
 from tf_metassl.algorithms.algorithm import float_images
 from tf_metassl.algorithms.consistency import Consistency
 from tf_metassl.contract import Views
+from tf_metassl.ops import replicas
 from tf_metassl.ops.losses import cross_entropy, squared_error
 from tf_metassl.ops.mixing import mixup
 
@@ -47,5 +48,6 @@ class Ict(Consistency):
         self.track_labeled(labeled["label"], logits_l)
         self.track_pseudo_labels(unlabeled["oracle_label"], teacher_logits)
         return self.weighted_sum(
-            self.mean(cross_entropy(label, logits_l)), self.mean(losses)
+            replicas.share_of_mean(cross_entropy(label, logits_l)),
+            replicas.share_of_mean(losses),
         )

@@ -12,7 +12,7 @@ from tf_metassl.hyperparameters import Hyperparameters
 from tf_metassl.meta import feedback as feedback_lib
 from tf_metassl.meta import functional
 from tf_metassl.meta.lookahead import lookahead_step
-from tf_metassl.ops import averaging, pseudo_labels, remat
+from tf_metassl.ops import averaging, pseudo_labels, remat, replicas
 from tf_metassl.ops.losses import (
     consistency_cross_entropy,
     cross_entropy,
@@ -129,7 +129,7 @@ class MetaPseudoLabels(Algorithm):
             "teacher_uda_loss": uda_loss,
         }
         for name, value in losses.items():
-            self.track(name, value * self.num_replicas)
+            self.track_share(name, value)
         self.track("feedback", h)
         self.track("selected_share", confidence_mask)
         self.track_labeled(labeled["label"], teacher.labeled)
@@ -160,11 +160,15 @@ class MetaPseudoLabels(Algorithm):
 
     def later_stages(self):
         """Finetuning of the averaged student on labeled images."""
-        if not self.hyperparameters.finetune_steps:
+        hp = self.hyperparameters
+        if not hp.finetune_steps:
             return []
         return [
             Stage(
-                "finetune", self.hyperparameters.finetune_steps, self._finetuner
+                "finetune",
+                hp.finetune_steps,
+                self._finetuner,
+                hp.finetune_batch_size,
             )
         ]
 
@@ -177,7 +181,6 @@ class MetaPseudoLabels(Algorithm):
             hyperparameters=Hyperparameters(ema_decay=0.0),
             num_classes=self.num_classes,
         )
-        finetuner.batch_size = self.hyperparameters.finetune_batch_size
         rate = self.hyperparameters.finetune_learning_rate
         finetuner.compile(
             optimizers={
@@ -235,7 +238,7 @@ class MetaPseudoLabels(Algorithm):
             logits, _ = functional.call(
                 self.student, params, state, labeled["weak"]
             )
-            return self.mean(cross_entropy(label, logits))
+            return replicas.share_of_mean(cross_entropy(label, logits))
 
         return StudentBefore(
             functional.parameters(self.student),
@@ -260,7 +263,7 @@ class MetaPseudoLabels(Algorithm):
         with tf.GradientTape() as tape:
             tape.watch(before.params)
             losses, new_state = before.losses_at(before.params, target)
-            loss = self.mean(losses)
+            loss = replicas.share_of_mean(losses)
         gradient = functional.gradient(tape, loss, before.params)
         self.apply_gradients("student", gradient)
         functional.assign_state(self.student, new_state)
@@ -272,7 +275,7 @@ class MetaPseudoLabels(Algorithm):
             self.one_hot(labeled["label"]),
             self.hyperparameters.label_smoothing,
         )
-        return self.mean(cross_entropy(label, logits))
+        return replicas.share_of_mean(cross_entropy(label, logits))
 
     def _uda_loss(self, teacher):
         """The teacher's UDA loss, this replica's share, and its mask `[U]`."""
@@ -282,7 +285,7 @@ class MetaPseudoLabels(Algorithm):
             temperature=self.hyperparameters.uda_temperature,
             threshold=self.hyperparameters.confidence_threshold,
         )
-        return self.mean(losses), mask
+        return replicas.share_of_mean(losses), mask
 
     def _feedback(self, before, gradient, pseudo_label, scored):
         """This replica's share of the feedback objective, and h itself.
@@ -323,15 +326,15 @@ class MetaPseudoLabels(Algorithm):
         with tf.GradientTape() as inner:
             inner.watch(before.params)
             losses, _ = before.losses_at(before.params, pseudo_label)
-            loss = self.mean(losses)
-        gradient = self.replica_sum(
+            loss = replicas.share_of_mean(losses)
+        gradient = replicas.sum_over_replicas(
             functional.gradient(inner, loss, before.params)
         )
         after = before.labeled_loss_at(
             lookahead_step(before.params, gradient, before.learning_rate)
         )
         h = tf.stop_gradient(before.labeled_loss_at(before.params) - after)
-        return after, self.replica_sum(h)
+        return after, replicas.sum_over_replicas(h)
 
     def _feedback_per_example(self, before, pseudo_label, losses):
         """The mean of h_i CE_i, one h per image."""
@@ -341,10 +344,8 @@ class MetaPseudoLabels(Algorithm):
             self._labeled_gradient_after(before),
             lambda params: before.losses_at(params, target)[0],
             before.params,
-            num_replicas=self.num_replicas,
-            sum_over_replicas=self.replica_sum,
         )  # [U]
-        return self.mean(h * losses), tf.reduce_mean(h)
+        return replicas.share_of_mean(h * losses), tf.reduce_mean(h)
 
     def _feedback_per_batch(self, before, gradient, losses):
         """h minus its baseline, times the teacher's losses."""
@@ -352,14 +353,16 @@ class MetaPseudoLabels(Algorithm):
         if hp.feedback == "taylor":
             after = functional.parameters(self.student)
             h = feedback_lib.taylor(
-                self.replica_sum(before.labeled_loss_at(before.params)),
-                self.replica_sum(before.labeled_loss_at(after)),
+                replicas.sum_over_replicas(
+                    before.labeled_loss_at(before.params)
+                ),
+                replicas.sum_over_replicas(before.labeled_loss_at(after)),
             )
         else:
             h = feedback_lib.dot(
                 before.learning_rate,
                 self._labeled_gradient_after(before),
-                self.replica_sum(gradient),
+                replicas.sum_over_replicas(gradient),
             )
         centered = h
         if hp.feedback_baseline:
@@ -368,7 +371,11 @@ class MetaPseudoLabels(Algorithm):
             )
             self.baseline.assign(baseline)
             centered = h - baseline
-        reduce = self.mean if hp.feedback_scale == "mean" else tf.reduce_sum
+        reduce = (
+            replicas.share_of_mean
+            if hp.feedback_scale == "mean"
+            else tf.reduce_sum
+        )
         return centered * reduce(losses), h
 
     def _labeled_gradient_after(self, before):
@@ -377,4 +384,6 @@ class MetaPseudoLabels(Algorithm):
         with tf.GradientTape() as tape:
             tape.watch(params)
             loss = before.labeled_loss_at(params)
-        return self.replica_sum(functional.gradient(tape, loss, params))
+        return replicas.sum_over_replicas(
+            functional.gradient(tape, loss, params)
+        )

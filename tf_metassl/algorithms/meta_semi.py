@@ -9,7 +9,7 @@ import tensorflow as tf
 from tf_metassl.algorithms.algorithm import Algorithm, float_images
 from tf_metassl.contract import Views
 from tf_metassl.meta import example_weights, functional
-from tf_metassl.ops import pseudo_labels
+from tf_metassl.ops import pseudo_labels, replicas
 from tf_metassl.ops.losses import cross_entropy
 from tf_metassl.ops.mixing import mixup
 
@@ -48,7 +48,7 @@ class MetaSemi(Algorithm):
         """
         if (
             self.hyperparameters.meta_gradient == "forward_mode"
-            and self.num_replicas > 1
+            and self.distribute_strategy.num_replicas_in_sync > 1
             and any(
                 getattr(layer, "synchronized", False)
                 for layer in self.student.layers
@@ -108,7 +108,7 @@ class MetaSemi(Algorithm):
             unlabeled_loss = cross_entropy(mixed_pseudo_label, logits[:size])
             labeled_loss = tf.zeros([], logits.dtype)
             if hp.labeled_loss_weight:
-                labeled_loss = self.mean(
+                labeled_loss = replicas.share_of_mean(
                     cross_entropy(mixed_label, logits[size:])
                 )
             return unlabeled_loss, (labeled_loss, logits, new_state)
@@ -118,7 +118,7 @@ class MetaSemi(Algorithm):
         def labeled_loss_at(params):
             images, target = judge
             logits, _ = functional.call(self.student, params, state, images)
-            loss = self.mean(cross_entropy(target, logits))
+            loss = replicas.share_of_mean(cross_entropy(target, logits))
             judge_outputs.append((loss, logits))
             return loss
 
@@ -129,7 +129,6 @@ class MetaSemi(Algorithm):
             self.student_optimizer.learning_rate,
             num_examples=mixed_unlabeled.shape[0],
             num_lookahead_steps=hp.lookahead_steps,
-            sum_over_replicas=self.replica_sum,
         )
         labeled_loss, logits, new_state = meta.extra
 
@@ -157,9 +156,9 @@ class MetaSemi(Algorithm):
         if not hp.labeled_loss_weight:
             # At weight 0 the lookahead student is the student itself.
             ((labeled_loss, labeled_logits),) = judge_outputs
-        self.track("loss", loss * self.num_replicas)
-        self.track("labeled_loss", labeled_loss * self.num_replicas)
-        self.track("unlabeled_loss", unlabeled_loss * self.num_replicas)
+        self.track_share("loss", loss)
+        self.track_share("labeled_loss", labeled_loss)
+        self.track_share("unlabeled_loss", unlabeled_loss)
         self.track_labeled(labeled["label"], labeled_logits)
         self.track("selected_share", tf.cast(example_weight > 0, tf.float32))
         self.track_pseudo_labels(
@@ -196,6 +195,6 @@ class MetaSemi(Algorithm):
             hp.weight_normalizer == "num_unlabeled"
             and hp.example_weights != "relu_norm"
         ):
-            size = example_weight.shape[0] * self.num_replicas
+            size = example_weight.shape[0] * replicas.count()
             return tf.constant(size, example_weight.dtype)
-        return self.replica_sum(tf.reduce_sum(tf.abs(example_weight)))
+        return replicas.sum_over_replicas(tf.reduce_sum(tf.abs(example_weight)))

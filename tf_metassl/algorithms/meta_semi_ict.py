@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from tf_metassl.algorithms.meta_semi import MetaSemi
+from tf_metassl.ops import replicas
 from tf_metassl.ops.losses import squared_error
 from tf_metassl.ops.mixing import mixup
 from tf_metassl.ops.schedules import sigmoid_ramp
@@ -25,8 +26,10 @@ class MetaSemiIct(MetaSemi):
             draw = unlabeled["mix_weight"], unlabeled["mix_partner"]
             labeler_logits = mixup(labeler_logits, *draw)
         target = tf.stop_gradient(tf.nn.softmax(labeler_logits))
-        loss = self.mean(squared_error(target, tf.nn.softmax(mixed_logits)))
-        self.track("consistency_loss", loss * self.num_replicas)
+        loss = replicas.share_of_mean(
+            squared_error(target, tf.nn.softmax(mixed_logits))
+        )
+        self.track_share("consistency_loss", loss)
         weight = self.ramped(
             hp.unlabeled_loss_weight, hp.unlabeled_ramp_steps, sigmoid_ramp
         )

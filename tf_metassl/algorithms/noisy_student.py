@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tf_metassl.algorithms.algorithm import TWO_LOSSES, Algorithm, Stage
 from tf_metassl.contract import Views
-from tf_metassl.ops import pseudo_labels
+from tf_metassl.ops import pseudo_labels, replicas
 from tf_metassl.ops.losses import cross_entropy, smooth_labels
 
 _PSEUDO_LABELS = {"soft": pseudo_labels.soft, "one_hot": pseudo_labels.one_hot}
@@ -48,7 +48,7 @@ class NoisyStudent(Algorithm):
         if self._teacher is None:
             logits = self.forward(self.student, labeled["strong"])
             self.track_labeled(labeled["label"], logits)
-            return self.mean(cross_entropy(label, logits))
+            return replicas.share_of_mean(cross_entropy(label, logits))
 
         unlabeled = batch["unlabeled"]
         logits_l, logits_u = self.forward(
@@ -57,11 +57,13 @@ class NoisyStudent(Algorithm):
         pseudo_label = _PSEUDO_LABELS[hp.pseudo_label](
             tf.gather(self.predictions.value, unlabeled["index"])
         )  # [U, C]
-        labeled_loss = self.mean(cross_entropy(label, logits_l))
-        unlabeled_loss = self.mean(cross_entropy(pseudo_label, logits_u))
+        labeled_loss = replicas.share_of_mean(cross_entropy(label, logits_l))
+        unlabeled_loss = replicas.share_of_mean(
+            cross_entropy(pseudo_label, logits_u)
+        )
 
-        self.track("labeled_loss", labeled_loss * self.num_replicas)
-        self.track("unlabeled_loss", unlabeled_loss * self.num_replicas)
+        self.track_share("labeled_loss", labeled_loss)
+        self.track_share("unlabeled_loss", unlabeled_loss)
         self.track_labeled(labeled["label"], logits_l)
         self.track_pseudo_labels(unlabeled["oracle_label"], pseudo_label)
         return labeled_loss + hp.unlabeled_loss_weight * unlabeled_loss

@@ -42,7 +42,14 @@ class ReducedMetaPseudoLabels(Uda):
 
         stages = [Stage("student", hp.student_steps, build)]
         if hp.finetune_steps:
-            stages.append(Stage("finetune", hp.finetune_steps, finetuner))
+            stages.append(
+                Stage(
+                    "finetune",
+                    hp.finetune_steps,
+                    finetuner,
+                    hp.finetune_batch_size,
+                )
+            )
         return stages
 
 

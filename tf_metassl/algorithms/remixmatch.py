@@ -8,8 +8,10 @@ from tf_metassl.algorithms.mixmatch import MixMatch
 from tf_metassl.contract import Views
 from tf_metassl.ops import (
     augmentation_rates,
+    averaging,
     draws,
     pseudo_labels,
+    replicas,
     transformations,
 )
 from tf_metassl.ops.losses import cross_entropy
@@ -104,7 +106,7 @@ class ReMixMatch(MixMatch):
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
         label = self.one_hot(labeled["label"])
         guess = self.guess(unlabeled)  # [U, C]
-        self.average(self.label_share, self.global_mean(label), 0.999)
+        averaging.move(self.label_share, replicas.global_mean(label), 0.999)
 
         views = [unlabeled[view] for view in (*self._strong_views, "weak")]
         images, targets = self.mixed(
@@ -118,8 +120,8 @@ class ReMixMatch(MixMatch):
             self.student_and_features, *images, strong, rotated
         )
         loss = self.mixed_loss(batch, logits[:-2], targets, guess)
-        strong_loss = self.mean(cross_entropy(guess, logits[-2]))
-        rotation_loss = self.mean(
+        strong_loss = replicas.share_of_mean(cross_entropy(guess, logits[-2]))
+        rotation_loss = replicas.share_of_mean(
             cross_entropy(
                 tf.one_hot(rotation, 4, dtype=label.dtype),
                 self.rotation_head(features[-1]),
@@ -127,8 +129,8 @@ class ReMixMatch(MixMatch):
         )
         weight = self.ramped(hp.strong_loss_weight, hp.unlabeled_ramp_steps)
 
-        self.track("strong_loss", strong_loss * self.num_replicas)
-        self.track("rotation_loss", rotation_loss * self.num_replicas)
+        self.track_share("strong_loss", strong_loss)
+        self.track_share("rotation_loss", rotation_loss)
         return (
             loss
             + weight * strong_loss
@@ -147,7 +149,7 @@ class ReMixMatch(MixMatch):
             target=self.label_share.value,
             current=tf.reduce_mean(past, axis=0),
         )
-        mean = self.global_mean(probs)[tf.newaxis]
+        mean = replicas.global_mean(probs)[tf.newaxis]
         self.past_probs.assign(tf.concat([past[1:], mean], axis=0))
         return pseudo_labels.sharpened(guess, self.hyperparameters.temperature)
 
@@ -185,8 +187,8 @@ class ReMixMatch(MixMatch):
         self.learned_rates.assign(
             augmentation_rates.update(
                 self.learned_rates.value,
-                self.all_rows(labeled["probe_op"]),
-                self.all_rows(labeled["probe_bin"]),
-                self.all_rows(tf.cast(proximity, tf.float32)),
+                replicas.all_rows(labeled["probe_op"]),
+                replicas.all_rows(labeled["probe_bin"]),
+                replicas.all_rows(tf.cast(proximity, tf.float32)),
             )
         )

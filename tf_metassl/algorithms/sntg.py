@@ -7,6 +7,7 @@ from tf_metassl.algorithms.pi_model import PiModel
 from tf_metassl.algorithms.temporal_ensembling import TemporalEnsembling
 from tf_metassl.algorithms.vat import Vat
 from tf_metassl.meta import functional
+from tf_metassl.ops import replicas
 from tf_metassl.ops.checks import check_rank, check_same_shape
 
 
@@ -38,8 +39,10 @@ class Sntg(Consistency):
         first, second = pairs(label, target)
         same = tf.reduce_sum(first * second, axis=-1)  # [P]
         first, second = pairs(terms.labeled.features, terms.unlabeled.features)
-        neighbor_loss = self.mean(graph_losses(first, second, same))
-        self.track("neighbor_loss", neighbor_loss * self.num_replicas)
+        neighbor_loss = replicas.share_of_mean(
+            graph_losses(first, second, same)
+        )
+        self.track_share("neighbor_loss", neighbor_loss)
         return (
             super().unlabeled_loss(batch, terms)
             + self.hyperparameters.sntg_weight * neighbor_loss

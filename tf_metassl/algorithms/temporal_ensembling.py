@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from tf_metassl.algorithms.consistency import Consistency, ConsistencyTerms
 from tf_metassl.contract import Views
+from tf_metassl.ops import replicas
 from tf_metassl.ops.losses import squared_error
 
 
@@ -57,10 +58,10 @@ class TemporalEnsembling(Consistency):
         # The average starts at 0 and is corrected for it, as in Adam.
         correction = 1.0 - tf.pow(tf.cast(momentum, count.dtype), count)
         corrected = tf.math.divide_no_nan(ensemble, correction[:, tf.newaxis])
-        self.write_rows(
+        replicas.write_rows(
             self.ensemble,
             index,
             momentum * ensemble + (1.0 - momentum) * probs,
         )
-        self.write_rows(self.num_predictions, index, count + 1.0)
+        replicas.write_rows(self.num_predictions, index, count + 1.0)
         return tf.where(count[:, tf.newaxis] > 0, corrected, probs)

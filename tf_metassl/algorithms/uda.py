@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from tf_metassl.algorithms.fixmatch import FixMatch
+from tf_metassl.ops import replicas
 from tf_metassl.ops.losses import cross_entropy
 
 # The share of the way from 1 / C to 1, as a function of training's progress.
@@ -62,7 +63,7 @@ class Uda(FixMatch):
         hp = self.hyperparameters
         losses = cross_entropy(label, logits)  # [B]
         if hp.tsa_schedule == "off":
-            return self.mean(losses)
+            return replicas.share_of_mean(losses)
         threshold = tsa_threshold(
             hp.tsa_schedule, self.step, hp.tsa_steps, self.num_classes
         )
@@ -70,5 +71,5 @@ class Uda(FixMatch):
         kept = tf.cast(
             true_prob <= tf.cast(threshold, losses.dtype), losses.dtype
         )
-        total = self.replica_sum(tf.reduce_sum(kept))
+        total = replicas.sum_over_replicas(tf.reduce_sum(kept))
         return tf.reduce_sum(kept * losses) / tf.maximum(total, 1.0)

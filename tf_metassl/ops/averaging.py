@@ -51,16 +51,32 @@ def parameters(average, network):
     ]
 
 
+def move(variable, value, decay):
+    """Assigns decay * variable + (1 - decay) * value to a variable.
+
+    Args:
+        variable: a float Keras variable.
+        value: tensor of the same shape and any float dtype.
+        decay: scalar in [0, 1].
+    """
+    decay = tf.cast(decay, variable.dtype)
+    value = tf.cast(value, variable.dtype)
+    variable.assign(decay * variable.value + (1.0 - decay) * value)
+
+
 def update(ema_network, network, decay):
     """ema <- decay * ema + (1 - decay) * network, for all float weights.
 
-    Batch-norm moving averages are averaged like parameters, so that the
-    averaged network's statistics belong to its parameters.
+    Batch norm's moving averages are averaged like parameters, so that the
+    statistics of the averaged network belong to its parameters.
+
+    Args:
+        ema_network: a `copy_of` the network.
+        network: the network.
+        decay: scalar in [0, 1].
     """
     for average, variable in zip(
         ema_network.weights, network.weights, strict=True
     ):
-        if not tf.as_dtype(average.dtype).is_floating:
-            continue
-        d = tf.cast(decay, average.dtype)
-        average.assign(d * average.value + (1.0 - d) * variable.value)
+        if tf.as_dtype(average.dtype).is_floating:
+            move(average, variable.value, decay)

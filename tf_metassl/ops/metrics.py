@@ -74,8 +74,22 @@ class ConfusionMatrix(keras.metrics.Metric):
         return {**super().get_config(), "num_classes": self.num_classes}
 
 
+def is_correct(label, scores):
+    """Whether the true class has the largest score.
+
+    Args:
+        label: `[N]` integer true classes.
+        scores: `[N, C]`, such as logits or probabilities.
+
+    Returns:
+        `[N]` float32 of 0 and 1.
+    """
+    predicted = tf.argmax(scores, axis=-1, output_type=tf.int32)
+    return tf.cast(predicted == tf.cast(label, tf.int32), tf.float32)
+
+
 def in_top_5(label, logits):
-    """Whether the true class is among the five likeliest.
+    """Whether the true class is among the five most likely ones.
 
     Args:
         label: `[N]` integer true classes.

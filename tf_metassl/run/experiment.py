@@ -56,13 +56,17 @@ class Experiment:
         """The augmentation policies, with `auto` resolved."""
         return pipeline.augmentation(self.source, self.config)
 
-    def pools(self, algorithm):
+    def pools(self, algorithm, batch_size=0):
         """What the batches of `algorithm` are drawn from, `Pool`s.
+
+        Args:
+            algorithm: an `Algorithm`.
+            batch_size: labeled images per step; 0 for `--batch_size`.
 
         Raises:
             ConfigError: if the algorithm finds no unlabeled image to learn.
         """
-        size = algorithm.batch_size or self.config.batch_size
+        size = batch_size or self.config.batch_size
         pools = [
             pipeline.Pool(
                 "labeled", self.splits.labeled, size, algorithm.views.labeled
@@ -83,7 +87,9 @@ class Experiment:
             )
         return pools
 
-    def training_data(self, algorithm, first_step, stage="train", recovery=0):
+    def training_data(
+        self, algorithm, first_step, stage="train", recovery=0, batch_size=0
+    ):
         """Batches for `algorithm` from `first_step` on.
 
         Args:
@@ -92,6 +98,7 @@ class Experiment:
             stage: name of the stage.
             recovery: how often the run has gone back; each time it gets other
                 batches.
+            batch_size: see `pools`.
         """
         salt = 0 if stage == "train" else sum(stage.encode())
         salt += 1_000_003 * recovery
@@ -108,7 +115,7 @@ class Experiment:
         def make_dataset(**shards):
             return pipeline.training_dataset(
                 self.source,
-                self.pools(algorithm),
+                self.pools(algorithm, batch_size),
                 views=algorithm.views,
                 augmentation=augmentation,
                 seed=self.config.seed + salt,
@@ -268,11 +275,12 @@ def build_algorithm(
         )
     cls = cls or algorithm_class(config.algo)
     hp = config.hyperparameters
-    if (last := getattr(hp, "finetune_batch_size", 0)) % num_replicas:
-        raise ConfigError(
-            f"--finetune_batch_size={last} must be a multiple of the "
-            f"{num_replicas} replicas."
-        )
+    for name, size in hp.later_batch_sizes.items():
+        if size % num_replicas:
+            raise ConfigError(
+                f"--{name}={size} must be a multiple of the {num_replicas} "
+                "replicas."
+            )
     synchronized = {
         "auto": num_replicas > 1,
         "local": False,
@@ -280,12 +288,12 @@ def build_algorithm(
     }[config.batch_norm]
 
     def network(role):
-        dropout = getattr(hp, f"{role}_dropout", config.dropout)
+        dropout = hp.dropout_of(role)
         return models.build(
             config.model,
             info.image_shape,
             info.num_classes,
-            dropout=dropout,
+            dropout=config.dropout if dropout is None else dropout,
             synchronized=synchronized,
             **(scaling or {}),
             network_name=role,
@@ -296,15 +304,15 @@ def build_algorithm(
         elapsed = tf.Variable(0.0, dtype=keras.config.floatx(), trainable=False)
 
     def optimizer(role):
-        peak = getattr(hp, f"{role}_learning_rate", 0)
+        cycle_start, cycle_steps = hp.learning_rate_cycle
         schedule = schedules.WarmupSchedule(
-            peak or config.learning_rate,
+            hp.learning_rate_of(role) or config.learning_rate,
             config.num_steps,
             warmup_steps=config.warmup_steps,
-            wait_steps=getattr(hp, f"{role}_wait_steps", 0),
+            wait_steps=hp.wait_steps_of(role),
             shape=config.lr_schedule,
-            cycle_start=getattr(hp, "cycle_start", 0),
-            cycle_steps=getattr(hp, "cycle_steps", 0),
+            cycle_start=cycle_start,
+            cycle_steps=cycle_steps,
         )
         if elapsed is not None:
             schedule = schedules.TimedSchedule(
@@ -321,12 +329,20 @@ def build_algorithm(
             name=f"{role}_sgd",
         )
 
+    def rebuild(num_steps, cls=cls):
+        changed = dataclasses.replace(config, num_steps=num_steps)
+        return build_algorithm(
+            changed, info, num_replicas, num_images, scaling, cls
+        )
+
     algorithm = cls(
         networks=cls.build_networks(network, info.num_classes),
         hyperparameters=hp,
         num_classes=info.num_classes,
         num_images=num_images,
         seed=config.seed,
+        rebuild=rebuild,
+        elapsed=elapsed,
     )
     algorithm.compile(
         optimizers={role: optimizer(role) for role in cls.roles},
@@ -339,14 +355,6 @@ def build_algorithm(
         recompute=config.remat,
     )
 
-    def rebuild(num_steps, cls=cls):
-        changed = dataclasses.replace(config, num_steps=num_steps)
-        return build_algorithm(
-            changed, info, num_replicas, num_images, scaling, cls
-        )
-
-    algorithm.rebuild = rebuild
-    algorithm.elapsed = elapsed
     return algorithm
 
 
@@ -555,7 +563,9 @@ def run_stage(
     else:
         algorithm.prepare(experiment.predict)
         if experiment.strategy.num_replicas_in_sync == 1:
-            data = experiment.training_data(algorithm, 0, stage.name)
+            data = experiment.training_data(
+                algorithm, 0, stage.name, batch_size=stage.batch_size
+            )
             callbacks.write_view_images(output, next(iter(data)))
     # Whatever is written from here on, nobody reads half of it.
     distribution.wait_for_all(experiment.strategy)
@@ -636,7 +646,7 @@ def _train_from(
     ends = step % config.evaluate_every == 0 or step == stage.num_steps
     if evaluated < step and ends:
         recorder.finish_epoch()
-    pools = experiment.pools(algorithm)
+    pools = experiment.pools(algorithm, stage.batch_size)
     shown = callbacks.Progress(
         num_steps=stage.num_steps,
         images_per_step=sum(pool.batch_size for pool in pools),
@@ -654,7 +664,11 @@ def _train_from(
         if begin % config.evaluate_every == 0:
             algorithm.refresh_augmentation_rates()
         data = experiment.training_data(
-            algorithm, begin, stage.name, len(state["recoveries"])
+            algorithm,
+            begin,
+            stage.name,
+            len(state["recoveries"]),
+            stage.batch_size,
         )
         try:
             algorithm.fit(
