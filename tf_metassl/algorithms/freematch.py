@@ -7,11 +7,12 @@ from tf_metassl.ops import averaging, replicas
 
 
 class FreeMatch(FixMatch):
-    """FixMatch with thresholds that follow the model's confidence.
+    """FixMatch with thresholds that adapt to the student's confidence.
 
-    The global threshold is a running mean of the confidence; each class has
-    the part of it that its own running mean probability is of the largest. A
-    fairness term spreads the predictions on strong views over the classes.
+    The global threshold is a running mean of the confidence. The threshold of a
+    class is the global one times the running mean of the class's probability
+    divided by the largest of these means. A fairness term spreads the
+    predictions on strong views over the classes.
     """
 
     def __init__(self, **kwargs):
@@ -23,7 +24,7 @@ class FreeMatch(FixMatch):
         self.mean_probs = self.state_variable("mean_probs", shape, uniform)
         self.label_share = self.state_variable("label_share", shape, uniform)
 
-    can_accumulate = False  # The images of a batch set the thresholds.
+    can_accumulate = False  # Thresholds depend on the whole batch.
 
     def example_weight(self, probs, index):
         """See `FixMatch.example_weight`; the statistics are updated first."""
@@ -37,7 +38,7 @@ class FreeMatch(FixMatch):
             (self.label_share, self.one_hot(label)),
         ):
             averaging.move(statistic, replicas.global_mean(values), decay)
-        # The bounded mean is the one that goes on, as in USB's code.
+        # The bounded mean is stored, as in USB's code.
         self.mean_confidence.assign(
             tf.minimum(
                 self.mean_confidence.value,
@@ -56,15 +57,15 @@ class FreeMatch(FixMatch):
         """The fairness term: sum of p log q over classes.
 
         p is the running mean of the probabilities on weak views, q the mean
-        probability on the selected strong views; both are divided by the
-        share of the images that are labeled so, then normalized.
+        probability on the selected strong views. Each is divided by the share
+        of the images that are predicted to be of the class, then normalized.
         """
         if not self.hyperparameters.fairness_weight:
             return 0.0
         weight = example_weight[:, tf.newaxis]  # [U, 1]
         predicted = self.one_hot(tf.argmax(logits, axis=-1))
-        # Counts in place of shares and sums in place of means: the factor
-        # is lost in the normalization. The sums are those of the global batch.
+        # Counts instead of shares and sums instead of means: the normalization
+        # cancels the factor. The sums are those of the global batch.
         sums, counts, selected = replicas.sum_over_replicas(
             [
                 tf.reduce_sum(weight * tf.nn.softmax(logits), axis=0),

@@ -6,7 +6,7 @@ from tf_metassl.ops.losses import cross_entropy, smooth_labels
 
 
 class LabelSmoothing(Algorithm):
-    """Mean cross-entropy with (1 - a) * label + a / classes as target."""
+    """Mean cross-entropy with the target (1 - a) * label + a / C."""
 
     def compute_losses(self, batch):
         """See `Algorithm.compute_losses`."""

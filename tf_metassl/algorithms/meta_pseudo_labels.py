@@ -21,12 +21,12 @@ from tf_metassl.ops.losses import (
 
 
 class TeacherLogits(typing.NamedTuple):
-    """What the teacher makes of a batch.
+    """The teacher's logits for a batch.
 
     Attributes:
-        labeled: `[B, C]`, of the labeled images.
-        weak: `[U, C]`, of the weak view of the pseudo-labeled images.
-        student_view: `[U, C]`, of the view of them that the student sees.
+        labeled: `[B, C]`, for the labeled images.
+        weak: `[U, C]`, for the weak view of the pseudo-labeled images.
+        student_view: `[U, C]`, for the view of them that the student sees.
     """
 
     labeled: tf.Tensor
@@ -35,9 +35,10 @@ class TeacherLogits(typing.NamedTuple):
 
 
 class StudentBefore(typing.NamedTuple):
-    """The student before its step: its losses as functions of parameters.
+    """The student before its step, with its losses as functions.
 
-    Both use the dropout masks and batch-norm averages of that moment.
+    Both functions use the dropout masks and batch-norm averages that the
+    student had before the step.
 
     Attributes:
         params: theta_S, a list of tensors.
@@ -53,18 +54,19 @@ class StudentBefore(typing.NamedTuple):
 
 
 class MetaPseudoLabels(Algorithm):
-    """A teacher that learns from how its student does on labeled images.
+    """A teacher that learns from its student's performance on labeled images.
 
-    Algorithm 1 of the slides, with a teacher trained by UDA. The student never
-    sees a label in the main stage; a second stage finetunes its average on the
-    labeled images. Only the student is exported.
+    Algorithm 1 of the slides, with UDA as the teacher's own training. In the
+    main stage the student is trained on pseudo-labels only; a second stage
+    finetunes its average on the labeled images. The student is exported.
 
-    Every labeled loss of the student is one function: the labeled batch alone,
-    batch statistics, and the dropout masks and batch-norm averages that the
-    student had before its step. It changes no moving average.
+    All labeled losses of the student are the same function: on the labeled
+    batch alone, with batch statistics, and with the dropout masks and
+    batch-norm averages that the student had before its step. Computing them
+    updates no moving average.
 
-    The metric `loss` is the sum of what both networks minimize, without the
-    feedback, whose value does not say how good anything is.
+    The metric `loss` is the sum of the losses of both networks. It excludes the
+    feedback objective, whose value does not measure performance.
     """
 
     roles = ("student", "teacher")
@@ -96,13 +98,13 @@ class MetaPseudoLabels(Algorithm):
         """Algorithm 1 of the slides. See `keras.Model.train_step`."""
         labeled, unlabeled = self._groups(batch)
         before = self._student_before(labeled, unlabeled)
-        # The student's step counts as one: the ramp must not see it.
+        # Before the student's step, which increments the step count.
         uda_weight = self._uda_weight()
         with tf.GradientTape() as tape:
             teacher = self.teacher_pass(labeled, unlabeled)
 
             # Sample y_u ~ P(. | x_u; theta_T), once: the student learns this
-            # tensor and the teacher is scored on it.
+            # tensor, and the teacher's cross-entropy is computed with it.
             scored = self._scored(teacher)  # [U, C]
             pseudo_label = self._label(scored, unlabeled)  # [U, C]
 
@@ -195,7 +197,7 @@ class MetaPseudoLabels(Algorithm):
         return finetuner
 
     def _label(self, teacher_logits, unlabeled):
-        """The pseudo-label; it keeps its gradient for `exact_soft` alone."""
+        """The pseudo-label; it has a gradient with `exact_soft` only."""
         if not self.hyperparameters.soft_labels:
             return pseudo_labels.sampled(
                 teacher_logits, unlabeled["label_draw"]
@@ -248,7 +250,7 @@ class MetaPseudoLabels(Algorithm):
         )
 
     def _scored(self, teacher):
-        """The logits that pseudo-labels are made from and scored on."""
+        """The logits for pseudo-labels and for the feedback objective."""
         if self.hyperparameters.pseudo_label_view == "strong":
             return teacher.student_view
         return teacher.weak
@@ -313,15 +315,15 @@ class MetaPseudoLabels(Algorithm):
             objective, h = self._feedback_per_batch(
                 before, gradient, cross_entropy(pseudo_label, scored)
             )
-        # A student that waits has nothing to say.
+        # No feedback while the student's learning rate is 0 (its wait).
         student_moves = tf.cast(before.learning_rate > 0, objective.dtype)
         return hp.feedback_sign * student_moves * objective, h
 
     def _exact_feedback(self, before, pseudo_label):
-        """The student's labeled loss after a step through soft labels.
+        """The student's labeled loss after a step on soft labels.
 
-        The lookahead is plain SGD, as the derivation has it; the surrounding
-        teacher's tape differentiates it.
+        The lookahead is plain SGD, as in the derivation. The teacher's tape in
+        `train_step` differentiates it.
         """
         with tf.GradientTape() as inner:
             inner.watch(before.params)

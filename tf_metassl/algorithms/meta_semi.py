@@ -1,7 +1,7 @@
 """Meta-Semi: Wang, Guo, Song, Huang, arXiv 2007.02394 (it reweights examples).
 
-Another paper, arXiv 2007.03966, calls itself "MetaSemi" too; that one learns
-the pseudo-labels.
+Not the method of arXiv 2007.03966, which has the same name and learns the
+pseudo-labels.
 """
 
 import tensorflow as tf
@@ -21,10 +21,10 @@ _PSEUDO_LABELS = {"soft": pseudo_labels.soft, "one_hot": pseudo_labels.one_hot}
 
 
 class MetaSemi(Algorithm):
-    """Trains on pseudo-labels whose gradient agrees with the labeled one.
+    """Trains on pseudo-labels whose gradient agrees with the labeled gradient.
 
-    Comments give the line of Algorithm 1. What the slides leave open is in the
-    hyperparameters whose help says "reconstruction"; their literal reading is
+    Comments give the lines of Algorithm 1. Hyperparameters whose help says
+    "reconstruction" decide what the slides leave open. Their literal reading is
     `labeled_loss_weight=0 meta_labeled_batch=mixed pseudo_label_view=weak`.
     """
 
@@ -43,8 +43,8 @@ class MetaSemi(Algorithm):
         """See `Algorithm.compile`.
 
         Raises:
-            ValueError: if forward mode would have to cross a reduction of
-                batch statistics over replicas, which drops the tangent.
+            ValueError: if forward mode is combined with batch norm that is
+                synchronized over replicas, where TensorFlow drops the tangent.
         """
         if (
             self.hyperparameters.meta_gradient == "forward_mode"
@@ -55,8 +55,8 @@ class MetaSemi(Algorithm):
             )
         ):
             raise ValueError(
-                "--meta_gradient=forward_mode is not exact where batch norm "
-                "is synchronized over replicas: use "
+                "--meta_gradient=forward_mode is not exact with batch norm "
+                "that is synchronized over replicas: use "
                 "--meta_gradient=nested_tape or --batch_norm=local."
             )
         super().compile(**kwargs)
@@ -89,9 +89,9 @@ class MetaSemi(Algorithm):
             unlabeled, pseudo_label, "unlabeled"
         )
         if hp.meta_labeled_batch == "raw":
-            judge = float_images(labeled["weak"]), label
+            meta_labeled = float_images(labeled["weak"]), label
         else:
-            judge = mixed_labeled, mixed_label
+            meta_labeled = mixed_labeled, mixed_label
 
         # Lines 5 to 10: the meta gradient. Nothing here assigns a variable.
         theta = functional.parameters(self.student)
@@ -113,13 +113,13 @@ class MetaSemi(Algorithm):
                 )
             return unlabeled_loss, (labeled_loss, logits, new_state)
 
-        judge_outputs = []
+        meta_outputs = []
 
         def labeled_loss_at(params):
-            images, target = judge
+            images, target = meta_labeled
             logits, _ = functional.call(self.student, params, state, images)
             loss = replicas.share_of_mean(cross_entropy(target, logits))
-            judge_outputs.append((loss, logits))
+            meta_outputs.append((loss, logits))
             return loss
 
         meta = _META_GRADIENTS[hp.meta_gradient](
@@ -154,8 +154,8 @@ class MetaSemi(Algorithm):
 
         labeled_logits = logits[weight.shape[0] :]
         if not hp.labeled_loss_weight:
-            # At weight 0 the lookahead student is the student itself.
-            ((labeled_loss, labeled_logits),) = judge_outputs
+            # With example weights 0 the lookahead student is the student.
+            ((labeled_loss, labeled_logits),) = meta_outputs
         self.track_share("loss", loss)
         self.track_share("labeled_loss", labeled_loss)
         self.track_share("unlabeled_loss", unlabeled_loss)
@@ -167,21 +167,21 @@ class MetaSemi(Algorithm):
         return {}
 
     def additional_loss(self, unlabeled, labeler_logits, mixed_logits):
-        """What a method on top of Meta-Semi adds to the update's loss.
+        """A term that a subclass adds to the loss of the update; 0 here.
 
         Args:
             unlabeled: the batch's unlabeled group.
-            labeler_logits: `[U, C]` that the pseudo-labels were made from.
+            labeler_logits: `[U, C]`, from which pseudo-labels were made.
             mixed_logits: `[U, C]` of the mixed images, differentiable.
 
         Returns:
-            A scalar, normalized by `mean`.
+            A scalar, this replica's share.
         """
         del unlabeled, labeler_logits, mixed_logits
         return 0.0
 
     def _mix(self, group, target, name):
-        """MixUp of a batch's weak view and targets, if `mixup_on` says so."""
+        """MixUp of a group's weak view and targets, subject to `mixup_on`."""
         images = float_images(group["weak"])
         if self.hyperparameters.mixup_on not in (name, "both"):
             return images, target

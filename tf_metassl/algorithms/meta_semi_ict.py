@@ -10,11 +10,11 @@ from tf_metassl.ops.schedules import sigmoid_ramp
 
 
 class MetaSemiIct(MetaSemi):
-    """Every unlabeled mixture must be predicted as the mixture of predictions.
+    """Adds ICT's consistency loss to Meta-Semi.
 
-    Whether the example weights apply to this loss too is not known; here they
-    do not, so that it teaches from the images that Meta-Semi leaves out. It
-    shares Meta-Semi's mixtures, forward pass and averaged model.
+    It uses Meta-Semi's mixtures, forward pass and averaged model. Whether the
+    example weights apply to this loss is not published. Here they do not, so
+    that the images that Meta-Semi rejects contribute to it.
     """
 
     metric_names = (*MetaSemi.metric_names, "consistency_loss")

@@ -14,10 +14,11 @@ from tf_metassl.ops.losses import cross_entropy, squared_error
 
 
 class MixMatch(Algorithm):
-    """MixUp of labeled images and images whose label is guessed.
+    """MixUp of labeled images and of unlabeled images with guessed labels.
 
-    The guess is the sharpened mean prediction on two weak views. It is made in
-    training mode, as in the released code, and moves no moving average.
+    A guessed label is the sharpened mean prediction on two weak views. It is
+    predicted in training mode, as in the released code, without an update of
+    any moving average.
     """
 
     metric_names = TWO_LOSSES
@@ -102,7 +103,7 @@ class MixMatch(Algorithm):
             guess: `[U, C]`, for the metrics.
 
         Returns:
-            A scalar, normalized by `mean`.
+            A scalar, this replica's share.
         """
         hp = self.hyperparameters
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]

@@ -16,7 +16,7 @@ from tf_metassl.ops import (
 )
 from tf_metassl.ops.losses import cross_entropy
 
-# What the paper calls a moving average is a mean over so many steps.
+# The paper's moving average is a mean over this many steps.
 _HISTORY = 128
 _QUARTER_TURNS = (
     ((1, 0), (0, 1)),
@@ -29,10 +29,11 @@ _QUARTER_TURNS = (
 class ReMixMatch(MixMatch):
     """MixMatch with aligned guesses, learned augmentation and rotations.
 
-    The guess on a weak view is scaled toward the distribution of the labels
-    and anchors strong views, whose magnitudes CTAugment learns from how the
-    averaged network does on probes of labeled images. A head on the features
-    tells by how many quarter turns an image was rotated.
+    The guessed label of an unlabeled image is predicted on a weak view, scaled
+    toward the class distribution of the labels, and used for several strong
+    views. CTAugment learns the magnitudes of the strong views from predictions
+    of the averaged network on augmented labeled images (probes). A head on the
+    features predicts by how many quarter turns an image was rotated.
     """
 
     metric_names = (*MixMatch.metric_names, "strong_loss", "rotation_loss")
@@ -95,7 +96,7 @@ class ReMixMatch(MixMatch):
         ]
 
     def train_step(self, batch):
-        """A step, then CTAugment's rates by the network that it has made."""
+        """Takes a step, then updates CTAugment's rates with its result."""
         results = super().train_step(batch)
         self._update_rates(batch["labeled"])
         return results
@@ -138,9 +139,9 @@ class ReMixMatch(MixMatch):
         )
 
     def guess(self, unlabeled):
-        """Aligned, then sharpened; see `MixMatch.guess`.
+        """The aligned, then sharpened prediction; see `MixMatch.guess`.
 
-        The alignment looks at earlier steps alone.
+        The alignment uses the predictions of earlier steps only.
         """
         probs = self.probs([unlabeled["weak"]])
         past = self.past_probs.value
@@ -160,8 +161,8 @@ class ReMixMatch(MixMatch):
             images: `[U, H, W, C]` floats.
 
         Returns:
-            `(images, rotation)`: the same shape; `[U]` int32 in 0...3. Images
-            that are not square are turned inside their frame.
+            `(images, rotation)`: `[U, H, W, C]` and `[U]` int32 in 0...3.
+            Images that are not square are rotated within their frame.
         """
         draw = self.draw(draws.uniform, [images.shape[0]], "rotation")
         rotation = tf.cast(4.0 * draw, tf.int32)
@@ -178,7 +179,7 @@ class ReMixMatch(MixMatch):
         return cross_entropy(targets, logits)
 
     def _update_rates(self, labeled):
-        """Rates the bins that the probes were made with."""
+        """Updates the rates of the bins that the probes were drawn from."""
         probs = tf.nn.softmax(
             self.deployable_model(labeled["probe"], training=False)
         )

@@ -7,11 +7,11 @@ from tf_metassl.ops import averaging, pseudo_labels, replicas
 
 
 class SoftMatch(FixMatch):
-    """FixMatch with a weight in place of a threshold.
+    """FixMatch with example weights instead of a threshold.
 
-    The weight is 1 above the running mean of the confidence and falls below it
-    like a Gaussian of the running variance. Uniform alignment corrects the
-    confidence, not the pseudo-label.
+    The weight is 1 at confidences above their running mean. Below, it falls as
+    a Gaussian whose variance is the running variance divided by num_sigmas^2.
+    Uniform alignment changes the confidence, not the pseudo-label.
     """
 
     def __init__(self, **kwargs):
@@ -27,14 +27,14 @@ class SoftMatch(FixMatch):
             "mean_probs", (self.num_classes,), uniform
         )
 
-    can_accumulate = False  # The images of a batch set the thresholds.
+    can_accumulate = False  # Weights depend on the whole batch.
 
     def example_weight(self, probs, index):
         """See `FixMatch.example_weight`; the statistics are updated first."""
         del index
         hp = self.hyperparameters
         if hp.uniform_alignment:
-            # The first mean is taken as it is.
+            # The first mean prediction replaces the initial value.
             decay = tf.where(self.step > 0, hp.statistics_decay, 0.0)
             averaging.move(self.mean_probs, replicas.global_mean(probs), decay)
             current = self.mean_probs.value

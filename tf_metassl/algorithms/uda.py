@@ -15,14 +15,15 @@ _TSA_SCHEDULES = {
 
 
 def tsa_threshold(schedule, step, num_steps, num_classes):
-    """The largest true-class probability of a labeled image that is trained.
+    """The true-class probability above which labeled images are not trained.
 
     Source: equation 4 of the paper: a * (1 - 1 / C) + 1 / C.
 
     Args:
         schedule: `linear`, `exp` or `log`.
         step: integer tensor, finished steps.
-        num_steps: when the threshold reaches 1 (`log`: 0.993 of the way).
+        num_steps: the step at which the threshold reaches 1 (with `log`, 0.993
+            of the way from 1 / C to 1).
         num_classes: C.
 
     Returns:
@@ -42,7 +43,10 @@ class Uda(FixMatch):
 
     @property
     def can_accumulate(self):
-        """See `Algorithm.can_accumulate`: TSA divides by the images kept."""
+        """See `Algorithm.can_accumulate`.
+
+        Training signal annealing divides by the number of images it keeps.
+        """
         annealed = self.hyperparameters.tsa_schedule != "off"
         return super().can_accumulate and not annealed
 
@@ -52,14 +56,17 @@ class Uda(FixMatch):
         return tf.stop_gradient(tf.nn.softmax(logits / temperature))
 
     def example_weight(self, probs, index):
-        """Keeps what is confident before it is sharpened; see `FixMatch`."""
+        """See `FixMatch.example_weight`; uses unsharpened confidences."""
         del index
         confidence = tf.reduce_max(probs, axis=-1)  # [U]
         threshold = self.hyperparameters.confidence_threshold
         return tf.cast(confidence > threshold, probs.dtype)
 
     def labeled_loss(self, label, logits):
-        """Training signal annealing: the mean over images not yet learned."""
+        """Training signal annealing: the mean over images below the threshold.
+
+        See `FixMatch.labeled_loss`.
+        """
         hp = self.hyperparameters
         losses = cross_entropy(label, logits)  # [B]
         if hp.tsa_schedule == "off":

@@ -1,18 +1,18 @@
-"""Exponential moving average of a whole network, batch-norm included."""
+"""Exponential moving averages of networks and of single variables."""
 
 import keras
 import tensorflow as tf
 
 
 def ramped_decay(ema_decay, num_updates):
-    """min(ema_decay, (1 + t) / (10 + t)): early averages forget faster.
+    """min(ema_decay, (1 + t) / (10 + t)): a smaller decay at first.
 
     Golden values for `ema_decay` = 0.995: 0.1 at t = 0, 0.917 at t = 99,
     0.991 at t = 1000, and 0.995 from about t = 1790 on.
 
     Args:
-        ema_decay: the decay that is reached in the end.
-        num_updates: scalar integer tensor, the updates made before this one.
+        ema_decay: the final decay.
+        num_updates: scalar integer tensor, t, the number of earlier updates.
 
     Returns:
         A float32 scalar.
@@ -31,10 +31,11 @@ def copy_of(network, name="ema"):
 
 
 def parameters(average, network):
-    """The average's values of what is trainable in the network.
+    """The average's values of the network's trainable variables.
 
-    They run the network itself, through `functional.call`: the average is not
-    trainable, and Keras' batch norm would not use batch statistics in it.
+    To run the average in training mode, call the network itself with them
+    (`functional.call`). The average is not trainable, so that its own batch
+    norm would not use batch statistics.
 
     Args:
         average: a `copy_of` the network.
