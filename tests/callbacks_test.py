@@ -128,7 +128,9 @@ def test_a_time_budget_counts_from_the_first_step(tmp_path, clock):
     clock.seconds += 3
     recorder.finish_epoch({"loss": 1.0})
     assert recorder.out_of_time and model.stop_training
-    saved = state_of(checkpoints.newest_whole(stage_run.output_checkpoints).path)
+    saved = state_of(
+        checkpoints.newest_whole(stage_run.output_checkpoints).path
+    )
     assert saved["out_of_time"] and saved["elapsed_share"] == 1.05
     assert saved["wall_clock_seconds"] == 7.0 + 20 + 30 + 15 + 3
 

@@ -9,8 +9,8 @@ import pytest
 from absl import flags
 
 import tf_metassl
-from tf_metassl import config, hyperparameters
-from tf_metassl.algorithms import ALGORITHMS
+from tf_metassl import config
+from tf_metassl.algorithms import ALGORITHMS, hyperparameters_class
 from tf_metassl.data.options import DATASETS
 from tf_metassl.errors import ConfigError
 from tf_metassl.models import NETWORKS
@@ -82,7 +82,7 @@ def test_every_setting_is_in_exactly_one_section():
     fields = [field.name for field in dataclasses.fields(config.Config)]
     fields.remove("hyperparameters")
     for algo in ALGORITHMS:
-        own = hyperparameters.of(algo)
+        own = hyperparameters_class(algo)
         fields += [field.name for field in dataclasses.fields(own)]
     assert len(names) == len(set(names))
     assert set(names) == set(fields)

@@ -111,7 +111,7 @@ def test_the_pool_is_filtered_and_balanced():
     assert np.bincount(probs.argmax(1)).tolist() == [15, 15, 15]
     assert set(chosen) <= set(rows)
     unsure = student_of(logits * 0, confidence_threshold=0.34)
-    with pytest.raises(ValueError, match="confidence_threshold=0.34: lower it"):
+    with pytest.raises(ValueError, match="confidence_threshold=0.34. Lower it"):
         unsure.select_unlabeled(rows)
 
 
@@ -202,5 +202,5 @@ def test_a_teacher_without_confidence_ends_in_one_message():
     student.learn_from("teacher")
     # All classes are equally likely.
     student.prepare(lambda network: np.zeros(student.predictions.shape))
-    with pytest.raises(ConfigError, match="lower it. --allow_changed="):
+    with pytest.raises(ConfigError, match="Lower it, and add --allow_changed="):
         built.pools(student)

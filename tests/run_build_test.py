@@ -17,7 +17,10 @@ def test_finetuning_may_have_a_batch_of_its_own():
         )
     )
     sizes = [
-        [pool.batch_size for pool in experiment.pools(stage.build())]
+        [
+            pool.batch_size
+            for pool in experiment.pools(stage.build(), stage.batch_size)
+        ]
         for stage in stage_lib.stages(experiment)
     ]
     assert sizes == [[64, 128], [24]]

@@ -7,9 +7,8 @@ defined and read by `tf_metassl.run.command_line`, files are written by
 
 import dataclasses
 
-from tf_metassl import hyperparameters as hyperparameters_lib
 from tf_metassl import models, options
-from tf_metassl.algorithms import ALGORITHMS, ALIASES
+from tf_metassl.algorithms import ALGORITHMS, ALIASES, hyperparameters_class
 from tf_metassl.contract import MIX_BLOCK
 from tf_metassl.data.options import DataOptions
 from tf_metassl.errors import ConfigError
@@ -52,7 +51,7 @@ class Config(
     def from_json(cls, values):
         """The configuration that `to_json` returned as a dict."""
         values = dict(values)
-        hp = hyperparameters_lib.of(values["algo"])
+        hp = hyperparameters_class(values["algo"])
         values["hyperparameters"] = hp(**values["hyperparameters"])
         return cls(**values)
 
@@ -152,7 +151,7 @@ def resolve(given):
     dataset = given.get("dataset", "digits")
     _check_choice("algo", algo, tuple(ALGORITHMS))
     _check_choice("dataset", dataset, tuple(DATASET_DEFAULTS))
-    own = hyperparameters_lib.of(algo)
+    own = hyperparameters_class(algo)
     hp = {f.name: f for f in dataclasses.fields(own)}
     fields = {f.name: f for f in common_fields()}
     for name in given:
@@ -197,7 +196,7 @@ def hyperparameters_by_name():
     """Name of a hyperparameter -> method -> its dataclass field."""
     result = {}
     for algo in ALGORITHMS:
-        for field in dataclasses.fields(hyperparameters_lib.of(algo)):
+        for field in dataclasses.fields(hyperparameters_class(algo)):
             result.setdefault(field.name, {})[algo] = field
     return result
 
@@ -276,16 +275,10 @@ def _check_together(config):
     hp = config.hyperparameters
     if isinstance(hp, StudentFeedback):
         _check_feedback(hp)
-    warming_up = {
-        name: getattr(hp, name)
-        for name in ("round_steps", "student_steps")
-        if hasattr(hp, name) and getattr(hp, "num_rounds", 1)
-    }
     lengths = {
         "num_steps": config.num_steps,
         "evaluate_every": config.evaluate_every,
-        "finetune_steps": getattr(hp, "finetune_steps", 0),
-        **warming_up,
+        **hp.later_stage_steps,
     }
     for name, value in lengths.items():
         if value % config.steps_per_execution:
@@ -293,22 +286,20 @@ def _check_together(config):
                 f"--{name}={value} must be a multiple of "
                 f"--steps_per_execution={config.steps_per_execution}."
             )
-    wait = getattr(hp, "student_wait_steps", 0)
+    wait = hp.wait_steps_of("student")
     if config.warmup_steps + wait >= config.num_steps:
         raise ConfigError(
             f"--warmup_steps={config.warmup_steps} and the student's wait of "
             f"{wait} steps leave nothing of --num_steps={config.num_steps}."
         )
-    # Finetuning, the other later stage, has a constant rate.
-    for name, value in warming_up.items():
+    for name, value in hp.scheduled_stage_steps.items():
         if config.warmup_steps >= value:
             raise ConfigError(
                 f"--warmup_steps={config.warmup_steps} leaves nothing of "
                 f"--{name}={value}."
             )
-    mixes = getattr(hp, "mixup_alpha", 0)
     parts = config.gradient_accumulation_steps
-    if mixes and config.batch_size % (MIX_BLOCK * parts):
+    if hp.mixes and config.batch_size % (MIX_BLOCK * parts):
         raise ConfigError(
             f"--batch_size={config.batch_size}: must be a multiple of "
             f"{MIX_BLOCK * parts} with MixUp, whose partners are drawn in "

@@ -36,8 +36,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tf_metassl import config as config_lib  # noqa: E402
-from tf_metassl import hyperparameters  # noqa: E402
-from tf_metassl.algorithms import ALGORITHMS  # noqa: E402
+from tf_metassl.algorithms import (  # noqa: E402
+    ALGORITHMS,
+    hyperparameters_class,
+)
 from tf_metassl.run import command_line  # noqa: E402
 from tools import settings  # noqa: E402
 
@@ -237,7 +239,7 @@ def _defaults(algo):
     """The default of every setting of a method, name -> value."""
     fields = [
         *dataclasses.fields(config_lib.Config),
-        *dataclasses.fields(hyperparameters.of(algo)),
+        *dataclasses.fields(hyperparameters_class(algo)),
     ]
     compared = settings_of((f"--algo={algo}",))
     return {f.name: f.default for f in fields if f.name in compared}

@@ -8,7 +8,8 @@ and the paper's numbers. `tools/make_flagfiles.py` writes a file per cell.
 import dataclasses
 import typing
 
-from tf_metassl import config, hyperparameters
+from tf_metassl import config
+from tf_metassl.algorithms import hyperparameters_class
 
 PAPER = "The paper"
 CODE = "The code that the authors, or those who compared methods, released"
@@ -890,7 +891,7 @@ def _defaults(method, settings):
     """What a recipe leaves open, so that a file says all that matters."""
     values = {name: setting.value for name, setting in settings.items()}
     resolved = config.resolve({"algo": method, **values})
-    fields = dataclasses.fields(hyperparameters.of(method))
+    fields = dataclasses.fields(hyperparameters_class(method))
     hp = {f.name: getattr(resolved.hyperparameters, f.name) for f in fields}
     hp |= {name: getattr(resolved, name) for name in _DECISIVE}
     return _default(**{k: v for k, v in hp.items() if k not in settings})

@@ -1,7 +1,7 @@
-"""Meta gradients of example weights, and the weights they give.
+"""Meta gradients of example weights, and rules that turn them into weights.
 
-Meta-Semi: Wang, Guo, Song, Huang, arXiv 2007.02394. Line numbers are those of
-its Algorithm 1.
+Source: Meta-Semi (Wang, Guo, Song, Huang, arXiv 2007.02394). Comments give the
+lines of its Algorithm 1.
 """
 
 import typing
@@ -10,18 +10,19 @@ import tensorflow as tf
 
 from tf_metassl.meta import functional
 from tf_metassl.meta.lookahead import lookahead_step
+from tf_metassl.ops import replicas
 from tf_metassl.ops.checks import check_rank
 
 
 class MetaPass(typing.NamedTuple):
-    """What a pass over the unlabeled batch leaves behind for the update.
+    """The meta gradient, and the forward pass that the update uses again.
 
     Attributes:
         meta_gradient: `[N]`, d labeled loss / d example weight at weight 0.
-        unlabeled_loss: `[N]` at the present parameters.
-        extra: whatever else `losses_at` returned at the present parameters.
-        tape: a persistent tape that holds that forward pass. Entering it again
-            to weight the losses lets the update do without a second one.
+        unlabeled_loss: `[N]`, the losses at the current parameters.
+        extra: the second result of `losses_at` at the current parameters.
+        tape: a persistent tape that recorded this forward pass. Enter it again
+            to weight the losses, and the update needs no second forward pass.
     """
 
     meta_gradient: tf.Tensor
@@ -38,22 +39,21 @@ def nested_tape(
     *,
     num_examples,
     num_lookahead_steps=1,
-    sum_over_replicas=list,
 ):
-    """Algorithm 1 as printed: differentiate through the lookahead step.
+    """Algorithm 1 as printed: differentiates through the lookahead step.
+
+    The lookahead follows the gradient of the global batch: gradients are summed
+    over replicas, see `tf_metassl.ops.replicas`.
 
     Args:
         losses_at: `params -> (unlabeled_loss [N], extra)`, differentiable.
         labeled_loss_at: `params -> scalar`, this replica's share of the
             labeled loss.
-        params: list of tensors, the present parameters theta.
+        params: list of tensors, the current parameters theta.
         learning_rate: scalar alpha.
-        num_examples: N.
-        num_lookahead_steps: M. At weight 0 every lookahead step stays where
-            it is, so the result is M times that of one step.
-        sum_over_replicas: sums a list of tensors over replicas. Without it
-            the lookahead would follow one replica's gradient, which is
-            another algorithm.
+        num_examples: N, the examples of this replica.
+        num_lookahead_steps: M. With all weights 0 a lookahead step does not
+            change the parameters, so the result is M times that of one step.
 
     Returns:
         A `MetaPass`.
@@ -70,7 +70,7 @@ def nested_tape(
         # Lines 7 and 8.
         gradient = functional.gradient(shared, weighted_loss, params)
         lookahead_params = lookahead_step(
-            params, sum_over_replicas(gradient), learning_rate
+            params, replicas.sum_over_replicas(gradient), learning_rate
         )
         for _ in range(num_lookahead_steps - 1):
             with tf.GradientTape() as inner:
@@ -81,7 +81,9 @@ def nested_tape(
                 inner, weighted_loss, lookahead_params
             )
             lookahead_params = lookahead_step(
-                lookahead_params, sum_over_replicas(gradient), learning_rate
+                lookahead_params,
+                replicas.sum_over_replicas(gradient),
+                learning_rate,
             )
         # Line 9.
         labeled_loss = labeled_loss_at(lookahead_params)
@@ -98,22 +100,24 @@ def forward_mode(
     *,
     num_examples,
     num_lookahead_steps=1,
-    sum_over_replicas=list,
 ):
-    """The same meta gradient as one derivative along the labeled gradient.
+    """The same meta gradient as a forward-mode derivative.
 
     The slides derive it: at weight 0 the meta gradient of example j is
     -M * alpha * <grad of the labeled loss, grad of example j's loss>. One
-    forward-mode pass gives all N inner products, and the pass is the very one
-    that the update differentiates.
+    derivative along the gradient of the labeled loss gives all N inner
+    products, in the same forward pass that the update differentiates.
+
+    It is not exact where the forward pass reduces over replicas, as
+    synchronized batch norm does: TensorFlow drops the tangent there.
 
     Arguments and result are those of `nested_tape`.
     """
-    del num_examples  # Known from the losses; part of the common signature.
+    del num_examples  # Part of the common signature.
     with tf.GradientTape() as labeled_tape:
         labeled_tape.watch(params)
         labeled_loss = labeled_loss_at(params)
-    labeled_gradient = sum_over_replicas(
+    labeled_gradient = replicas.sum_over_replicas(
         functional.gradient(labeled_tape, labeled_loss, params)
     )
     with tf.GradientTape(persistent=True) as shared:
@@ -130,8 +134,8 @@ def forward_mode(
 def indicator(meta_gradient):
     """Equation 9: 1 where the meta gradient is <= 0, else 0.
 
-    Line 11 prints sign(max(-gradient, 0)), which differs at exactly 0; the
-    derivation's case distinction decides.
+    Line 11 prints sign(max(-gradient, 0)), which is 0 at a gradient of exactly
+    0. This function follows the case distinction of the derivation.
 
     Args:
         meta_gradient: `[N]`.
@@ -172,7 +176,7 @@ RULES = {
 
 
 def normalized(example_weight, total):
-    """Divides weights by their global total; all 0 where nothing is selected.
+    """Divides weights by their global total; 0 where the total is 0.
 
     Args:
         example_weight: `[N]`.

@@ -1,20 +1,22 @@
 """The student's feedback to the teacher in Meta Pseudo Labels.
 
-Pham, Dai, Xie, Luong, Le, arXiv 2003.10580. Everywhere h > 0 means that the
-student's step on the pseudo-labels lowered its labeled loss, and the teacher
-makes those labels more likely.
+Source: Pham, Dai, Xie, Luong, Le, arXiv 2003.10580. In all functions h > 0
+means that the student's step on the pseudo-labels lowered its labeled loss, and
+that the teacher makes these labels more likely.
 """
 
 import tensorflow as tf
 
 from tf_metassl.meta import functional
+from tf_metassl.ops import replicas
 from tf_metassl.ops.checks import check_rank
 
 
 def taylor(student_loss_before, student_loss_after):
-    """h = CE before - CE after: first-order equal to `dot`, costs no gradient.
+    """h = CE before - CE after: equal to `dot` to first order.
 
-    Public code computes after - before, which inverts the sign.
+    It needs no gradient. Public code computes after - before, which inverts the
+    sign.
 
     Args:
         student_loss_before: scalar labeled loss at the old parameters.
@@ -50,35 +52,25 @@ def dot(
     return product if keep_gradient else tf.stop_gradient(product)
 
 
-def per_example(
-    learning_rate,
-    labeled_gradient,
-    losses_at,
-    params,
-    *,
-    num_replicas=1,
-    sum_over_replicas=list,
-):
+def per_example(learning_rate, labeled_gradient, losses_at, params):
     """h_i = lr * <labeled gradient, gradient of example i's loss>.
 
     The expectation of 1/N sum_i h_i CE_i is that of h sum_i CE_i, without the
-    noise of the products between different examples. On one replica all N
-    products come from one forward-mode pass. A tangent is lost in reductions
-    over replicas (synchronized batch norm), so several replicas differentiate
-    the inner product with respect to weights of the losses instead.
+    noise of the products between different examples. With one replica a single
+    forward-mode pass gives all N products. TensorFlow drops a tangent in
+    reductions over replicas (synchronized batch norm), so with several replicas
+    the inner product is differentiated with respect to weights of the losses.
 
     Args:
         learning_rate: the student's, scalar.
         labeled_gradient: as in `dot`.
         losses_at: `params -> [N]` pseudo-label losses of this replica.
         params: the old student's parameters, list of tensors.
-        num_replicas: replicas that share the global batch.
-        sum_over_replicas: sums a list of tensors over replicas.
 
     Returns:
         `[N]` without gradient.
     """
-    if num_replicas == 1:
+    if replicas.count() == 1:
         with tf.autodiff.ForwardAccumulator(params, labeled_gradient) as along:
             losses = losses_at(params)
         check_rank("losses_at(params)", losses, 1)
@@ -93,25 +85,28 @@ def per_example(
             weight = tf.ones_like(losses)
             outer.watch(weight)
             weighted_loss = tf.reduce_sum(weight * losses)
-        gradient = sum_over_replicas(
+        gradient = replicas.sum_over_replicas(
             functional.gradient(inner, weighted_loss, params)
         )
         # Every replica computes this product, and the gradient of a sum over
         # replicas is a sum over replicas.
         product = dot(1.0, labeled_gradient, gradient, keep_gradient=True)
-        product /= num_replicas
+        product /= replicas.count()
     return tf.stop_gradient(learning_rate * outer.gradient(product, weight))
 
 
 def update_baseline(baseline, feedback, momentum):
     """baseline <- momentum * baseline + (1 - momentum) * feedback.
 
-    Starts at 0 and is updated before it is subtracted, as in the released
-    code, whose own baseline starts at a random value.
+    Start it at 0 and update it before it is subtracted, as in the released
+    code, except that the released code starts it at a random value.
 
     Args:
         baseline: scalar tensor.
         feedback: scalar tensor.
         momentum: 0.99 in the released code.
+
+    Returns:
+        The new baseline, a scalar tensor.
     """
     return momentum * baseline + (1.0 - momentum) * feedback

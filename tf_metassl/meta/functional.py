@@ -6,16 +6,16 @@ from tf_metassl.ops import remat
 
 
 def parameters(network):
-    """The trainable variables' values as a list of tensors.
+    """The values of the trainable variables, a list of tensors.
 
-    Tensors, not variables: a gradient with respect to them cannot be cut by
-    an assignment, and nothing computed from them can change the network.
+    They are tensors, not variables, so that later assignments to the variables
+    change neither them nor gradients with respect to them.
     """
     return [tf.convert_to_tensor(v.value) for v in network.trainable_variables]
 
 
 def state(network):
-    """The non-trainable values: batch-norm averages and dropout seeds."""
+    """The values of the other variables: batch-norm averages, dropout seeds."""
     return [
         tf.convert_to_tensor(v.value) for v in network.non_trainable_variables
     ]
@@ -33,8 +33,8 @@ def call(network, params, network_state, images, *, training=True):
         training: as in Keras; True uses batch statistics and dropout.
 
     Returns:
-        `(logits, new_state)`; the network itself is left bit-identical. The
-        same state gives the same dropout masks.
+        `(logits, new_state)`. No variable of the network changes. The same
+        state gives the same dropout masks.
     """
     if training and remat.is_on(network):
         return remat.call(network, params, network_state, images)
@@ -44,7 +44,7 @@ def call(network, params, network_state, images, *, training=True):
 
 
 def assign_state(network, new_state):
-    """Makes the state returned by `call` the state of the network."""
+    """Assigns the state that `call` returned to the network."""
     for variable, value in zip(
         network.non_trainable_variables, new_state, strict=True
     ):
@@ -52,7 +52,7 @@ def assign_state(network, new_state):
 
 
 def gradient(tape, target, params):
-    """The gradient of a scalar, with zeros where a parameter has no part.
+    """The gradient of a scalar; zeros for parameters that it is independent of.
 
     Args:
         tape: a gradient tape that watched `params`.

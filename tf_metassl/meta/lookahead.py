@@ -1,11 +1,11 @@
-"""One differentiable SGD step. Not Zhang et al.'s Lookahead optimizer."""
+"""A differentiable SGD step; not the Lookahead optimizer of Zhang et al."""
 
 
 def lookahead_step(params, gradients, learning_rate):
     """The parameters after one plain SGD step, as tensors.
 
-    Keras optimizers assign to variables, which cuts the graph; this is the
-    arithmetic of SGD alone, so that an outer tape sees through it.
+    Keras optimizers assign to variables, which stops gradients. This function
+    computes tensors, so that an outer tape can differentiate through the step.
 
     Source: Meta-Semi, Algorithm 1, line 8; Meta Pseudo Labels, equation 3.
 

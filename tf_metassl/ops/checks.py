@@ -1,4 +1,4 @@
-"""Rank and shape checks for tensors that would otherwise broadcast silently."""
+"""Rank and shape checks where wrong shapes would broadcast silently."""
 
 
 def check_rank(name, tensor, rank):

@@ -1,4 +1,4 @@
-"""MixUp with weights and partners that were drawn by the data pipeline."""
+"""MixUp with weights and partners that the data pipeline draws."""
 
 import tensorflow as tf
 
@@ -7,7 +7,7 @@ from tf_metassl.ops.checks import check_rank
 
 
 def num_blocks(size, block=MIX_BLOCK):
-    """How many blocks of `block` rows a batch of `size` rows has.
+    """The number of blocks of `block` rows in a batch of `size` rows.
 
     Raises:
         ValueError: if it is not a whole number.
@@ -21,13 +21,14 @@ def num_blocks(size, block=MIX_BLOCK):
 
 
 def joined(groups, count):
-    """Puts groups together so that each block has its share of every group.
+    """Concatenates groups so that each block has its share of every group.
 
-    Rows are then mixed across groups and still inside blocks, which never
-    span replicas.
+    Rows can then be mixed across groups within blocks, which never span
+    replicas.
 
     Args:
-        groups: tensors `[N_i, ...]`, equal but for N_i, multiples of `count`.
+        groups: tensors `[N_i, ...]` that differ in N_i only, a multiple of
+            `count`.
         count: number of blocks.
 
     Returns:
@@ -39,7 +40,7 @@ def joined(groups, count):
 
 
 def parted(values, sizes, count):
-    """Takes groups of N_i = `sizes` apart that `joined` has put together."""
+    """Splits what `joined` returned into groups of N_i = `sizes` rows."""
     blocks = tf.reshape(values, [count, -1, *values.shape[1:]])
     blocks = tf.split(blocks, [size // count for size in sizes], axis=1)
     return [tf.reshape(b, [-1, *b.shape[2:]]) for b in blocks]
@@ -67,8 +68,8 @@ def partners(values, mix_partner, block=MIX_BLOCK):
 def mixup(values, mix_weight, mix_partner, block=MIX_BLOCK):
     """Convex combination of every row with its partner.
 
-    Images (in 0...255, float) and label distributions are mixed by two calls
-    with the same draw.
+    Call it twice with the same draw: for float images in 0...255 and for label
+    distributions.
 
     Source: Zhang et al., arXiv 1710.09412, equation 1.
 
@@ -82,7 +83,7 @@ def mixup(values, mix_weight, mix_partner, block=MIX_BLOCK):
         `[N, ...]`: weight * row + (1 - weight) * partner, same dtype.
 
     Raises:
-        ValueError: on integer values, which would be truncated.
+        ValueError: if the values are integers, which would be truncated.
     """
     check_rank("mix_weight", mix_weight, 1)
     if not values.dtype.is_floating:

@@ -1,4 +1,4 @@
-"""Pseudo-labels: targets made from predictions. No gradient leaves them."""
+"""Pseudo-labels: targets made from predictions, without gradient."""
 
 import tensorflow as tf
 
@@ -37,8 +37,8 @@ def one_hot(logits):
 def sampled(logits, label_draw):
     """A class sampled from the predicted distribution, one-hot.
 
-    The draw comes with the batch, so the sample depends on the step and the
-    example alone: not on the number of replicas, nor on what ran before.
+    The draw is part of the batch, so that the sample depends on the step and
+    the example only, not on the number of replicas or on earlier draws.
 
     Source: Pham et al., arXiv 2003.10580, Algorithm 1 (y_u ~ P(.|x_u)).
 
@@ -85,7 +85,7 @@ def aligned(probs, *, target, current):
 
     Args:
         probs: `[N, C]` probabilities.
-        target: `[C]`, the distribution of the classes that is wanted.
+        target: `[C]`, the desired distribution of the classes.
         current: `[C]`, the running mean of the predictions.
 
     Returns:

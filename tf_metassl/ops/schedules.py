@@ -14,7 +14,7 @@ _SHAPES = {
 
 @keras.saving.register_keras_serializable("tf_metassl")
 class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Zero while waiting, linear warm-up, then a decay.
+    """A learning rate of 0 for some steps, a linear warm-up, then a decay.
 
     With s = step - wait: 0 for s < 0; lr * (s + 1) / warmup for s < warmup;
     then lr * shape(p) with p = (s - warmup) / (num_steps - wait - warmup).
@@ -24,9 +24,9 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         cosine_7_16  cos(7 / 16 pi p), which ends at 0.195
         constant     1
 
-    With `cycle_steps` = c, steps are counted so that p is 1 at
-    s = cycle_start + c, and from cycle_start on the c steps before it are
-    repeated for ever: the rate falls, jumps back and falls again.
+    With `cycle_steps` = c the decay is stretched so that p is 1 at
+    s = cycle_start + c. From cycle_start on, the c steps before it are repeated
+    without end: the rate falls, jumps back and falls again.
 
     Source: warm-up and cosine of the released Meta Pseudo Labels code; 7/16 of
     FixMatch, arXiv 2001.07685; cycles of fast-SWA, arXiv 1806.05594.
@@ -34,11 +34,11 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
     Args:
         learning_rate: the peak.
         num_steps: the step at which the decay ends.
-        warmup_steps: length of the warm-up; 0 switches it off.
-        wait_steps: steps at rate 0 before the warm-up (the student's wait).
+        warmup_steps: steps of the warm-up; 0 for none.
+        wait_steps: steps at rate 0 before the warm-up.
         shape: `cosine`, `cosine_7_16` or `constant`.
         cycle_start: the step at which the first repetition begins.
-        cycle_steps: its length; 0 switches the repetitions off.
+        cycle_steps: steps of a repetition; 0 for none.
     """
 
     def __init__(
@@ -105,15 +105,16 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable("tf_metassl")
 class TimedSchedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Another schedule, but over a share of the time instead of the steps.
+    """A schedule that follows the used time budget if that is ahead.
 
-    The step that it hands on is max(step, elapsed * num_steps): a run whose
-    time is over before its steps are has seen the whole schedule.
+    It evaluates another schedule at max(step, elapsed * num_steps). A run whose
+    time budget ends before its steps therefore completes the schedule.
 
     Args:
-        schedule: of the learning rate, over `num_steps`.
+        schedule: a schedule of the learning rate over `num_steps`.
         num_steps: its length.
-        elapsed: variable that somebody with a clock keeps, a scalar in [0, 1].
+        elapsed: scalar variable in [0, 1], the used share of the time budget,
+            which the training loop assigns.
     """
 
     def __init__(self, schedule, num_steps, elapsed):
@@ -146,7 +147,7 @@ def linear_ramp(step, ramp_steps):
 def sigmoid_ramp(step, ramp_steps):
     """exp(-5 (1 - step / ramp_steps)^2) as float32, then 1.
 
-    It begins at 0.0067, not at 0, and is 1 throughout if `ramp_steps` is 0.
+    The first value is 0.0067, not 0. All values are 1 if `ramp_steps` is 0.
 
     Source: Laine and Aila, arXiv 1610.02242, appendix A.
     """

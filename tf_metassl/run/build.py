@@ -57,13 +57,17 @@ class Experiment:
             return self.source.train.take(self.splits.labeled)
         return self.source.test if split == "test" else self.validation_images
 
-    def pools(self, algorithm):
+    def pools(self, algorithm, batch_size=0):
         """The `Pool`s that the batches of `algorithm` are drawn from.
+
+        Args:
+            algorithm: an `Algorithm`.
+            batch_size: labeled images per step; 0 for `--batch_size`.
 
         Raises:
             ConfigError: if the algorithm selects no unlabeled image.
         """
-        size = algorithm.batch_size or self.config.batch_size
+        size = batch_size or self.config.batch_size
         pools = [
             pipeline.Pool(
                 "labeled", self.splits.labeled, size, algorithm.views.labeled
@@ -84,13 +88,14 @@ class Experiment:
             )
         return pools
 
-    def training_data(self, algorithm, first_step, seed_offset=0):
+    def training_data(self, algorithm, first_step, seed_offset=0, batch_size=0):
         """The training batches of `algorithm`.
 
         Args:
             algorithm: the stage's algorithm.
             first_step: the step of the first batch.
             seed_offset: added to `--seed`; see `stage.seed_offset`.
+            batch_size: labeled images per step; 0 for `--batch_size`.
 
         Returns:
             An endless dataset for `fit`, distributed if there are several
@@ -109,7 +114,7 @@ class Experiment:
         def make_dataset(**shards):
             return pipeline.training_dataset(
                 self.source,
-                self.pools(algorithm),
+                self.pools(algorithm, batch_size),
                 views=algorithm.views,
                 augmentation=augmentation,
                 seed=self.config.seed + seed_offset,
@@ -218,12 +223,21 @@ def build_algorithm(
     build_network = functools.partial(
         _network, config, info, num_replicas, scaling
     )
+
+    def rebuild(num_steps, cls=cls):
+        changed = dataclasses.replace(config, num_steps=num_steps)
+        return build_algorithm(
+            changed, info, num_replicas, num_images, scaling, cls
+        )
+
     algorithm = cls(
         networks=cls.build_networks(build_network, info.num_classes),
         hyperparameters=config.hyperparameters,
         num_classes=info.num_classes,
         num_images=num_images,
         seed=config.seed,
+        rebuild=rebuild,
+        elapsed=elapsed,
     )
     algorithm.compile(
         optimizers={
@@ -237,15 +251,6 @@ def build_algorithm(
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         recompute=config.remat,
     )
-
-    def rebuild(num_steps, cls=cls):
-        changed = dataclasses.replace(config, num_steps=num_steps)
-        return build_algorithm(
-            changed, info, num_replicas, num_images, scaling, cls
-        )
-
-    algorithm.rebuild = rebuild
-    algorithm.elapsed = elapsed
     return algorithm
 
 
@@ -258,12 +263,12 @@ def _check_batch_sizes(config, num_replicas):
             f"{shares}: {num_replicas} replicas times "
             f"--gradient_accumulation_steps={config.gradient_accumulation_steps}."
         )
-    size = getattr(config.hyperparameters, "finetune_batch_size", 0)
-    if size % num_replicas:
-        raise ConfigError(
-            f"--finetune_batch_size={size} must be a multiple of the "
-            f"{num_replicas} replicas."
-        )
+    for name, size in config.hyperparameters.later_batch_sizes.items():
+        if size % num_replicas:
+            raise ConfigError(
+                f"--{name}={size} must be a multiple of the {num_replicas} "
+                "replicas."
+            )
 
 
 def _network(config, info, num_replicas, scaling, role):
@@ -273,13 +278,12 @@ def _network(config, info, num_replicas, scaling, role):
         "local": False,
         "synchronized": True,
     }[config.batch_norm]
+    dropout = config.hyperparameters.dropout_of(role)
     return models.build(
         config.model,
         info.image_shape,
         info.num_classes,
-        dropout=getattr(
-            config.hyperparameters, f"{role}_dropout", config.dropout
-        ),
+        dropout=config.dropout if dropout is None else dropout,
         synchronized=synchronized,
         **(scaling or {}),
         network_name=role,
@@ -296,15 +300,15 @@ def _optimizer(config, role, elapsed):
             a budget.
     """
     hp = config.hyperparameters
-    peak = getattr(hp, f"{role}_learning_rate", 0)
+    cycle_start, cycle_steps = hp.learning_rate_cycle
     schedule = schedules.WarmupSchedule(
-        peak or config.learning_rate,
+        hp.learning_rate_of(role) or config.learning_rate,
         config.num_steps,
         warmup_steps=config.warmup_steps,
-        wait_steps=getattr(hp, f"{role}_wait_steps", 0),
+        wait_steps=hp.wait_steps_of(role),
         shape=config.lr_schedule,
-        cycle_start=getattr(hp, "cycle_start", 0),
-        cycle_steps=getattr(hp, "cycle_steps", 0),
+        cycle_start=cycle_start,
+        cycle_steps=cycle_steps,
     )
     if elapsed is not None:
         schedule = schedules.TimedSchedule(schedule, config.num_steps, elapsed)

@@ -99,7 +99,9 @@ class StageRun:
         offset = seed_offset(
             self.stage.name, num_recoveries, self.batch_seed_version
         )
-        return self.experiment.training_data(self.algorithm, first_step, offset)
+        return self.experiment.training_data(
+            self.algorithm, first_step, offset, self.stage.batch_size
+        )
 
 
 def seed_offset(stage, num_recoveries, version):
@@ -272,7 +274,7 @@ def _train_from(run, state):
     recorder = Recorder(run, state, evaluate)
     recorder.set_model(algorithm)
     _catch_up(run, state, recorder)
-    pools = run.experiment.pools(algorithm)
+    pools = run.experiment.pools(algorithm, stage.batch_size)
     is_chief = distribution.is_chief(run.experiment.strategy)
     progress = Progress(
         num_steps=stage.num_steps,
