@@ -85,7 +85,7 @@ def test_the_best_checkpoint_is_that_of_the_highest_accuracy(tmp_path):
         state = state_of(folder / "best")
         found.append((state["step"], state["best_validation"]))
     assert found == [(1, 0.5), (1, 0.5), (3, 0.6)]
-    last = state_of(checkpoints.newest_whole(folder).path)
+    last = state_of(checkpoints.last(folder, 1)[0])
     assert (last["step"], last["last_evaluation"]) == (3, 3)
     assert last["train_metrics"] is None
     # The steps of the stages before count in the metrics.
@@ -128,9 +128,7 @@ def test_a_time_budget_counts_from_the_first_step(tmp_path, clock):
     clock.seconds += 3
     recorder.finish_epoch({"loss": 1.0})
     assert recorder.out_of_time and model.stop_training
-    saved = state_of(
-        checkpoints.newest_whole(stage_run.output_checkpoints).path
-    )
+    saved = state_of(checkpoints.last(stage_run.output_checkpoints, 1)[0])
     assert saved["out_of_time"] and saved["elapsed_share"] == 1.05
     assert saved["wall_clock_seconds"] == 7.0 + 20 + 30 + 15 + 3
 

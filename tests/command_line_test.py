@@ -149,7 +149,7 @@ def test_help_of_one_method_has_its_settings_and_defaults_alone():
     for arguments in (["--algo=mpl", "--help"], ["--help", "--algo", "mpl"]):
         done = command(*arguments)
         assert done.returncode == 0
-        assert "--confidence_threshold=0.6: UDA drops targets" in done.stdout
+        assert "--confidence_threshold=0.6: UDA's targets" in done.stdout
         assert "--mixup_alpha" not in done.stdout
     # In full.
     assert "exact_soft: differentiate the lookahead" in done.stdout
