@@ -105,14 +105,26 @@ def live(arguments, run_dir, kind, rng, start_seconds):
         return status != 0
 
 
+def variables(checkpoint):
+    """The arrays of one checkpoint, name -> NumPy array."""
+    import tensorflow as tf
+
+    reader = tf.train.load_checkpoint(str(checkpoint / "variables"))
+    return {
+        name: np.asarray(reader.get_tensor(name))
+        for name in reader.get_variable_to_shape_map()
+        # Names with "_" hold the names of variables, which count those of a
+        # process.
+        if not name.startswith("_")
+    }
+
+
 def computed(run_dir):
     """All that a run has computed: name -> bytes.
 
     Of checkpoints that is every array of the last and of the best one of each
     stage: parameters, average, batch norm, optimizer slots, random states.
     """
-    import tensorflow as tf
-
     result = {}
 
     def add(path, data):
@@ -126,12 +138,8 @@ def computed(run_dir):
         del state["wall_clock_seconds"]
         add(last / "state.json", json.dumps(state).encode())
         for folder in (last, stage / "best"):
-            reader = tf.train.load_checkpoint(str(folder / "variables"))
-            for name in reader.get_variable_to_shape_map():
-                # The names of variables, which count those of a process.
-                if not name.startswith("_"):
-                    array = reader.get_tensor(name)
-                    add(folder / name, np.asarray(array).tobytes())
+            for name, array in variables(folder).items():
+                add(folder / name, array.tobytes())
     return result
 
 
