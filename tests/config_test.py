@@ -10,7 +10,7 @@ from absl import flags
 
 from tf_metassl import config, hyperparameters
 from tf_metassl.algorithms import ALGORITHMS
-from tf_metassl.data.options import DATASETS
+from tf_metassl.data.datasets import DATASETS
 from tf_metassl.errors import ConfigError
 from tf_metassl.hyperparameters import HYPERPARAMETERS, Hyperparameters
 from tf_metassl.models import NETWORKS

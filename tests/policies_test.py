@@ -56,6 +56,7 @@ def test_eager_equals_tf_data(name):
     shape = SHAPES["rgb"]
     images = make_images(32, shape)
 
+    @tf.autograph.experimental.do_not_convert
     def view(step, images, num_images=32):
         seed = tf.stack([3, tf.cast(step, tf.int32)])
         return policy.apply(images, policy.draw(seed, num_images, shape))
@@ -73,6 +74,7 @@ def test_the_size_of_the_batch_may_be_unknown(name):
     shape = SHAPES["digits"]
     images = make_images(9, shape)
 
+    @tf.autograph.experimental.do_not_convert
     def view(images):
         drawn = policy.draw(SEED, tf.shape(images)[0], shape)
         return policy.apply(images, drawn)

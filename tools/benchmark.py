@@ -67,6 +67,7 @@ def ours(policy, batch_size, seconds):
 
     images = tf.constant(make_images(NUM_IMAGES))
 
+    @tf.autograph.experimental.do_not_convert
     def batch(step):
         seed = tf.stack([0, tf.cast(step, tf.int32)])
         rows = tf.random.stateless_uniform(

@@ -15,6 +15,10 @@ from tf_metassl.data import host_draws, image_ops, policies
 from tf_metassl.data.ctaugment import CTAugmentPolicy
 from tf_metassl.data.store import Source
 
+# The pipeline contains no control flow for autograph to convert, and its
+# attempt takes seconds when a dataset is mapped.
+_without_autograph = tf.autograph.experimental.do_not_convert
+
 
 @dataclasses.dataclass(frozen=True)
 class Pool:
@@ -42,7 +46,8 @@ class Augmentation:
         strong: a key of `policies.STRONG_POLICIES`.
         magnitude: magnitude of the strong policy; None for its own.
         probabilities: of CTAugment's bins, see
-            `tf_metassl.ops.augmentation_rates`; None for all alike.
+            `tf_metassl.ops.augmentation_rates`; None: all bins are equally
+            probable.
     """
 
     weak: str
@@ -138,9 +143,9 @@ def mix_draws(seed, count, alpha, rule, block=MIX_BLOCK):
 
     Returns:
         `mix_weight [N]` float32 and `mix_partner [N]` int32. Inside a block
-        the partners form one random cycle: every row is a partner once and
-        nobody's own. With N not a multiple of `block`, partners are rows
-        themselves.
+        the partners form one random cycle: every row is a partner once, and
+        never its own. If N is not a multiple of `block`, every row is its own
+        partner.
     """
     if alpha:
         gamma = tf.random.stateless_gamma(
@@ -334,8 +339,8 @@ def training_dataset(
         shard: the first replica that reads this dataset.
         num_shards: replicas in all, each of which gets consecutive rows of
             the global batch.
-        local_shards: replicas that read this dataset; they get its elements
-            in turns.
+        local_shards: replicas that read this dataset; its elements go to them
+            in turn.
         num_parallel_calls: batches that are made at the same time; changes
             only the speed.
 
@@ -361,6 +366,7 @@ def training_dataset(
         num_shards=num_shards,
     )
 
+    @_without_autograph
     def batch(element):
         step = element // local_shards
         replica = shard + tf.cast(element % local_shards, tf.int32)
@@ -398,6 +404,8 @@ def evaluation_dataset(
     total = len(images)
     size = size or images.shape[:2]
 
+    @_without_autograph
+    @_without_autograph
     def batch(element):
         step = element // local_shards
         replica = shard + element % local_shards

@@ -41,7 +41,7 @@ WEAK_POLICIES = {
     "resized_crop": WindowPolicy(area=(0.08, 1.0)),
     # For gray digits of some 8 x 8 pixels, which a flip would spoil.
     "affine": AffinePolicy(rotation=0.25, scale=(0.9, 1.1), translation=1 / 8),
-    # Half the noise of the two moons themselves, see `sources.two_moons`.
+    # Half the noise of the two moons, see `sklearn_sources.two_moons`.
     "jitter": JitterPolicy(sigma=3.0),
 }
 

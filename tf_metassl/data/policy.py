@@ -10,10 +10,6 @@ import tensorflow as tf
 
 from tf_metassl.data import image_ops
 
-# Policies contain no control flow for autograph to convert, and its attempt
-# takes seconds the first time that a dataset is mapped.
-without_autograph = tf.autograph.experimental.do_not_convert
-
 
 class Policy:
     """An augmentation of whole batches.
@@ -51,7 +47,6 @@ class Policy:
             "RandAugment policies take one."
         )
 
-    @without_autograph
     def draw(self, seed, num_images, image_shape, output_size=None):
         """Makes the random choices for each image.
 
@@ -71,7 +66,6 @@ class Policy:
         size = output_size or image_shape[:2]
         return self._draw(seed, num_images, (*size, image_shape[2]))
 
-    @without_autograph
     def apply(self, images, draw, output_size=None):
         """Carries out what `draw` has drawn.
 

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_metassl.data import host_draws, image_ops
-from tf_metassl.data.policy import Policy, without_autograph
+from tf_metassl.data.policy import Policy
 
 # Windows that are drawn for each image; the first one that fits is taken.
 _ATTEMPTS = 10
@@ -84,7 +84,6 @@ class WindowPolicy(Policy):
     area: tuple[float, float] | None = None
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
-    @without_autograph
     def draw(self, seed, num_images, image_shape, output_size=None):
         """Draws a flip and a window for each image, see `Policy.draw`."""
         seeds = host_draws.split(seed, 5)
@@ -109,7 +108,6 @@ class WindowPolicy(Policy):
             "width": size[:, 1],
         }
 
-    @without_autograph
     def apply(self, images, draw, output_size=None):
         """Cuts the windows out of the whole images, see `Policy.apply`."""
         images = tf.convert_to_tensor(images)
