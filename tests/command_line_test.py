@@ -11,7 +11,7 @@ from absl import flags
 import tf_metassl
 from tf_metassl import config
 from tf_metassl.algorithms import ALGORITHMS, hyperparameters_class
-from tf_metassl.data.options import DATASETS
+from tf_metassl.data.datasets import DATASETS
 from tf_metassl.errors import ConfigError
 from tf_metassl.models import NETWORKS
 from tf_metassl.run import command_line, help_text
@@ -152,7 +152,7 @@ def test_help_of_one_method_has_its_settings_and_defaults_alone():
         assert "--confidence_threshold=0.6: UDA's targets" in done.stdout
         assert "--mixup_alpha" not in done.stdout
     # In full.
-    assert "exact_soft: differentiate the lookahead" in done.stdout
+    assert "exact_soft: the lookahead student" in done.stdout
 
 
 def test_help_answers_at_once():

@@ -10,6 +10,7 @@ import dataclasses
 from tf_metassl import models, options
 from tf_metassl.algorithms import ALGORITHMS, ALIASES, hyperparameters_class
 from tf_metassl.contract import MIX_BLOCK
+from tf_metassl.data.datasets import DATASETS
 from tf_metassl.data.options import DataOptions
 from tf_metassl.errors import ConfigError
 from tf_metassl.hyperparameters import (
@@ -63,53 +64,6 @@ class Config(
         return [f"--{name}={value}" for name, value in values.items()]
 
 
-# What suits a dataset where no flag says otherwise. Those of digits were chosen
-# by validation accuracy, see results/; the others are where to start from.
-_SMALL_PHOTOS = {
-    "model": "wrn_28_2",
-    "num_labeled": 4000,
-    "num_validation": 5000,
-    "num_steps": 100_000,
-    "learning_rate": 0.03,
-    "weight_decay": 5e-4,
-    "ema_decay": 0.999,
-}
-_OWN_IMAGES = {
-    **_SMALL_PHOTOS,
-    "num_labeled": 0,
-    "num_validation": 100,
-    "num_steps": 5000,
-    "ema_decay": 0.99,
-}
-_IMAGENET = {
-    **_SMALL_PHOTOS,
-    "num_labeled": 0,
-    "num_validation": 10_000,
-    "num_steps": 500_000,
-}
-DATASET_DEFAULTS = {
-    "digits": {"model": "digits_cnn", "num_steps": 600},
-    "cifar10": _SMALL_PHOTOS,
-    "cifar100": {**_SMALL_PHOTOS, "num_labeled": 10_000},
-    "svhn_cropped": {**_SMALL_PHOTOS, "num_labeled": 1000},
-    "stl10": {**_SMALL_PHOTOS, "num_labeled": 1000, "num_validation": 500},
-    "fashion_mnist": {**_SMALL_PHOTOS, "num_labeled": 1000},
-    "mnist": {**_SMALL_PHOTOS, "num_labeled": 100},
-    "imagenet2012": _IMAGENET,
-    "imagenet2012_subset/10pct": _IMAGENET,
-    "folder": _OWN_IMAGES,
-    "csv": _OWN_IMAGES,
-    "two_moons": {
-        "model": "two_moons_mlp",
-        "num_labeled": 6,
-        "normalization": "mean_std",
-        "weight_decay": 0.0,
-        "num_steps": 4000,
-        "learning_rate": 0.5,
-        "lr_schedule": "constant",
-    },
-}
-
 # The versions and the data of a run, see `tf_metassl.run.run_directory`.
 PROVENANCE = (
     "tensorflow",
@@ -150,7 +104,7 @@ def resolve(given):
     algo = given["algo"] = ALIASES.get(algo, algo)
     dataset = given.get("dataset", "digits")
     _check_choice("algo", algo, tuple(ALGORITHMS))
-    _check_choice("dataset", dataset, tuple(DATASET_DEFAULTS))
+    _check_choice("dataset", dataset, tuple(DATASETS))
     own = hyperparameters_class(algo)
     hp = {f.name: f for f in dataclasses.fields(own)}
     fields = {f.name: f for f in common_fields()}
@@ -163,7 +117,7 @@ def resolve(given):
                 if known
                 else f"Unknown setting {name!r}."
             )
-    defaults = dict(DATASET_DEFAULTS[dataset])
+    defaults = dict(DATASETS[dataset].defaults)
     if given.get("model") == "auto":
         del given["model"]
     network = _network(given.get("model", defaults["model"]))

@@ -7,8 +7,15 @@ methods are in `tf_metassl/hyperparameters.py`. Imports no TensorFlow.
 import dataclasses
 
 from tf_metassl import models
-from tf_metassl.data.options import DATASETS, PIXEL_STATISTICS, DataOptions
+from tf_metassl.data.datasets import DATASETS
+from tf_metassl.data.options import DataOptions
 from tf_metassl.hyperparameters import setting
+
+
+def _with_statistics():
+    """The datasets whose pixel statistics are published."""
+    rows = DATASETS.items()
+    return ", ".join(name for name, row in rows if row.pixel_statistics)
 
 
 def _dropout_rates():
@@ -25,7 +32,7 @@ class SplitOptions:
     """The dataset, the use of its images and their augmentation."""
 
     dataset: str = setting(
-        "digits", "The images to train on.", choices=DATASETS
+        "digits", "The images to train on.", choices=tuple(DATASETS)
     )
     num_labeled: int = setting(
         30,
@@ -92,7 +99,7 @@ class NetworkOptions:
         "unit",
         "How the network scales pixels. unit: to -1...1; mean_std: by the mean "
         "and the standard deviation of each channel, from the literature for "
-        f"{', '.join(PIXEL_STATISTICS)}, else from the training images; zca: "
+        f"{_with_statistics()}, else from the training images; zca: "
         "whitening over all pixels of an image.",
         choices=("unit", "mean_std", "zca"),
     )

@@ -1,10 +1,10 @@
-"""Draws what a method would see: weak, strong and mixed views of some images.
+"""Draws the views that a method is trained on: weak, strong and mixed.
 
     python tools/inspect_views.py --dataset=digits --out=views.png
 
 One row per image: the image itself, independent weak and strong views, and the
-MixUp of its first weak view with another row's. All flags of the training
-command that concern the data are understood, such as --strong_augmentation.
+MixUp of its first weak view with that of another row. The data flags of the
+training command are accepted, such as --strong_augmentation.
 """
 
 import pathlib
@@ -33,7 +33,7 @@ _HEADER = 22
 
 
 def view_rows(config, num_images):
-    """The views of the first images of the first batch.
+    """Returns the views of the first images of the first batch.
 
     Args:
         config: a `Config`.
@@ -52,7 +52,7 @@ def view_rows(config, num_images):
     source = sources.load(config.dataset, config)
     kinds = COLUMNS[:-1]
     views = Views(labeled=(), unlabeled=kinds, mixup_alpha=1.0)
-    # Whole blocks, as MixUp needs them.
+    # MixUp needs whole blocks.
     size = -(-num_images // MIX_BLOCK) * MIX_BLOCK
     rows = np.arange(len(source.train))
     batches = pipeline.training_dataset(

@@ -363,7 +363,7 @@ class Algorithm(Trainer):
         key = tf.constant([self._seed & 0x7FFFFFFF, zlib.crc32(name.encode())])
         shares = replicas.count() * self._micro_batches
         values = sample(
-            [shares * shape[0], *shape[1:]], draws.fold(key, self.step)
+            [shares * shape[0], *shape[1:]], draws.fold_step(key, self.step)
         )
         if shares == 1:
             return values

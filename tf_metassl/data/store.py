@@ -6,8 +6,8 @@ Images are decoded once, into a folder of the cache:
     <name>.npz      their labels, ids, content hashes and order
     manifest.json   what the folder was made from, and the SHA-256 of its files
 
-Such a folder is written aside, checked and renamed, so that it is either whole
-or not there, whoever else builds it at the same time.
+Such a folder is written under another name, checked and renamed, so that it is
+either complete or absent, even if several processes build it at the same time.
 """
 
 import contextlib
@@ -26,9 +26,9 @@ import tensorflow as tf
 from tf_metassl import files
 from tf_metassl.contract import DatasetInfo
 
-# Smaller arrays are gathered from by TensorFlow, others by NumPy: TensorFlow is
-# some 0.2 ms a batch faster, but copies the whole array, about 1 s a GiB, for
-# every iterator.
+# TensorFlow gathers from smaller arrays, NumPy from larger ones: TensorFlow is
+# some 0.2 ms per batch faster, but copies the whole array, about 1 s per GiB,
+# for every iterator.
 _TENSOR_BYTES = 2**28
 
 _MANIFEST = "manifest.json"
@@ -182,12 +182,11 @@ class Source:
         test: never touched before the final evaluation.
         weak_policy: name of the weak augmentation that suits the images.
         strong_policy: name of the strong one.
-        description: what there is to know about the images, in sentences;
-            may be empty.
-        labeled_rows: rows of `train` that labeled images are taken from; None
-            for all with a label.
-        validation_rows: rows of `train` that are the validation images; None
-            if some have to be held out.
+        description: sentences about the images for the user; may be empty.
+        labeled_rows: rows of `train` that labeled images are taken from;
+            None: all with a label.
+        validation_rows: rows of `train` that are the validation images; None:
+            some have to be held out.
     """
 
     info: DatasetInfo
@@ -255,8 +254,8 @@ def read(folder, names, cache_gib):
     Args:
         folder: as for `write`.
         names: of the files.
-        cache_gib: if the pixels of all of them together are larger, in GiB,
-            they are not read now but each when it is needed.
+        cache_gib: GiB; if the pixels of all of them together are larger, each
+            image is read when it is needed.
 
     Returns:
         A list of `Images`.
@@ -280,10 +279,10 @@ def _read_one(path, in_memory):
 
 
 def cached(cache_dir, name, *, settings, fingerprint, build):
-    """The folder of decoded images, built unless it is there and whole.
+    """Returns the folder of decoded images; builds it unless it is complete.
 
-    Of processes that start together one builds, while the others wait and use
-    what it has built.
+    If several processes start together, one builds the folder and the others
+    wait for it.
 
     Args:
         cache_dir: the folder of all decoded images.

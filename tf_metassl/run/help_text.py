@@ -9,6 +9,7 @@ from typing import NamedTuple
 from tf_metassl import config as config_lib
 from tf_metassl import options
 from tf_metassl.algorithms import ALGORITHMS
+from tf_metassl.data.datasets import DATASETS
 
 WIDTH = 80
 
@@ -89,9 +90,7 @@ def of_train(algo=None):
     Args:
         algo: see `sections`.
     """
-    by_dataset = {
-        name for row in config_lib.DATASET_DEFAULTS.values() for name in row
-    }
+    by_dataset = {name for row in DATASETS.values() for name in row.defaults}
     lines = ["usage: python -m tf_metassl.train [--name=value ...]", ""]
     lines += _wrapped(
         "Trains a classifier, evaluates it and exports it. The settings are "
