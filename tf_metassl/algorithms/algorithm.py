@@ -70,10 +70,10 @@ class Algorithm(Trainer):
         rebuild: function `rebuild(num_steps, cls=None)` that builds another
             compiled algorithm with the same settings on new networks, for a
             later stage of `num_steps` steps. `cls` is its class if it differs.
-            Needed by methods whose later stages are built anew.
-        elapsed: scalar variable that holds the used share of the run's time
-            budget, in [0, 1]; None without a budget. Whoever measures the time
-            assigns it; learning-rate schedules read it.
+            Methods with later stages on new networks need it.
+        elapsed: scalar variable in [0, 1], the used share of the run's time
+            budget; None without a budget. The training loop assigns it,
+            learning-rate schedules read it.
         name: name of the Keras model.
 
     Raises:
