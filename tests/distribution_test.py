@@ -167,7 +167,7 @@ def test_two_workers_equal_one_device_and_two_replicas(tmp_path):
     """Parameters to 1e-5 and every prediction on a test set of odd size."""
     algo, workers = "meta_semi", equivalence_table.WORKERS
     for ways in (["one device", "2 replicas"], [workers]):
-        equivalence_table.run_ways([algo], ways, tmp_path, num_steps=6)
+        equivalence_table.run_variants([algo], ways, tmp_path, num_steps=6)
     one = equivalence_table.load(tmp_path, algo, "one device")
     assert one["confusion student"].sum() == 397
     for way in ("2 replicas", workers):
@@ -191,4 +191,4 @@ def test_a_killed_worker_ends_the_other_and_both_go_on(tmp_path):
     output = kill_workers.train(arguments, killed)
     assert "Resuming train at step" in output
     got = kill_workers.computed(killed)
-    assert not kill_workers.different_files(expected, got)
+    assert not kill_workers.differences(expected, got)

@@ -25,7 +25,8 @@ def test_a_table_has_mean_deviation_and_the_papers_number(tmp_path):
     assert text.startswith("# Meta-Semi, Table 5 (small scale)\n")
     assert tables.SMALL.text in text
     assert (
-        "| Without parameter EMA | 400 labels, for CIFAR-100 with 4,000 labels "
+        "| Without parameter EMA "
+        "| 400 labels (paper: CIFAR-100 with 4,000 labels) "
         "| test error 47.68 ± 0.27 % | 25.0 ± 7.1 | 30.0 ± 28.3 | 2 "
         "| 30.0 20.0 | 10 |"
     ) in text

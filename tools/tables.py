@@ -255,7 +255,7 @@ def _of_paper(cell, scale, row=None, **extra):
     changes = scaled(cell, SCALES[scale]) if scale != "paper" else {}
     data = cell.task.text
     if changes:
-        data = f"{changes['num_labeled']} labels, for {data}"
+        data = f"{changes['num_labeled']} labels (paper: {data})"
     return Cell(
         row or cell.row,
         data,
