@@ -315,7 +315,7 @@ def test_no_space_left_during_a_checkpoint(whole, tmp_path, monkeypatch):
         def full(path):
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-        patch.setattr(checkpoints, "_flush", full)
+        patch.setattr(files, "sync", full)
 
     with monkeypatch.context() as patch:
         at_step(patch, 6, fill)

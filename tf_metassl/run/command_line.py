@@ -45,6 +45,7 @@ def main(argv=None):
     argv = list(sys.argv if argv is None else argv)
     program, name = pathlib.Path(argv[0]).name, "".join(argv[1:2])
     if name in COMMANDS:
+        # By its name, because the commands import this module.
         module = importlib.import_module(f"tf_metassl.{name}")
         module.run_command([argv[0], *argv[2:]])
         return
