@@ -1,11 +1,28 @@
 """What every command line has in common."""
 
+import runpy
 import sys
 
 from absl import app, flags, logging
 
 from tf_metassl.errors import UserError
+from tf_metassl.run import presets
 from tf_metassl.run.termination import Terminated
+
+COMMANDS = ("train", "evaluate", "export", "summary")
+
+
+def main():
+    """The console command: `tf-metassl train` runs `tf_metassl.train`."""
+    command = sys.argv[1] if len(sys.argv) > 1 else ""
+    if command == "presets":
+        print("\n".join(presets.names()))
+    elif command in COMMANDS:
+        del sys.argv[1]
+        name = f"tf_metassl.{command}"
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    else:
+        sys.exit(f"usage: tf-metassl {{{','.join(COMMANDS)},presets}} ...")
 
 
 def run(main):
@@ -41,7 +58,11 @@ def run(main):
             )
             sys.exit(1)
 
-    app.run(checked)
+    try:
+        argv = presets.resolve_flagfiles(sys.argv)
+    except UserError as error:
+        sys.exit(f"\nError: {error}")
+    app.run(checked, argv)
 
 
 def quieten():
