@@ -26,7 +26,6 @@ from tf_metassl.errors import (
 )
 from tf_metassl.run import (
     callbacks,
-    checkpoints,
     evaluation,
     experiment,
     serving,

@@ -11,8 +11,9 @@ in a string such as "tf_metassl.ops.losses" or "tf_metassl.ops.losses:entropy"
 (`python -m` in a test). In `__init__.py` a string such as "meta_semi:MetaSemi"
 names a module of that package (the registry of the algorithms). Importing `a.b`
 from outside `a` runs `a/__init__.py` as well, so that is a dependency too;
-inside `a` it has run already. A test gets as `data` the files of `DATA_FOLDERS`
-whose names it has as strings, or all of a folder that it has as "name/".
+inside `a` it has run already. A library or test gets as `data` the files of
+`DATA_FOLDERS` whose names it has as strings, or all of a folder that it has as
+"name/".
 """
 
 import argparse
@@ -255,7 +256,7 @@ def build_text():
                     name=module.target,
                     testonly=in_tests,
                     srcs={module.path},
-                    data=data_files(module) if in_tests else (),
+                    data=data_files(module),
                     deps=labels(imports[name]),
                 )
             )

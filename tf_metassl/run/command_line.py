@@ -16,7 +16,7 @@ import tf_metassl
 from tf_metassl import config as config_lib
 from tf_metassl.algorithms import ALGORITHMS, ALIASES
 from tf_metassl.errors import UserError
-from tf_metassl.run import help_text, run_directory
+from tf_metassl.run import help_text, presets, run_directory
 from tf_metassl.run.help_text import sections
 from tf_metassl.run.termination import Terminated
 
@@ -44,12 +44,16 @@ def main(argv=None):
     """
     argv = list(sys.argv if argv is None else argv)
     program, name = pathlib.Path(argv[0]).name, "".join(argv[1:2])
+    if name == "presets":
+        print("\n".join(presets.names()))
+        return
     if name in COMMANDS:
         # By its name, because the commands import this module.
         module = importlib.import_module(f"tf_metassl.{name}")
         module.run_command([argv[0], *argv[2:]])
         return
-    lines = "".join(f"  {n:<10}{text}\n" for n, text in COMMANDS.items())
+    listed = {**COMMANDS, "presets": "list the presets for --flagfile"}
+    lines = "".join(f"  {n:<10}{text}\n" for n, text in listed.items())
     usage = (
         f"usage: {program} <command> [--flag=value ...]\n\n{lines}\n"
         f"{program} <command> --help lists the flags of a command."
@@ -112,6 +116,10 @@ def run(main, command_help=None, argv=None):
                 _Help(name, short_name, lambda: command_help(argv[1:]))
             )
     # The one place where the arguments of a command are handed to absl.
+    try:
+        argv = presets.resolve_flagfiles(argv)
+    except UserError as error:
+        sys.exit(f"\nError: {error}")
     app.run(checked, argv=argv)
 
 
@@ -214,7 +222,7 @@ def parse(arguments):
     """
     values = flags.FlagValues()
     define_flags(values)
-    values(["train", *arguments])
+    values(presets.resolve_flagfiles(["train", *arguments]))
     return from_flags(values)
 
 
