@@ -105,7 +105,7 @@ def test_the_commands_know_the_names(tmp_path):
 
     code = "from tf_metassl.run.command_line import main; main()"
     assert run("-c", code, "presets").stdout.split() == presets.names()
-    assert "usage: tf-metassl" in run("-c", code, "preset").stderr
+    assert "list the presets" in run("-c", code, "preset").stderr
     train = ("-m", "tf_metassl.train")
     done = run(*train, "--flagfile=supervised/cifar10_4000_wm")
     assert done.returncode == 1 and "Traceback" not in done.stderr
