@@ -24,7 +24,7 @@ from tf_metassl.errors import (
     TrainingDivergedError,
     WriteError,
 )
-from tf_metassl.run import callbacks, checkpoints, experiment, serving
+from tf_metassl.run import callbacks, experiment, serving
 from tf_metassl.run.termination import Terminated, Termination
 from tools import kill_test
 
