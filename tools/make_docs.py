@@ -25,8 +25,8 @@ import tempfile
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tf_metassl import config as config_lib  # noqa: E402
 from tf_metassl.algorithms import ALGORITHMS  # noqa: E402
+from tf_metassl.data.datasets import DATASETS  # noqa: E402
 from tf_metassl.run import help_text  # noqa: E402
 
 HEADER = "<!-- Written by tools/make_docs.py; do not edit. -->"
@@ -139,7 +139,7 @@ def settings_page():
 
 
 def _dataset_defaults():
-    return config_lib.DATASET_DEFAULTS
+    return {name: row.defaults for name, row in DATASETS.items()}
 
 
 def _dataset_table():
