@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 
-from tf_metassl.ops.checks import check_rank, check_same_shape
+from tf_metassl.ops.checks import check_rank, check_same_shape, known_size
 
 
 def test_the_rank_is_checked_and_named():
@@ -31,3 +31,10 @@ def test_an_unknown_size_may_be_any_other():
         return tf.shape(values)
 
     assert check(tf.zeros([4, 3])).numpy().tolist() == [4, 3]
+
+
+def test_a_size_must_be_known():
+    spec = tf.TensorSpec([None, 3])
+    assert known_size("labels", spec, -1) == 3
+    with pytest.raises(ValueError, match=r"labels: .* axis 0, got .*\(None, 3"):
+        known_size("labels", spec, 0)

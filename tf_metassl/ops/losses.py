@@ -2,10 +2,10 @@
 
 import tensorflow as tf
 
-from tf_metassl.ops.checks import check_rank, check_same_shape
+from tf_metassl.ops.checks import check_rank, check_same_shape, known_size
 
 
-def smooth_labels(labels, label_smoothing):
+def smooth_labels(labels: tf.Tensor, label_smoothing: float) -> tf.Tensor:
     """Mixes a distribution over classes with the uniform one.
 
     Args:
@@ -20,11 +20,11 @@ def smooth_labels(labels, label_smoothing):
     check_rank("labels", labels, 2)
     if not label_smoothing:
         return labels
-    num_classes = labels.shape[-1]
+    num_classes = known_size("labels", labels, -1)
     return (1.0 - label_smoothing) * labels + label_smoothing / num_classes
 
 
-def cross_entropy(labels, logits):
+def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Cross-entropy between target distributions and predicted logits.
 
     Args:
@@ -46,7 +46,7 @@ def cross_entropy(labels, logits):
     return -tf.reduce_sum(labels * tf.nn.log_softmax(logits), axis=-1)
 
 
-def squared_error(targets, probs):
+def squared_error(targets: tf.Tensor, probs: tf.Tensor) -> tf.Tensor:
     """Squared difference of two distributions, averaged over the classes.
 
     Args:
@@ -67,7 +67,7 @@ def squared_error(targets, probs):
     return tf.reduce_mean((targets - probs) ** 2, axis=-1)
 
 
-def entropy(logits):
+def entropy(logits: tf.Tensor) -> tf.Tensor:
     """Entropy of the predicted distribution.
 
     Args:
@@ -82,7 +82,7 @@ def entropy(logits):
     return cross_entropy(tf.nn.softmax(logits), logits)
 
 
-def kl_divergence(target_logits, logits):
+def kl_divergence(target_logits: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """KL divergence from a target distribution to a predicted one.
 
     Args:
@@ -97,7 +97,13 @@ def kl_divergence(target_logits, logits):
     return cross_entropy(target, logits) - cross_entropy(target, target_logits)
 
 
-def consistency_cross_entropy(target_logits, logits, *, temperature, threshold):
+def consistency_cross_entropy(
+    target_logits: tf.Tensor,
+    logits: tf.Tensor,
+    *,
+    temperature: float,
+    threshold: float,
+) -> tuple[tf.Tensor, tf.Tensor]:
     """The unlabeled loss of UDA: sharpened, thresholded cross-entropy.
 
     Args:

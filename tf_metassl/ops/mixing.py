@@ -1,12 +1,14 @@
 """MixUp with weights and partners that the data pipeline draws."""
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 
 from tf_metassl.contract import MIX_BLOCK
 from tf_metassl.ops.checks import check_rank
 
 
-def num_blocks(size, block=MIX_BLOCK):
+def num_blocks(size: int | None, block: int = MIX_BLOCK) -> int:
     """The number of blocks of `block` rows in a batch of `size` rows.
 
     Raises:
@@ -20,7 +22,7 @@ def num_blocks(size, block=MIX_BLOCK):
     return size // block
 
 
-def joined(groups, count):
+def joined(groups: Sequence[tf.Tensor], count: int) -> tf.Tensor:
     """Concatenates groups so that each block has its share of every group.
 
     Rows can then be mixed across groups within blocks, which never span
@@ -39,14 +41,18 @@ def joined(groups, count):
     return tf.reshape(values, [-1, *values.shape[2:]])
 
 
-def parted(values, sizes, count):
+def parted(
+    values: tf.Tensor, sizes: Sequence[int], count: int
+) -> list[tf.Tensor]:
     """Splits what `joined` returned into groups of N_i = `sizes` rows."""
     blocks = tf.reshape(values, [count, -1, *values.shape[1:]])
-    blocks = tf.split(blocks, [size // count for size in sizes], axis=1)
-    return [tf.reshape(b, [-1, *b.shape[2:]]) for b in blocks]
+    groups = tf.split(blocks, [size // count for size in sizes], axis=1)
+    return [tf.reshape(g, [-1, *g.shape[2:]]) for g in groups]
 
 
-def partners(values, mix_partner, block=MIX_BLOCK):
+def partners(
+    values: tf.Tensor, mix_partner: tf.Tensor, block: int = MIX_BLOCK
+) -> tf.Tensor:
     """Gathers the MixUp partner of every row.
 
     Args:
@@ -59,13 +65,17 @@ def partners(values, mix_partner, block=MIX_BLOCK):
         `[N, ...]`, same dtype; gradients flow to the gathered rows.
     """
     check_rank("mix_partner", mix_partner, 1)
-    size = values.shape[0]
-    num_blocks(size, block)
+    size = block * num_blocks(values.shape[0], block)
     start = tf.repeat(tf.range(0, size, block, dtype=mix_partner.dtype), block)
     return tf.gather(values, start + mix_partner)
 
 
-def mixup(values, mix_weight, mix_partner, block=MIX_BLOCK):
+def mixup(
+    values: tf.Tensor,
+    mix_weight: tf.Tensor,
+    mix_partner: tf.Tensor,
+    block: int = MIX_BLOCK,
+) -> tf.Tensor:
     """Convex combination of every row with its partner.
 
     Call it twice with the same draw: for float images in 0...255 and for label

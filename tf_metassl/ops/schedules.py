@@ -1,11 +1,13 @@
 """Learning rates and ramps as functions of the step."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-_SHAPES = {
+_SHAPES: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
     "cosine": lambda progress: 0.5 * (1.0 + tf.cos(math.pi * progress)),
     "cosine_7_16": lambda progress: tf.cos(7.0 / 16.0 * math.pi * progress),
     "constant": tf.ones_like,
@@ -43,14 +45,14 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
 
     def __init__(
         self,
-        learning_rate,
-        num_steps,
-        warmup_steps=0,
-        wait_steps=0,
-        shape="cosine",
-        cycle_start=0,
-        cycle_steps=0,
-    ):
+        learning_rate: float,
+        num_steps: int,
+        warmup_steps: int = 0,
+        wait_steps: int = 0,
+        shape: str = "cosine",
+        cycle_start: int = 0,
+        cycle_steps: int = 0,
+    ) -> None:
         if warmup_steps + wait_steps >= num_steps:
             raise ValueError(
                 f"warmup_steps ({warmup_steps}) and wait_steps ({wait_steps}) "
@@ -69,13 +71,13 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
         self.cycle_start = cycle_start
         self.cycle_steps = cycle_steps
 
-    def __call__(self, step):
+    def __call__(self, step: tf.Tensor | int) -> tf.Tensor:
         """The rate at `step`, a scalar of Keras' float type."""
         step = tf.cast(step, keras.config.floatx()) - self.wait_steps
         end, position = self.num_steps - self.wait_steps, step
         if self.cycle_steps:
             end = self.cycle_start + self.cycle_steps
-            after = (step - self.cycle_start) % self.cycle_steps
+            after = tf.math.floormod(step - self.cycle_start, self.cycle_steps)
             position = tf.where(
                 step < self.cycle_start,
                 step,
@@ -90,7 +92,7 @@ class WarmupSchedule(keras.optimizers.schedules.LearningRateSchedule):
             rate = tf.where(step < self.warmup_steps, rising, rate)
         return tf.where(step < 0.0, tf.zeros_like(rate), rate)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
         return {
             "learning_rate": self.learning_rate,
@@ -117,18 +119,23 @@ class TimedSchedule(keras.optimizers.schedules.LearningRateSchedule):
             which the training loop assigns.
     """
 
-    def __init__(self, schedule, num_steps, elapsed):
+    def __init__(
+        self,
+        schedule: Callable[[tf.Tensor], tf.Tensor],
+        num_steps: int,
+        elapsed: tf.Variable,
+    ) -> None:
         self.schedule = schedule
         self.num_steps = num_steps
         self.elapsed = elapsed
 
-    def __call__(self, step):
+    def __call__(self, step: tf.Tensor | int) -> tf.Tensor:
         """The rate at `step`, a scalar of Keras' float type."""
         timed = tf.convert_to_tensor(self.elapsed) * self.num_steps
         step = tf.cast(step, timed.dtype)
         return self.schedule(tf.maximum(step, timed))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The constructor's arguments; the variable as a number."""
         return {
             "schedule": self.schedule,
@@ -137,14 +144,14 @@ class TimedSchedule(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
-def linear_ramp(step, ramp_steps):
+def linear_ramp(step: tf.Tensor | int, ramp_steps: int) -> tf.Tensor:
     """min(1, step / ramp_steps) as float32; 1 if `ramp_steps` is 0."""
     if not ramp_steps:
         return tf.constant(1.0)
     return tf.minimum(1.0, tf.cast(step, tf.float32) / ramp_steps)
 
 
-def sigmoid_ramp(step, ramp_steps):
+def sigmoid_ramp(step: tf.Tensor | int, ramp_steps: int) -> tf.Tensor:
     """exp(-5 (1 - step / ramp_steps)^2) as float32, then 1.
 
     The first value is 0.0067, not 0. All values are 1 if `ramp_steps` is 0.

@@ -8,13 +8,14 @@ names. Imports no TensorFlow.
 import difflib
 import os
 import pathlib
+from collections.abc import Sequence
 
 from tf_metassl.errors import ConfigError
 
 _SUFFIX = ".flags"
 
 
-def folder():
+def folder() -> pathlib.Path:
     """The folder of the presets.
 
     An installed wheel has it inside the package; in a source tree, and so in
@@ -25,7 +26,7 @@ def folder():
     return installed if installed.is_dir() else package.parent / "flags/"
 
 
-def names():
+def names() -> list[str]:
     """The names of all presets, sorted."""
     return sorted(
         path.relative_to(folder()).as_posix().removesuffix(_SUFFIX)
@@ -33,7 +34,7 @@ def names():
     )
 
 
-def find(name):
+def find(name: str) -> pathlib.Path:
     """The path of the flagfile that `--flagfile=name` means.
 
     Args:
@@ -58,7 +59,7 @@ def find(name):
     )
 
 
-def resolve_flagfiles(argv):
+def resolve_flagfiles(argv: Sequence[str]) -> list[str]:
     """Replaces each `--flagfile` by the flags in its file.
 
     As absl does: in place, so that a flag given after the flagfile wins; lines
@@ -78,14 +79,17 @@ def resolve_flagfiles(argv):
     return [argv[0], *_expanded(argv[1:], ())]
 
 
-def _expanded(arguments, including):
+def _expanded(
+    arguments: Sequence[str], including: tuple[pathlib.Path, ...]
+) -> list[str]:
     """The arguments without `--flagfile`.
 
     Args:
         arguments: strings.
         including: paths of the flagfiles that the arguments are in.
     """
-    result, rest = [], list(arguments)
+    result: list[str] = []
+    rest = list(arguments)
     while rest:
         argument = rest.pop(0)
         flag, equals, value = argument.partition("=")
@@ -103,7 +107,7 @@ def _expanded(arguments, including):
     return result
 
 
-def _flags_of(name, including):
+def _flags_of(name: str, including: tuple[pathlib.Path, ...]) -> list[str]:
     """The flags in the flagfile `name`, those of included files too."""
     path = find(name)
     if path.resolve() in including:
