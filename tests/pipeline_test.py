@@ -238,6 +238,14 @@ def test_policies_that_mix_colors_need_some(view, policy, message):
     pipeline.check_channels(Views(labeled=("weak",)), augmentation, 2)
 
 
+def test_a_magnitude_that_the_policy_has_not_is_refused():
+    given = pipeline.Augmentation("none", "affine_digits", magnitude=5.0)
+    with pytest.raises(ValueError, match="none, got 5.0.*--strong_magnitude"):
+        pipeline.check_channels(Views(unlabeled=("strong",)), given, 1)
+    # Nothing asks for the strong policy here.
+    pipeline.check_channels(Views(unlabeled=("weak",)), given, 1)
+
+
 def test_points_may_have_two_channels():
     points = pipeline.Augmentation(weak="jitter", strong="jitter_points")
     pipeline.check_channels(Views(unlabeled=("weak", "strong")), points, 2)

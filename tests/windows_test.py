@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tf_metassl.data import policies
+from tf_metassl.data.windows import WindowPolicy
 
 SEED = tf.constant([3, 5], tf.int32)
 
@@ -110,7 +111,7 @@ def test_resized_windows_have_the_drawn_areas_and_ratios():
 def test_other_weak_policies_see_the_middle_of_a_larger_image():
     images = make_images(6, (12, 12, 3))
     for name, policy in policies.WEAK_POLICIES.items():
-        if isinstance(policy, policies.WindowPolicy):
+        if isinstance(policy, WindowPolicy):
             continue
         draw = policy.draw(SEED, 6, (12, 12, 3), (8, 8))
         result = policy.apply(images, draw, (8, 8))

@@ -73,7 +73,7 @@ def augmentation(source, options):
 
 
 def check_channels(views, augmentation, channels):
-    """Checks that the images have colors where a policy mixes them.
+    """Checks that the policies of all views suit the images.
 
     Args:
         views: a `tf_metassl.contract.Views`.
@@ -81,23 +81,23 @@ def check_channels(views, augmentation, channels):
         channels: of the images.
 
     Raises:
-        ValueError: if a view needs gray or color images and there are others.
+        ValueError: if a policy needs gray or color images and there are
+            others, or has no magnitude and one is given.
     """
-    if channels in (1, 3):
-        return
-    wrong = f"changes colors, and the images have {channels} channels, not 1 "
     for view in (*views.labeled, *views.unlabeled):
         kind = view_kind(view)
-        if not any(
-            p.mixes_colors for p in _layers(kind, augmentation).values()
-        ):
+        layers = _layers(kind, augmentation).values()
+        if channels in (1, 3) or not any(p.mixes_colors for p in layers):
             continue
         if kind == "strong":
-            raise ValueError(
-                f"--strong_augmentation={augmentation.strong} {wrong}or 3: "
-                "leave it at auto."
-            )
-        raise ValueError(f"CTAugment {wrong}or 3: choose an --algo without it.")
+            what = f"--strong_augmentation={augmentation.strong}"
+            remedy = "leave it at auto"
+        else:
+            what, remedy = "CTAugment", "choose an --algo without it"
+        raise ValueError(
+            f"{what} changes colors, and the images have {channels} channels, "
+            f"not 1 or 3: {remedy}."
+        )
 
 
 def epoch_rows(num_rows, first, count, seed):

@@ -44,7 +44,7 @@ class Policy:
         """
         raise ValueError(
             f"magnitude: {type(self).__name__} has none, got {magnitude}; only "
-            "RandAugment policies take one."
+            "RandAugment policies take one. Leave --strong_magnitude at 0."
         )
 
     def draw(self, seed, num_images, image_shape, output_size=None):
