@@ -90,3 +90,12 @@ def test_entropy_and_kl_divergence_by_hand():
     np.testing.assert_allclose(divergence, expected, rtol=1e-9, atol=1e-12)
     reverse = kl_divergence(logits, target_logits)
     assert abs(divergence[0] - reverse[0]) > 1e-3
+
+
+def test_smoothing_needs_to_know_the_number_of_classes():
+    @tf.function(input_signature=[tf.TensorSpec([None, None])])
+    def smooth(labels):
+        return smooth_labels(labels, 0.1)
+
+    with pytest.raises(ValueError, match=r"labels: expected a static size"):
+        smooth(tf.eye(3))

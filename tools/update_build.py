@@ -10,9 +10,9 @@ depends on the own modules that its file imports, inside functions too, or
 names in a string such as "tf_metassl.ops.losses" or
 "tf_metassl.ops.losses:entropy" (the registry of the algorithms, `python -m` in
 a test). Importing `a.b` from outside `a` runs `a/__init__.py` as well, so that
-is a dependency too; inside `a` it has run already. A library or test gets as
-`data` the files of `DATA_FOLDERS` whose names it has as strings, or all of a
-folder that it has as "name/".
+is a dependency too; inside `a` it has run already. A test gets as `data` the
+files of `DATA_FOLDERS` whose names it has as strings, or all of a folder that
+it has as "name/".
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Checks of ranks and shapes, where tensors would else broadcast silently."""
+"""Rank and shape checks for tensors that would otherwise broadcast silently."""
 
 import tensorflow as tf
 
