@@ -117,3 +117,12 @@ def test_uda_masks_the_sharpened_confidence_and_divides_by_all():
             weak, strong, temperature=0.5, threshold=0.0
         )
     assert tape.gradient(loss, weak) is None
+
+
+def test_smoothing_needs_to_know_the_number_of_classes():
+    @tf.function(input_signature=[tf.TensorSpec([None, None])])
+    def smooth(labels):
+        return smooth_labels(labels, 0.1)
+
+    with pytest.raises(ValueError, match=r"labels: expected a static size"):
+        smooth(tf.eye(3))
