@@ -6,6 +6,7 @@ out and listed in `bad_images.csv` with the reason.
 
 import concurrent.futures
 import csv
+import io
 import json
 import os
 import pathlib
@@ -17,6 +18,7 @@ from tf_metassl.contract import DatasetInfo
 from tf_metassl.data import image_files, store
 from tf_metassl.data import options as options_lib
 from tf_metassl.data.decode import BadImageError, decode
+from tf_metassl.files import write_bytes
 
 BAD_IMAGES = "bad_images.csv"
 
@@ -275,11 +277,11 @@ def _check_bad(bad, num_files, options, run_dir):
     if run_dir is not None:
         path = pathlib.Path(run_dir) / BAD_IMAGES
         path.parent.mkdir(parents=True, exist_ok=True)
+        rows = io.StringIO(newline="")
+        csv.writer(rows).writerows([("path", "reason"), *bad])
         # File names need not be UTF-8.
-        with path.open(
-            "w", newline="", encoding="utf-8", errors="backslashreplace"
-        ) as file:
-            csv.writer(file).writerows([("path", "reason"), *bad])
+        text = rows.getvalue().encode("utf-8", errors="backslashreplace")
+        write_bytes(path, text)
         where = f" and listed in {path}"
     if len(bad) <= options.max_bad_fraction * num_files:
         if not bad:

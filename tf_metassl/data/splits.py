@@ -2,9 +2,10 @@
 
 import dataclasses
 import hashlib
-import pathlib
 
 import numpy as np
+
+from tf_metassl import files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,7 +266,7 @@ def save_ids(source, splits, path):
         name = source.info.class_names[source.train.labels[row]]
         lines.append(f"{row}\t{name}\t{_image_name(source.train, row)}")
     text = "\n".join(lines) + "\n"
-    pathlib.Path(path).write_text(text, encoding="utf-8")
+    files.write_text(path, text)
 
 
 def _check_sizes(num_labeled, num_validation, num_classes, num_known):

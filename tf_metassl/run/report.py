@@ -1,5 +1,6 @@
 """What a run prints and reports: plan, final table, report.md, figures."""
 
+import io
 import json
 import math
 import pathlib
@@ -9,6 +10,7 @@ import matplotlib.figure
 import numpy as np
 import tensorflow as tf
 
+from tf_metassl import files
 from tf_metassl.data import splits
 
 # Metric of a network -> its name in the final table.
@@ -189,10 +191,14 @@ def write(run_dir, *, plan, results, recoveries, rows, confusion, class_names):
         Text that says which file holds what.
     """
     run_dir = pathlib.Path(run_dir)
-    learning_curve(rows).savefig(run_dir / "learning_curve.png", dpi=120)
-    confusion_matrix(confusion, class_names).savefig(
-        run_dir / "confusion_matrix.png", dpi=120
-    )
+    figures = {
+        "learning_curve.png": learning_curve(rows),
+        "confusion_matrix.png": confusion_matrix(confusion, class_names),
+    }
+    for name, figure in figures.items():
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=120)
+        files.write_bytes(run_dir / name, picture.getbuffer())
     method = next(line for line in plan.splitlines() if "method" in line)
     recovered = "".join(f"- {recovery(entry)}\n" for entry in recoveries)
     text = (
@@ -204,8 +210,8 @@ def write(run_dir, *, plan, results, recoveries, rows, confusion, class_names):
         "![Confusion matrix of the exported network on the test images]"
         "(confusion_matrix.png)\n"
     )
-    (run_dir / "report.md").write_text(text)
-    (run_dir / "results.json").write_text(json.dumps(results, indent=2))
+    files.write_text(run_dir / "report.md", text)
+    files.write_text(run_dir / "results.json", json.dumps(results, indent=2))
     places = [
         ("report", "report.md"),
         ("model", "export/1"),
