@@ -155,6 +155,18 @@ def test_help_of_one_method_has_its_settings_and_defaults_alone():
     assert "exact_soft: the lookahead student" in done.stdout
 
 
+def test_help_into_a_pipe_that_is_closed():
+    command = f"{sys.executable} -m tf_metassl.train --help | head -1"
+    for _ in range(3):
+        done = subprocess.run(
+            command, shell=True, capture_output=True, text=True
+        )
+        assert done.stdout == (
+            "usage: python -m tf_metassl.train [--name=value ...]\n"
+        )
+        assert done.stderr == ""
+
+
 def test_help_answers_at_once():
     before = os.times()
     command("--help")

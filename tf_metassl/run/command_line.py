@@ -6,6 +6,7 @@ TensorFlow, so that `--help` and a wrong value answer at once.
 
 import dataclasses
 import importlib
+import os
 import pathlib
 import re
 import sys
@@ -139,9 +140,14 @@ class _Help(flags.BooleanFlag):
 
     def parse(self, argument):
         """Ends the process, unless it is `--nohelp`."""
-        if self._parse(argument):
-            print(self._text())
-            sys.exit(0)
+        if not self._parse(argument):
+            return
+        try:
+            print(self._text(), flush=True)
+        except BrokenPipeError:
+            # The reader, such as `head`, has ended. Python flushes once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
 
 
 def train_help(arguments):
