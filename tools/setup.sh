@@ -62,7 +62,9 @@ fi
 echo "Installing $TENSORFLOW and the other requirements into .venv"
 sed "s/^tensorflow>/$TENSORFLOW>/" requirements.txt > .venv/requirements.txt
 requirements=(-r .venv/requirements.txt)
-[[ ${1:-} != --dev ]] || requirements+=(-r requirements-dev.txt)
+if [[ ${1:-} == --dev ]]; then
+  requirements+=(-r requirements-dev.txt -r requirements-docs.txt)
+fi
 "${pip[@]}" install "${requirements[@]}" "setuptools>=77"
 
 # Without its dependencies: they are installed above, and it asks for
