@@ -399,8 +399,10 @@ def run_first():
 def paste(page, output):
     """Replaces the first output that a page shows."""
     text = page.read_text("utf-8")
-    _, old = first_run(text)
-    page.write_text(text.replace(old, output, 1), "utf-8")
+    before, fence, rest = text.partition("```text\n")
+    page.write_text(
+        before + fence + output + rest[rest.index("```") :], "utf-8"
+    )
 
 
 def main(arguments=None):

@@ -21,6 +21,10 @@ _OUTSIDE = re.compile(rf"\]\((?:\.\./)+((?:{'|'.join(FOLDERS)})/[^)#\s]+)")
 _MATH = re.compile(
     r'<(span|div) class="arithmatex">(?:\\\((.*?)\\\)|\\\[(.*?)\\\])</\1>', re.S
 )
+# What mkdocstrings makes of "Returns:": the text before a colon is a type and
+# keeps its backquotes; without one, the text follows a dash.
+_TYPE = re.compile(r"<code>`([^<]*)`</code>")
+_NO_TYPE = re.compile(r'(<li class="doc-section-item[^>]*>)\s*–\s*<div')
 
 
 def on_files(files, config):
@@ -59,4 +63,5 @@ def on_page_content(html, page, config, files):
         math = convert(text.replace("&gt;", ">").strip(), display=shown)
         return math if kind == "span" else f'<div class="formula">{math}</div>'
 
+    html = _NO_TYPE.sub(r"\1<div", _TYPE.sub(r"<code>\1</code>", html))
     return _MATH.sub(formula, html)
