@@ -6,6 +6,8 @@ defined and read by `tf_metassl.run.command_line`, files are written by
 """
 
 import dataclasses
+from collections.abc import Collection, Mapping
+from typing import Any, Self
 
 from tf_metassl import models, options
 from tf_metassl.algorithms import ALGORITHMS, ALIASES, hyperparameters_class
@@ -44,19 +46,19 @@ class Config(
     )
     hyperparameters: Hyperparameters
 
-    def to_json(self):
+    def to_json(self) -> dict[str, Any]:
         """The configuration as a JSON-ready dict; `from_json` reads it."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, values):
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
         """The configuration that `to_json` returned as a dict."""
         values = dict(values)
         hp = hyperparameters_class(values["algo"])
         values["hyperparameters"] = hp(**values["hyperparameters"])
         return cls(**values)
 
-    def to_flags(self):
+    def to_flags(self) -> list[str]:
         """Lines of a flagfile that reproduces the run in another folder."""
         values = self.to_json()
         values |= values.pop("hyperparameters")
@@ -93,7 +95,7 @@ _NOT_COMPARED = (
 )
 
 
-def resolve(given):
+def resolve(given: Mapping[str, Any]) -> Config:
     """A `Config` from the settings in `given`, name -> value.
 
     Raises:
@@ -141,21 +143,21 @@ def resolve(given):
     return config
 
 
-def common_fields():
+def common_fields() -> list[dataclasses.Field]:
     """The dataclass fields of the settings that every method has."""
     return [f for f in dataclasses.fields(Config) if f.metadata]
 
 
-def hyperparameters_by_name():
+def hyperparameters_by_name() -> dict[str, dict[str, dataclasses.Field]]:
     """Name of a hyperparameter -> method -> its dataclass field."""
-    result = {}
+    result: dict[str, dict[str, dataclasses.Field]] = {}
     for algo in ALGORITHMS:
         for field in dataclasses.fields(hyperparameters_class(algo)):
             result.setdefault(field.name, {})[algo] = field
     return result
 
 
-def compared(config):
+def compared(config: Config) -> dict[str, Any]:
     """Name -> value of the settings that must not change on resuming."""
     values = config.to_json()
     values |= values.pop("hyperparameters")
@@ -164,12 +166,12 @@ def compared(config):
     return values
 
 
-def allowed_changes(config):
+def allowed_changes(config: Config) -> set[str]:
     """The fields that `--allow_changed` names, a set."""
     return set(filter(None, config.allow_changed.replace(" ", "").split(",")))
 
 
-def _check(field, value):
+def _check(field: dataclasses.Field, value: Any) -> None:
     """Raises ConfigError unless `value` is allowed for `field`."""
     allowed = field.metadata
     if allowed["choices"]:
@@ -183,7 +185,9 @@ def _check(field, value):
         raise ConfigError(f"--{field.name}={value}: must be {wanted}.")
 
 
-def _check_choice(name, value, choices):
+def _check_choice(
+    name: str, value: object, choices: Collection[object]
+) -> None:
     if value not in choices:
         raise ConfigError(
             f"--{name}={value}: must be one of "
@@ -191,7 +195,7 @@ def _check_choice(name, value, choices):
         )
 
 
-def _network(name):
+def _network(name: str) -> models.Network:
     """The description of the network called `name`."""
     try:
         return models.find(name)
@@ -199,7 +203,7 @@ def _network(name):
         raise ConfigError(str(error)) from error
 
 
-def _check_feedback(hp):
+def _check_feedback(hp: StudentFeedback) -> None:
     """Raises ConfigError if the feedback has no gradient with such labels.
 
     The method itself checks too late: it may belong to a later stage.
@@ -217,7 +221,7 @@ def _check_feedback(hp):
         )
 
 
-def _check_together(config):
+def _check_together(config: Config) -> None:
     """Raises ConfigError for values that exclude each other."""
     known = {*compared(config), *hyperparameters_by_name(), *PROVENANCE}
     if unknown := sorted(allowed_changes(config) - known):

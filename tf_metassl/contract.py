@@ -37,7 +37,7 @@ MIX_BLOCK = 8
 VIEW_KINDS = ("clean", "weak", "strong", "ctaugment", "probe")
 
 
-def view_kind(view):
+def view_kind(view: str) -> str:
     """Returns the kind of `view`: `weak` for `weak`, `weak_1`, `weak_2`, ...
 
     Raises:
@@ -71,7 +71,7 @@ class Views:
     mixup_alpha: float = 0.0
     mix_weight_rule: str = "plain"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for view in self.labeled + self.unlabeled:
             view_kind(view)
 
@@ -91,6 +91,6 @@ class DatasetInfo:
     image_shape: tuple[int, int, int]
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         """The number of classes."""
         return len(self.class_names)

@@ -43,7 +43,7 @@ class TrainingDivergedError(UserError, RuntimeError):
         step: the step at which it was noticed.
     """
 
-    def __init__(self, what, step):
+    def __init__(self, what: str, step: int) -> None:
         super().__init__(
             f"{what} at step {step}. The last checkpoint is intact. Lower "
             "--learning_rate, raise --warmup_steps or set "
@@ -54,6 +54,6 @@ class TrainingDivergedError(UserError, RuntimeError):
         self.step = step
 
 
-def error_text(error):
+def error_text(error: BaseException) -> str:
     """The message of an error of Python or TensorFlow, without node names."""
     return re.sub(r"\{\{.*?\}\} | \[Op:.*?\]", "", str(error))

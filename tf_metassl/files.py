@@ -12,16 +12,20 @@ import platform
 import shutil
 import time
 import uuid
+from collections.abc import Callable, Iterator
 
 import filelock
 
+# What a path may be given as.
+AnyPath = str | os.PathLike[str]
 
-def write_text(path, text):
+
+def write_text(path: AnyPath, text: str) -> None:
     """Writes a UTF-8 file atomically; see `write_bytes`."""
     write_bytes(path, text.encode("utf-8"))
 
 
-def write_bytes(path, data):
+def write_bytes(path: AnyPath, data: bytes | memoryview) -> None:
     """Writes a file atomically.
 
     Readers see the old content or the new one, even if the process is killed
@@ -48,7 +52,7 @@ def write_bytes(path, data):
     sync(path.parent)
 
 
-def sync(path):
+def sync(path: AnyPath) -> None:
     """Waits until a file, or the list of a folder's entries, is on disk."""
     windows = os.name == "nt"
     if windows and os.path.isdir(path):
@@ -60,14 +64,14 @@ def sync(path):
         os.close(descriptor)
 
 
-def sync_tree(folder):
+def sync_tree(folder: AnyPath) -> None:
     """Waits until a folder and everything below it is on disk."""
     for path in pathlib.Path(folder).rglob("*"):
         sync(path)
     sync(folder)
 
 
-def replace_folder(aside, folder):
+def replace_folder(aside: AnyPath, folder: AnyPath) -> None:
     """Renames a finished folder, which may take the place of another one.
 
     A folder cannot be renamed over one that has entries, so the old one is
@@ -89,14 +93,19 @@ def replace_folder(aside, folder):
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def sha256(path):
+def sha256(path: AnyPath) -> str:
     """The SHA-256 checksum of a file, as 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager
-def locked(path, *, timeout=0.0, on_wait=None):
+def locked(
+    path: AnyPath,
+    *,
+    timeout: float = 0.0,
+    on_wait: Callable[[], object] | None = None,
+) -> Iterator[bool | None]:
     """Holds an exclusive lock during the block, if it can be had.
 
     The operating system releases the lock when the process ends, however it
@@ -131,7 +140,7 @@ def locked(path, *, timeout=0.0, on_wait=None):
             os.close(descriptor)
 
 
-def holder(path):
+def holder(path: AnyPath) -> str:
     """Who holds, or held last, the lock: `process <number> on <host>`.
 
     Args:
@@ -149,7 +158,7 @@ def holder(path):
         return ""
 
 
-def _try_lock(path):
+def _try_lock(path: AnyPath) -> tuple[int | None, bool | None]:
     """Tries once to lock a file.
 
     Returns:

@@ -11,6 +11,9 @@ import typing
 
 from tf_metassl import hyperparameters as hp
 
+if typing.TYPE_CHECKING:
+    from tf_metassl.algorithms.algorithm import Algorithm
+
 
 class Method(typing.NamedTuple):
     """A row of the registry.
@@ -71,7 +74,7 @@ ALGORITHMS = {
 ALIASES = {"mpl": "meta_pseudo_labels"}
 
 
-def algorithm_class(name):
+def algorithm_class(name: str) -> "type[Algorithm]":
     """Imports and returns the `Algorithm` of a method.
 
     Args:
@@ -81,7 +84,7 @@ def algorithm_class(name):
     return getattr(importlib.import_module(f"{__name__}.{module}"), class_name)
 
 
-def hyperparameters_class(name):
+def hyperparameters_class(name: str) -> type[hp.Hyperparameters]:
     """The dataclass of a method's hyperparameters.
 
     Args:

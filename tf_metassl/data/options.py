@@ -111,7 +111,7 @@ class DataOptions:
     )
 
 
-def stored_size(options, image_size, times=1):
+def stored_size(options: DataOptions, image_size: int, times: float = 1) -> int:
     """Returns the height and width at which square images are stored.
 
     Args:
@@ -135,7 +135,7 @@ def stored_size(options, image_size, times=1):
     return options.stored_size or round(image_size * times)
 
 
-def cache_folder(options):
+def cache_folder(options: DataOptions) -> pathlib.Path:
     """Returns the folder of decoded images, a `pathlib.Path`.
 
     Args:

@@ -5,6 +5,7 @@ lines of its Algorithm 1.
 """
 
 import typing
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -13,8 +14,11 @@ from tf_metassl.meta.lookahead import lookahead_step
 from tf_metassl.ops import replicas
 from tf_metassl.ops.checks import check_rank
 
+# What a method computes in the same forward pass as the losses.
+Extra = typing.TypeVar("Extra")
 
-class MetaPass(typing.NamedTuple):
+
+class MetaPass(typing.NamedTuple, typing.Generic[Extra]):
     """The meta gradient, and the forward pass that the update uses again.
 
     Attributes:
@@ -27,19 +31,19 @@ class MetaPass(typing.NamedTuple):
 
     meta_gradient: tf.Tensor
     unlabeled_loss: tf.Tensor
-    extra: typing.Any
+    extra: Extra
     tape: tf.GradientTape
 
 
 def nested_tape(
-    losses_at,
-    labeled_loss_at,
-    params,
-    learning_rate,
+    losses_at: Callable[[Sequence[tf.Tensor]], tuple[tf.Tensor, Extra]],
+    labeled_loss_at: Callable[[Sequence[tf.Tensor]], tf.Tensor],
+    params: Sequence[tf.Tensor],
+    learning_rate: tf.Tensor | float,
     *,
-    num_examples,
-    num_lookahead_steps=1,
-):
+    num_examples: int,
+    num_lookahead_steps: int = 1,
+) -> MetaPass[Extra]:
     """Algorithm 1 as printed: differentiates through the lookahead step.
 
     The lookahead follows the gradient of the global batch: gradients are summed
@@ -89,18 +93,19 @@ def nested_tape(
         labeled_loss = labeled_loss_at(lookahead_params)
     # Line 10.
     meta_gradient = outer.gradient(labeled_loss, example_weight)
-    return MetaPass(meta_gradient, unlabeled_loss, extra, shared)
+    # Never `IndexedSlices`, which the type stubs allow: no row is gathered.
+    return MetaPass(meta_gradient, unlabeled_loss, extra, shared)  # type: ignore[arg-type]
 
 
 def forward_mode(
-    losses_at,
-    labeled_loss_at,
-    params,
-    learning_rate,
+    losses_at: Callable[[Sequence[tf.Tensor]], tuple[tf.Tensor, Extra]],
+    labeled_loss_at: Callable[[Sequence[tf.Tensor]], tf.Tensor],
+    params: Sequence[tf.Tensor],
+    learning_rate: tf.Tensor | float,
     *,
-    num_examples,
-    num_lookahead_steps=1,
-):
+    num_examples: int,
+    num_lookahead_steps: int = 1,
+) -> MetaPass[Extra]:
     """The same meta gradient as a forward-mode derivative.
 
     The slides derive it: at weight 0 the meta gradient of example j is
@@ -122,16 +127,18 @@ def forward_mode(
     )
     with tf.GradientTape(persistent=True) as shared:
         shared.watch(params)
-        with tf.autodiff.ForwardAccumulator(params, labeled_gradient) as along:
+        # The type stubs allow one tensor here, no list; and a derivative of
+        # None, which `ZERO` excludes.
+        with tf.autodiff.ForwardAccumulator(params, labeled_gradient) as along:  # type: ignore[arg-type]
             unlabeled_loss, extra = losses_at(params)
         slope = along.jvp(unlabeled_loss, tf.UnconnectedGradients.ZERO)
-    meta_gradient = -num_lookahead_steps * learning_rate * slope
+    meta_gradient = -num_lookahead_steps * learning_rate * slope  # type: ignore[operator]
     return MetaPass(
         tf.stop_gradient(meta_gradient), unlabeled_loss, extra, shared
     )
 
 
-def indicator(meta_gradient):
+def indicator(meta_gradient: tf.Tensor) -> tf.Tensor:
     """Equation 9: 1 where the meta gradient is <= 0, else 0.
 
     Line 11 prints sign(max(-gradient, 0)), which is 0 at a gradient of exactly
@@ -147,18 +154,18 @@ def indicator(meta_gradient):
     return tf.cast(meta_gradient <= 0, meta_gradient.dtype)
 
 
-def constant(meta_gradient):
+def constant(meta_gradient: tf.Tensor) -> tf.Tensor:
     """1 for every example: the ablation without reweighting, `[N]`."""
     check_rank("meta_gradient", meta_gradient, 1)
     return tf.ones_like(meta_gradient)
 
 
-def plus_minus_one(meta_gradient):
+def plus_minus_one(meta_gradient: tf.Tensor) -> tf.Tensor:
     """1 where the meta gradient is <= 0, else -1: an ablation, `[N]`."""
     return 2.0 * indicator(meta_gradient) - 1.0
 
 
-def relu(meta_gradient):
+def relu(meta_gradient: tf.Tensor) -> tf.Tensor:
     """max(-gradient, 0): learning-to-reweight's rule before normalization.
 
     Source: Ren et al., arXiv 1803.09050, equation 8.
@@ -175,7 +182,7 @@ RULES = {
 }
 
 
-def normalized(example_weight, total):
+def normalized(example_weight: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
     """Divides weights by their global total; 0 where the total is 0.
 
     Args:

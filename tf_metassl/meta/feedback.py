@@ -5,6 +5,8 @@ means that the student's step on the pseudo-labels lowered its labeled loss, and
 that the teacher makes these labels more likely.
 """
 
+from collections.abc import Callable, Sequence
+
 import tensorflow as tf
 
 from tf_metassl.meta import functional
@@ -12,7 +14,9 @@ from tf_metassl.ops import replicas
 from tf_metassl.ops.checks import check_rank
 
 
-def taylor(student_loss_before, student_loss_after):
+def taylor(
+    student_loss_before: tf.Tensor, student_loss_after: tf.Tensor
+) -> tf.Tensor:
     """h = CE before - CE after: equal to `dot` to first order.
 
     It needs no gradient. Public code computes after - before, which inverts the
@@ -29,8 +33,12 @@ def taylor(student_loss_before, student_loss_after):
 
 
 def dot(
-    learning_rate, labeled_gradient, unlabeled_gradient, *, keep_gradient=False
-):
+    learning_rate: tf.Tensor | float,
+    labeled_gradient: Sequence[tf.Tensor],
+    unlabeled_gradient: Sequence[tf.Tensor],
+    *,
+    keep_gradient: bool = False,
+) -> tf.Tensor:
     """h = lr * <labeled gradient, unlabeled gradient> (equation 12).
 
     Args:
@@ -52,7 +60,12 @@ def dot(
     return product if keep_gradient else tf.stop_gradient(product)
 
 
-def per_example(learning_rate, labeled_gradient, losses_at, params):
+def per_example(
+    learning_rate: tf.Tensor | float,
+    labeled_gradient: Sequence[tf.Tensor],
+    losses_at: Callable[[Sequence[tf.Tensor]], tf.Tensor],
+    params: Sequence[tf.Tensor],
+) -> tf.Tensor:
     """h_i = lr * <labeled gradient, gradient of example i's loss>.
 
     The expectation of 1/N sum_i h_i CE_i is that of h sum_i CE_i, without the
@@ -71,11 +84,13 @@ def per_example(learning_rate, labeled_gradient, losses_at, params):
         `[N]` without gradient.
     """
     if replicas.count() == 1:
-        with tf.autodiff.ForwardAccumulator(params, labeled_gradient) as along:
+        # The type stubs allow one tensor here, no list; and a derivative of
+        # None, which `ZERO` excludes.
+        with tf.autodiff.ForwardAccumulator(params, labeled_gradient) as along:  # type: ignore[arg-type]
             losses = losses_at(params)
         check_rank("losses_at(params)", losses, 1)
         slope = along.jvp(losses, tf.UnconnectedGradients.ZERO)
-        return tf.stop_gradient(learning_rate * slope)
+        return tf.stop_gradient(learning_rate * slope)  # type: ignore[operator]
 
     with tf.GradientTape() as outer:
         with tf.GradientTape() as inner:
@@ -92,10 +107,14 @@ def per_example(learning_rate, labeled_gradient, losses_at, params):
         # replicas is a sum over replicas.
         product = dot(1.0, labeled_gradient, gradient, keep_gradient=True)
         product /= replicas.count()
-    return tf.stop_gradient(learning_rate * outer.gradient(product, weight))
+    by_weight = outer.gradient(product, weight)
+    # Never `IndexedSlices`, which the type stubs allow: no row is gathered.
+    return tf.stop_gradient(learning_rate * by_weight)  # type: ignore[operator]
 
 
-def update_baseline(baseline, feedback, momentum):
+def update_baseline(
+    baseline: tf.Tensor, feedback: tf.Tensor, momentum: float
+) -> tf.Tensor:
     """baseline <- momentum * baseline + (1 - momentum) * feedback.
 
     Start it at 0 and update it before it is subtracted, as in the released

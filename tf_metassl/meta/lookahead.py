@@ -1,7 +1,15 @@
 """A differentiable SGD step; not the Lookahead optimizer of Zhang et al."""
 
+from collections.abc import Sequence
 
-def lookahead_step(params, gradients, learning_rate):
+import tensorflow as tf
+
+
+def lookahead_step(
+    params: Sequence[tf.Tensor],
+    gradients: Sequence[tf.Tensor | None],
+    learning_rate: tf.Tensor | float,
+) -> list[tf.Tensor]:
     """The parameters after one plain SGD step, as tensors.
 
     Keras optimizers assign to variables, which stops gradients. This function

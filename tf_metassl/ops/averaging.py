@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 
-def ramped_decay(ema_decay, num_updates):
+def ramped_decay(ema_decay: float, num_updates: tf.Tensor | int) -> tf.Tensor:
     """min(ema_decay, (1 + t) / (10 + t)): a smaller decay at first.
 
     Golden values for `ema_decay` = 0.995: 0.1 at t = 0, 0.917 at t = 99,
@@ -21,7 +21,7 @@ def ramped_decay(ema_decay, num_updates):
     return tf.minimum(ema_decay, (1.0 + step) / (10.0 + step))
 
 
-def copy_of(network, name="ema"):
+def copy_of(network: keras.Model, name: str = "ema") -> keras.Model:
     """A second network with the same weights, none of them trainable."""
     twin = keras.models.clone_model(network)
     twin.set_weights(network.get_weights())
@@ -30,7 +30,7 @@ def copy_of(network, name="ema"):
     return twin
 
 
-def parameters(average, network):
+def parameters(average: keras.Model, network: keras.Model) -> list[tf.Tensor]:
     """The average's values of the network's trainable variables.
 
     To run the average in training mode, call the network itself with them
@@ -52,7 +52,9 @@ def parameters(average, network):
     ]
 
 
-def move(variable, value, decay):
+def move(
+    variable: keras.Variable, value: tf.Tensor, decay: tf.Tensor | float
+) -> None:
     """Assigns decay * variable + (1 - decay) * value to a variable.
 
     Args:
@@ -65,7 +67,9 @@ def move(variable, value, decay):
     variable.assign(decay * variable.value + (1.0 - decay) * value)
 
 
-def update(ema_network, network, decay):
+def update(
+    ema_network: keras.Model, network: keras.Model, decay: tf.Tensor | float
+) -> None:
     """ema <- decay * ema + (1 - decay) * network, for all float weights.
 
     Batch norm's moving averages are averaged like parameters, so that the

@@ -7,11 +7,12 @@ conversion is done here. The data pipeline, which XLA never compiles, draws with
 """
 
 import math
+from collections.abc import Sequence
 
 import tensorflow as tf
 
 
-def uniform(shape, seed):
+def uniform(shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
     """Uniform numbers in [0, 1), multiples of 2^-24.
 
     Args:
@@ -32,7 +33,7 @@ def uniform(shape, seed):
     return tf.cast(bits, tf.float32) * 2.0**-24
 
 
-def normal(shape, seed):
+def normal(shape: Sequence[int], seed: tf.Tensor) -> tf.Tensor:
     """Standard normal numbers by the method of Box and Muller.
 
     Args:
@@ -47,7 +48,7 @@ def normal(shape, seed):
     return radius * tf.cos(2.0 * math.pi * angle)
 
 
-def fold_step(seed, step):
+def fold_step(seed: tf.Tensor, step: tf.Tensor | int) -> tf.Tensor:
     """Derives the seed of one training step.
 
     Args:
@@ -57,7 +58,8 @@ def fold_step(seed, step):
     Returns:
         A seed `[2]` int64.
     """
-    return tf.random.experimental.stateless_fold_in(
+    # The type stubs lack `tf.random.experimental`.
+    return tf.random.experimental.stateless_fold_in(  # type: ignore[attr-defined]
         tf.cast(seed, tf.int64),
         tf.cast(step, tf.int64),
         alg=tf.random.Algorithm.PHILOX,

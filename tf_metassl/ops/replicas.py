@@ -6,22 +6,29 @@ strategy, or without a strategy, where there is one replica. With one replica
 they add no communication.
 """
 
+import typing
+
+import keras
 import tensorflow as tf
 
+from tf_metassl.ops.checks import known_size
 
-def count():
+Values = typing.TypeVar("Values", tf.Tensor, list[tf.Tensor])
+
+
+def count() -> int:
     """The number of replicas that share the global batch, an int."""
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
-def replica_id():
+def replica_id() -> tf.Tensor | int:
     """The place of this replica in 0...count() - 1, an integer scalar."""
     if count() == 1:
         return 0
     return tf.distribute.get_replica_context().replica_id_in_sync_group
 
 
-def share_of_mean(values):
+def share_of_mean(values: tf.Tensor) -> tf.Tensor:
     """This replica's share of a mean over the global batch.
 
     Args:
@@ -34,7 +41,7 @@ def share_of_mean(values):
     return tf.reduce_mean(values) / count()
 
 
-def global_mean(values):
+def global_mean(values: tf.Tensor) -> tf.Tensor:
     """The mean over the global batch.
 
     Args:
@@ -46,7 +53,7 @@ def global_mean(values):
     return sum_over_replicas(tf.reduce_mean(values, axis=0)) / count()
 
 
-def sum_over_replicas(values):
+def sum_over_replicas(values: Values) -> Values:
     """Adds up what the replicas hold.
 
     Args:
@@ -63,7 +70,7 @@ def sum_over_replicas(values):
     return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
 
 
-def all_rows(values):
+def all_rows(values: tf.Tensor) -> tf.Tensor:
     """Concatenates the rows of all replicas in the order of the global batch.
 
     Args:
@@ -83,7 +90,9 @@ def all_rows(values):
     return tf.reshape(total, [-1, *values.shape[1:]])
 
 
-def write_rows(table, index, values):
+def write_rows(
+    table: keras.Variable, index: tf.Tensor, values: tf.Tensor
+) -> None:
     """Assigns rows of a table, such that it stays equal on every replica.
 
     Args:
@@ -94,9 +103,10 @@ def write_rows(table, index, values):
         values: `[N, ...]` of the table's dtype.
     """
     index, values = all_rows(index), all_rows(values)
-    place = tf.range(index.shape[0])
+    size = known_size("index", index, 0)
+    place = tf.range(size)
     same = index[:, tf.newaxis] == index
-    first = tf.reduce_min(tf.where(same, place, index.shape[0]), axis=1)
+    first = tf.reduce_min(tf.where(same, place, size), axis=1)
     # Equal rows get equal values, so that the order of writing does not matter.
     table.assign(
         tf.tensor_scatter_nd_update(

@@ -11,11 +11,14 @@ import json
 import os
 import pathlib
 import shutil
+from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 from absl import logging
 
 from tf_metassl import files
+from tf_metassl.algorithms.algorithm import Algorithm
 from tf_metassl.errors import CheckpointError, error_text
 
 
@@ -30,7 +33,15 @@ class Whole:
     path: pathlib.Path
 
 
-def save(folder, algorithm, step, state, *, keep=2, name=None):
+def save(
+    folder: files.AnyPath,
+    algorithm: Algorithm,
+    step: int,
+    state: Mapping[str, Any],
+    *,
+    keep: int = 2,
+    name: str | None = None,
+) -> pathlib.Path:
     """Writes a checkpoint of `algorithm` and removes old ones.
 
     Args:
@@ -75,7 +86,7 @@ def save(folder, algorithm, step, state, *, keep=2, name=None):
     return target
 
 
-def clean(folder):
+def clean(folder: files.AnyPath) -> None:
     """Removes what a process that was killed while saving has left behind.
 
     A checkpoint that was about to be replaced gets its name back. Call this
@@ -90,7 +101,7 @@ def clean(folder):
         shutil.rmtree(path, ignore_errors=True)
 
 
-def all_finite(algorithm):
+def all_finite(algorithm: Algorithm) -> bool:
     """Whether no number of `algorithm`'s state is infinite or not a number."""
     return all(
         bool(tf.reduce_all(tf.math.is_finite(v.value)))
@@ -99,7 +110,7 @@ def all_finite(algorithm):
     )
 
 
-def newest_whole(folder):
+def newest_whole(folder: files.AnyPath) -> Whole | None:
     """The newest checkpoint in `folder` whose checksums match.
 
     Damaged ones are skipped with a warning.
@@ -125,12 +136,12 @@ def newest_whole(folder):
     return None
 
 
-def last(folder, count):
+def last(folder: files.AnyPath, count: int) -> list[pathlib.Path]:
     """The `count` newest checkpoints in `folder`, or as many as there are."""
     return _by_step(pathlib.Path(folder))[-count:]
 
 
-def damage(path):
+def damage(path: files.AnyPath) -> str | None:
     """What is wrong with the checkpoint at `path`, or None if it is whole."""
     path = pathlib.Path(path)
     try:
@@ -143,7 +154,9 @@ def damage(path):
     return None
 
 
-def restore(checkpoint, algorithm):
+def restore(
+    checkpoint: Whole | files.AnyPath, algorithm: Algorithm
+) -> dict[str, Any]:
     """Restores `algorithm` from a checkpoint.
 
     Args:
@@ -174,10 +187,10 @@ def restore(checkpoint, algorithm):
     return json.loads((path / "state.json").read_text())
 
 
-def _checkpoint(algorithm):
+def _checkpoint(algorithm: Algorithm) -> tf.train.Checkpoint:
     variables = [v.value for v in algorithm.state_variables]
     return tf.train.Checkpoint(variables=variables)
 
 
-def _by_step(folder):
+def _by_step(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(folder.glob("step-*"))

@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import tensorflow as tf
 
@@ -18,10 +20,10 @@ class MetricsFile:
         path: the file; it need not exist.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: files.AnyPath) -> None:
         self._path = pathlib.Path(path)
 
-    def rows(self):
+    def rows(self) -> list[dict[str, Any]]:
         """All complete rows, a list of dicts.
 
         A line that a crash has cut off, and what follows it, is left out.
@@ -36,7 +38,7 @@ class MetricsFile:
                 break
         return rows
 
-    def write(self, step, split, values):
+    def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Appends a row and waits until it is on disk.
 
         Args:
@@ -56,7 +58,7 @@ class MetricsFile:
             file.flush()
             os.fsync(file.fileno())
 
-    def truncate(self, step):
+    def truncate(self, step: int) -> None:
         """Removes the rows after `step`; a resumed run writes them again.
 
         Raises:
@@ -69,7 +71,7 @@ class MetricsFile:
 
 
 @contextlib.contextmanager
-def writing(what):
+def writing(what: str | pathlib.Path) -> Iterator[None]:
     """Turns the errors of a full disk into one message.
 
     Args:

@@ -2,8 +2,28 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
+from typing import Any, Self, TypedDict
 
+from tf_metassl import files
+from tf_metassl.algorithms.algorithm import Algorithm
 from tf_metassl.run import checkpoints
+
+
+class Recovery(TypedDict):
+    """The return to a checkpoint after the loss has diverged.
+
+    Attributes:
+        stage: name of the stage.
+        what: what went wrong.
+        at: the step at which it was noticed.
+        back_to: the step of the checkpoint.
+    """
+
+    stage: str
+    what: str
+    at: int
+    back_to: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,9 +39,7 @@ class ResumeState:
         last_evaluation: the step of the last finished evaluation.
         out_of_time: whether the time budget has ended the stage.
         elapsed_share: the share of the time budget that is used up.
-        recoveries: one dict per recovery from a diverged loss, with `stage`,
-            `what` went wrong, `at` which step, and `back_to` which step the
-            run went.
+        recoveries: one `Recovery` per return after a diverged loss.
         train_metrics: running means of the unfinished epoch, as
             `tf_metassl.ops.metrics.reader` gives them; None between epochs.
         wall_clock_seconds: seconds spent in the stage, evaluations included.
@@ -32,19 +50,19 @@ class ResumeState:
     last_evaluation: int = 0
     out_of_time: bool = False
     elapsed_share: float = 0.0
-    recoveries: tuple[dict, ...] = ()
-    train_metrics: dict | None = None
+    recoveries: tuple[Recovery, ...] = ()
+    train_metrics: dict[str, list[Any]] | None = None
     wall_clock_seconds: float = 0.0
     step: int = 0
 
-    def to_json(self):
+    def to_json(self) -> dict[str, Any]:
         """A dict that `json` can write."""
         names = [field.name for field in dataclasses.fields(self)]
         values = {name: getattr(self, name) for name in names}
         return {**values, "recoveries": list(self.recoveries)}
 
     @classmethod
-    def from_json(cls, values):
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
         """The state in a dict that was read from `state.json`.
 
         Args:
@@ -60,7 +78,7 @@ class ResumeState:
         return cls(**known)
 
 
-def checkpoint_folder(run_dir, stage):
+def checkpoint_folder(run_dir: files.AnyPath, stage: str) -> pathlib.Path:
     """The folder of a stage's checkpoints.
 
     Args:
@@ -70,7 +88,7 @@ def checkpoint_folder(run_dir, stage):
     return pathlib.Path(run_dir) / "checkpoints" / stage
 
 
-def restore_newest(folder, algorithm):
+def restore_newest(folder: files.AnyPath, algorithm: Algorithm) -> ResumeState:
     """Restores `algorithm` from the newest undamaged checkpoint.
 
     Args:
@@ -89,7 +107,9 @@ def restore_newest(folder, algorithm):
     return ResumeState.from_json(checkpoints.restore(newest, algorithm))
 
 
-def restore_selected(folder, algorithm, selection):
+def restore_selected(
+    folder: pathlib.Path, algorithm: Algorithm, selection: str
+) -> None:
     """Restores what `--selection` asks for.
 
     Args:

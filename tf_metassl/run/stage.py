@@ -4,8 +4,12 @@ import dataclasses
 import functools
 import pathlib
 import zlib
+from collections.abc import Iterator
+
+import tensorflow as tf
 
 from tf_metassl.algorithms.algorithm import Algorithm, Stage
+from tf_metassl.config import Config
 from tf_metassl.errors import CheckpointError, TrainingDivergedError
 from tf_metassl.run import (
     checkpoints,
@@ -50,44 +54,46 @@ class StageRun:
     batch_seed_version: int = run_directory.BATCH_SEED_VERSION
 
     @property
-    def config(self):
+    def config(self) -> Config:
         """The configuration of the run."""
         return self.experiment.config
 
     @property
-    def checkpoints(self):
+    def checkpoints(self) -> pathlib.Path:
         """The folder from which checkpoints are restored."""
         return resume.checkpoint_folder(self.run_dir, self.stage.name)
 
     @property
-    def output_checkpoints(self):
+    def output_checkpoints(self) -> pathlib.Path:
         """The folder into which checkpoints are written."""
         return resume.checkpoint_folder(self.output, self.stage.name)
 
     @property
-    def metrics_file(self):
+    def metrics_file(self) -> MetricsFile:
         """The metrics, the same whenever the run is repeated."""
         return MetricsFile(self.output / "metrics.jsonl")
 
     @property
-    def timing_file(self):
+    def timing_file(self) -> MetricsFile:
         """The seconds of training, which differ from run to run."""
         return MetricsFile(self.output / "timing.jsonl")
 
     @property
-    def best_metric(self):
+    def best_metric(self) -> str:
         """The validation metric whose maximum makes the best checkpoint."""
         return f"{evaluation.deployable_role(self.algorithm)}_accuracy"
 
-    def worker_means(self, *values):
+    def worker_means(self, *values: float) -> tuple[float, ...]:
         """See `distribution.worker_means`."""
         return distribution.worker_means(self.experiment.strategy, *values)
 
-    def wait_for_all(self):
+    def wait_for_all(self) -> None:
         """See `distribution.wait_for_all`."""
         distribution.wait_for_all(self.experiment.strategy)
 
-    def training_data(self, first_step, num_recoveries=0):
+    def training_data(
+        self, first_step: int, num_recoveries: int = 0
+    ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
         """The batches of the stage from `first_step` on.
 
         Args:
@@ -104,7 +110,7 @@ class StageRun:
         )
 
 
-def seed_offset(stage, num_recoveries, version):
+def seed_offset(stage: str, num_recoveries: int, version: int) -> int:
     """What is added to `--seed` for the batches of a stage.
 
     Args:
@@ -127,7 +133,7 @@ def seed_offset(stage, num_recoveries, version):
     return offset + 1_000_003 * num_recoveries
 
 
-def stages(experiment):
+def stages(experiment: Experiment) -> list[Stage]:
     """All stages of a run, in order.
 
     Args:
@@ -143,13 +149,15 @@ def stages(experiment):
     return [main, *experiment.algorithm.later_stages()]
 
 
-def build_stage(experiment, stage):
+def build_stage(experiment: Experiment, stage: Stage) -> Algorithm:
     """Builds the algorithm of `stage` in the experiment's strategy scope."""
     with experiment.strategy.scope():
         return stage.build()
 
 
-def restored_stages(experiment, run_dir):
+def restored_stages(
+    experiment: Experiment, run_dir: pathlib.Path
+) -> Iterator[tuple[Stage, Algorithm]]:
     """Yields every stage of a finished run with its restored algorithm.
 
     Args:
@@ -176,7 +184,7 @@ def restored_stages(experiment, run_dir):
         yield stage, algorithm
 
 
-def run_stage(run):
+def run_stage(run: StageRun) -> tuple[resume.Recovery, ...]:
     """Trains a stage to its end, from its newest checkpoint if there is one.
 
     Afterwards the algorithm holds what `--selection` asks for.
@@ -215,7 +223,7 @@ def run_stage(run):
     return state.recoveries
 
 
-def _resume_or_start(run):
+def _resume_or_start(run: StageRun) -> resume.ResumeState:
     """Restores the newest checkpoint, or prepares the first step.
 
     Returns:
@@ -240,7 +248,9 @@ def _resume_or_start(run):
     return state
 
 
-def _go_back(run, state, error):
+def _go_back(
+    run: StageRun, state: resume.ResumeState, error: TrainingDivergedError
+) -> resume.ResumeState:
     """Restores the newest checkpoint after the loss has diverged.
 
     Args:
@@ -253,7 +263,7 @@ def _go_back(run, state, error):
     """
     run.wait_for_all()
     restored = resume.restore_newest(run.checkpoints, run.algorithm)
-    recovery = {
+    recovery: resume.Recovery = {
         "stage": run.stage.name,
         "what": error.what,
         "at": error.step,
@@ -265,7 +275,7 @@ def _go_back(run, state, error):
     )
 
 
-def _train_from(run, state):
+def _train_from(run: StageRun, state: resume.ResumeState) -> None:
     """Trains a stage from `state`, which its algorithm is in, to its end."""
     if state.out_of_time:
         return
@@ -307,7 +317,9 @@ def _train_from(run, state):
         print(report.unused_time(config, stage), flush=True)
 
 
-def _catch_up(run, state, recorder):
+def _catch_up(
+    run: StageRun, state: resume.ResumeState, recorder: Recorder
+) -> None:
     """Brings files and evaluations to the step that `state` is at."""
     evaluated, step = state.last_evaluation, state.step
     if evaluated < run.stage.num_steps:
@@ -323,7 +335,9 @@ def _catch_up(run, state, recorder):
         recorder.finish_epoch()
 
 
-def segments(step, num_steps, every, *, one_by_one=False):
+def segments(
+    step: int, num_steps: int, every: int, *, one_by_one: bool = False
+) -> list[tuple[int, int, int]]:
     """The calls of `fit` that lead from `step` to `num_steps`.
 
     Evaluations take place at multiples of `every` and at the last step,
