@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tf_metassl.ops.checks import known_size
 
+# What is summed keeps its structure.
 Values = typing.TypeVar("Values", tf.Tensor, list[tf.Tensor])
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from tf_metassl import files
 from tf_metassl.algorithms.algorithm import Algorithm, Stage
 from tf_metassl.config import Config
 from tf_metassl.errors import CheckpointError, TrainingDivergedError
@@ -156,7 +157,7 @@ def build_stage(experiment: Experiment, stage: Stage) -> Algorithm:
 
 
 def restored_stages(
-    experiment: Experiment, run_dir: pathlib.Path
+    experiment: Experiment, run_dir: files.AnyPath
 ) -> Iterator[tuple[Stage, Algorithm]]:
     """Yields every stage of a finished run with its restored algorithm.
 
