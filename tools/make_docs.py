@@ -132,9 +132,9 @@ def settings_page():
         "",
         "A default marked with \\* depends on `--dataset`:",
         "[see below](#defaults-by-dataset). Defaults that differ between",
-        "methods stand in parentheses; the pages of the",
-        "[methods](methods/index.md) have their own settings with the published",
-        "values.",
+        "methods stand in parentheses. The pages of the",
+        "[methods](methods/index.md) have their own settings, with the",
+        "published values.",
     ]
     by_dataset = {n for row in _dataset_defaults().values() for n in row}
     for title, rows in help_text.sections():
