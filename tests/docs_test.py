@@ -56,6 +56,8 @@ SHORT = {
     "student_steps": 2,
     "finetune_steps": 2,
 }
+# What `tf-metassl` runs.
+CONSOLE = "from tf_metassl.run.command_line import main; main()"
 # Programs of others that pages name.
 OTHERS = {"source", "tensorboard", "tensorflow_model_server", "mkdocs"}
 
@@ -151,8 +153,10 @@ def check_command(words):
         words = words[1:]
     if found := of_package(words):
         command, arguments = found
-        assert command in command_line.COMMANDS
-        if command == "train":
+        assert command in {*command_line.COMMANDS, "presets"}
+        if command == "presets":
+            assert not arguments
+        elif command == "train":
             check_train(arguments)
         else:
             file = ROOT / "tf_metassl" / f"{command}.py"
@@ -242,7 +246,7 @@ def first_run(place):
     """Runs the README's first training for two steps; returns its output."""
     text = (ROOT / "README.md").read_text("utf-8")
     _, arguments = of_package(shlex.split(make_docs.first_run(text)[0]))
-    return run_python("-m", "tf_metassl.train", *shortened(arguments), at=place)
+    return run_python("-c", CONSOLE, "train", *shortened(arguments), at=place)
 
 
 def run_python(*arguments, at):
@@ -290,16 +294,14 @@ for _block in BLOCKS:
             RUN.setdefault(" ".join(_words), _words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", RUN)
 def test_commands_run(inside, line, capfd):
     words = RUN[line]
     if found := of_package(words):
         command, arguments = found
         if command != "train":
-            output = run_python(
-                "-m", f"tf_metassl.{command}", *arguments, at=inside
-            )
-            assert output.strip()
+            assert run_python("-c", CONSOLE, command, *arguments, at=inside)
         elif "--help" in arguments:
             assert "--learning_rate" in command_line.train_help(arguments)
         elif line == make_docs.first_run((ROOT / "README.md").read_text())[0]:
@@ -323,6 +325,7 @@ def test_commands_run(inside, line, capfd):
     assert (inside / "views.png").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
     dict.fromkeys(
@@ -347,6 +350,7 @@ def form(output):
     return [line[:40] for line in output.splitlines() if line != "#"]
 
 
+@pytest.mark.slow
 def test_the_output_that_is_shown_is_that_of_the_command(first_run):
     readme = (ROOT / "README.md").read_text("utf-8")
     guide = (ROOT / "docs" / "getting_started.md").read_text("utf-8")
@@ -474,6 +478,7 @@ def test_api_pages_name_modules_that_exist():
                 assert importlib.util.find_spec(name), name
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("mkdocs") is None,
     reason="mkdocs is not installed: requirements-docs.txt",
