@@ -232,3 +232,40 @@ def test_a_block_that_raises_releases_its_lock(tmp_path):
         with files.locked(path):
             raise KeyError
     assert is_free(path)
+
+
+def test_there_is_always_a_folder_of_the_name(tmp_path):
+    folder, aside = tmp_path / "1", tmp_path / ".1.aside"
+    for path in (folder, aside):
+        path.mkdir()
+    if not files._exchange(folder, aside):
+        pytest.skip("This system cannot exchange the names of two folders.")
+    missing, stopped = [], threading.Event()
+
+    def watch():
+        while not stopped.is_set():
+            missing.append(not folder.exists())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for number in range(200):
+        aside.mkdir(exist_ok=True)
+        (aside / "number").write_text(str(number))
+        files.replace_folder(aside, folder)
+    stopped.set()
+    watcher.join()
+    assert (folder / "number").read_text() == "199"
+    assert not aside.exists()
+    assert missing and not any(missing)
+
+
+def test_a_folder_is_replaced_where_names_cannot_be_exchanged(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(files, "_exchange", lambda first, second: False)
+    for number in (1, 2):
+        (tmp_path / "aside").mkdir()
+        (tmp_path / "aside" / "number").write_text(str(number))
+        files.replace_folder(tmp_path / "aside", tmp_path / "folder")
+    assert (tmp_path / "folder" / "number").read_text() == "2"
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]

@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 
 from tests.helpers import IMAGE_SHAPE, tiny_network
-from tf_metassl.errors import ExportError, WriteError
+from tf_metassl import files
+from tf_metassl.errors import ConfigError, ExportError, WriteError
 from tf_metassl.run import serving
 
 NAMES = ("cat", "dog", "eel")
@@ -79,3 +80,58 @@ def test_an_export_that_fails_leaves_the_older_one(
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
     serving.check_saved_model(folder, network, images)
+
+
+def test_a_folder_with_anything_else_is_not_replaced(tmp_path, images):
+    network = tiny_network()
+
+    def export(folder):
+        serving.export_saved_model(network, NAMES, folder, examples=images)
+
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    (documents / "thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match=r"documents cannot .* thesis\.txt"):
+        export(documents)
+    assert (documents / "thesis.txt").read_text() == "years of work"
+
+    export(tmp_path / "1")
+    (tmp_path / "1" / "notes.md").write_text("mine")
+    with pytest.raises(ConfigError, match=r"it holds notes\.md"):
+        export(tmp_path / "1")
+    assert (tmp_path / "1" / "notes.md").exists()
+
+    class Doubled(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([])])
+        def __call__(self, x):
+            return {"y": 2 * x}
+
+    tf.saved_model.save(Doubled(), tmp_path / "other")
+    with pytest.raises(ConfigError, match="it holds no export"):
+        export(tmp_path / "other")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="it is not a folder"):
+        export(tmp_path / "file")
+
+    (tmp_path / "empty").mkdir()
+    export(tmp_path / "empty")
+    serving.check_saved_model(tmp_path / "empty", network, images)
+
+
+def test_what_a_killed_export_left_is_removed(tmp_path, images):
+    left = tmp_path / ".1.aside"
+    left.mkdir()
+    (left / "saved_model.pb").write_text("half")
+    serving.export_saved_model(
+        tiny_network(), NAMES, tmp_path / "1", examples=images
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+def test_two_processes_do_not_write_one_export(tmp_path, images):
+    with files.locked(tmp_path / ".1.lock"):
+        with pytest.raises(ConfigError, match="is being written by process"):
+            serving.export_saved_model(
+                tiny_network(), NAMES, tmp_path / "1", examples=images
+            )
+    assert not (tmp_path / "1").exists()

@@ -14,7 +14,7 @@ from tf_metassl.run import command_line
 
 def main(_):
     """Restores every stage of the run and evaluates its networks."""
-    settings, run_dir, _ = command_line.run_from_flags()
+    settings, run_dir = command_line.run_from_flags()
     # TensorFlow is imported here, after every flag has been checked.
     from tf_metassl.run import evaluation, report, stage
     from tf_metassl.run.build import build_experiment

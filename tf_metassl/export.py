@@ -1,11 +1,16 @@
 """python -m tf_metassl.export --run_dir=...: writes a run as a SavedModel."""
 
+import pathlib
+
+from absl import flags
+
 from tf_metassl.run import command_line
 
 
 def main(_):
     """Exports the deployable network of the run's last stage."""
-    settings, run_dir, folder = command_line.run_from_flags()
+    settings, run_dir = command_line.run_from_flags()
+    folder = pathlib.Path(flags.FLAGS.output or run_dir / "export" / "1")
     # TensorFlow is imported here, after every flag has been checked.
     from tf_metassl.run import serving, stage
     from tf_metassl.run.build import build_experiment
@@ -29,6 +34,13 @@ def run_command(argv=None):
         argv: program and flags; `sys.argv` if None.
     """
     command_line.define_run_flags()
+    flags.DEFINE_string(
+        "output",
+        "",
+        "Where to write the export; servers expect a number as the last part. "
+        "A folder that holds anything but an export is not replaced. Empty = "
+        "export/1 in the run's folder.",
+    )
     help_on = command_line.help_on(__doc__, "run_dir", "output")
     command_line.run(main, help_on, argv)
 

@@ -5,6 +5,7 @@ therefore written under another name, flushed to disk and renamed.
 """
 
 import contextlib
+import ctypes
 import hashlib
 import os
 import pathlib
@@ -74,9 +75,11 @@ def sync_tree(folder: AnyPath) -> None:
 def replace_folder(aside: AnyPath, folder: AnyPath) -> None:
     """Renames a finished folder, which may take the place of another one.
 
-    A folder cannot be renamed over one that has entries, so the old one is
-    first renamed to `.<name>.replaced` beside it. A process that is killed
-    between the two renames leaves that name behind, and no `folder`.
+    On Linux the two folders change their names in one step, so that there is
+    always one called `folder`. Elsewhere a folder cannot be renamed over one
+    that has entries, so the old one is first renamed to `.<name>.replaced`
+    beside it. A process that is killed between these two renames leaves that
+    name behind, and no `folder`.
 
     Args:
         aside: the finished folder, on the same file system.
@@ -85,12 +88,32 @@ def replace_folder(aside: AnyPath, folder: AnyPath) -> None:
     folder = pathlib.Path(folder)
     replaced = folder.with_name(f".{folder.name}.replaced")
     sync_tree(aside)
-    if folder.exists():
-        shutil.rmtree(replaced, ignore_errors=True)
-        os.replace(folder, replaced)
-    os.replace(aside, folder)
+    exchanged = folder.exists() and _exchange(aside, folder)
+    if not exchanged:
+        if folder.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+            os.replace(folder, replaced)
+        os.replace(aside, folder)
     sync(folder.parent)
+    if exchanged:
+        shutil.rmtree(aside, ignore_errors=True)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _exchange(first: AnyPath, second: AnyPath) -> bool:
+    """Exchanges the names of two paths in one step.
+
+    Returns:
+        Whether that was possible. It is not outside of Linux, nor on some file
+        systems; nothing has changed then.
+    """
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError, TypeError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of <stdio.h>.
+    names = os.fsencode(first), os.fsencode(second)
+    return rename(here, names[0], here, names[1], exchange) == 0
 
 
 def sha256(path: AnyPath) -> str:

@@ -235,12 +235,6 @@ def parse(arguments):
 def define_run_flags():
     """Defines the flags of commands on a finished run."""
     flags.DEFINE_string("run_dir", None, "Folder of a finished run.")
-    flags.DEFINE_string(
-        "output",
-        None,
-        "Where to write an export; servers expect a number as the last part. "
-        "Empty = export/1 in the run's folder.",
-    )
     flags.mark_flag_as_required("run_dir")
 
 
@@ -251,14 +245,13 @@ def run_from_flags():
     are the same.
 
     Returns:
-        `(config, run_dir, output)`: its configuration and two folders.
+        `(config, run_dir)`: its configuration and its folder.
 
     Raises:
         ConfigError: if `--run_dir` holds no run.
     """
     run_dir = pathlib.Path(flags.FLAGS.run_dir)
-    output = pathlib.Path(flags.FLAGS.output or run_dir / "export" / "1")
     config = run_directory.load_config(run_dir)
     if config.strategy in ("multi_worker", "tpu"):
         config = dataclasses.replace(config, strategy="auto")
-    return config, run_dir, output
+    return config, run_dir

@@ -3,16 +3,22 @@
 Serving one needs TensorFlow alone, not this package.
 """
 
-import os
+import contextlib
 import pathlib
 import shutil
 
 import keras
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import saved_model_pb2
 
 from tf_metassl import files
-from tf_metassl.errors import ExportError, WriteError, error_text
+from tf_metassl.errors import ConfigError, ExportError, WriteError, error_text
+
+# What a SavedModel of ours consists of, and what it gives.
+_EXPORTED = {"saved_model.pb", "fingerprint.pb", "variables", "assets"}
+_OUTPUTS = {"probabilities", "class_id", "class_name"}
 
 
 def export_saved_model(network, class_names, folder, *, examples):
@@ -26,15 +32,19 @@ def export_saved_model(network, class_names, folder, *, examples):
         network: images in 0...255 -> logits.
         class_names: one per class.
         folder: where to write. It appears when the export is complete and
-            checked, and replaces an existing folder.
+            checked, and replaces an earlier export.
         examples: `[N, H, W, C]` uint8, on which the export is compared with
             the network.
 
     Raises:
+        ConfigError: if `folder` holds anything else than an export, or another
+            process writes it.
         ExportError: if the probabilities differ by more than 1e-5.
         WriteError: if the export cannot be written. An export that was there
             before is unchanged.
     """
+    folder = pathlib.Path(folder)
+    check_replaceable(folder)
     names = tf.constant(list(class_names))
 
     @tf.function
@@ -48,24 +58,86 @@ def export_saved_model(network, class_names, folder, *, examples):
         }
 
     image = tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8, "image")
-    folder = pathlib.Path(folder)
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}")
     archive = keras.export.ExportArchive()
     archive.track(network)
     archive.add_endpoint("serving_default", serve, [image])
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        archive.write_out(str(aside), verbose=False)
-        check_saved_model(aside, network, examples)
-        files.replace_folder(aside, folder)
+        with _aside(folder) as aside:
+            archive.write_out(str(aside), verbose=False)
+            check_saved_model(aside, network, examples)
+            check_replaceable(folder)
+            files.replace_folder(aside, folder)
     except (OSError, tf.errors.OpError) as error:
         raise WriteError(
             f"The export {folder} cannot be written: {error_text(error)}. The "
             "checkpoints are intact. Free some disk space, or choose another "
             "folder with python -m tf_metassl.export --output=..."
         ) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _aside(folder):
+    """The hidden name under which an export of `folder` is written.
+
+    What a process that was killed has left under that name is removed.
+
+    Raises:
+        ConfigError: if another process writes an export of `folder`.
+    """
+    aside = folder.with_name(f".{folder.name}.aside")
+    lock = folder.with_name(f".{folder.name}.lock")
+    with files.locked(lock) as held:
+        if held is False:
+            raise ConfigError(
+                f"--output={folder} is being written by {files.holder(lock)}. "
+                "Wait for it to end, or use another folder."
+            )
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            yield aside
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+
+
+def check_replaceable(folder):
+    """Raises ConfigError unless `folder` is absent, empty or an export.
+
+    An export is recognized by its outputs. Whatever else is in the folder was
+    not written here and must not be lost.
+    """
+    folder = pathlib.Path(folder)
+    if not folder.exists() and not folder.is_symlink():
+        return
+    problem = "it is not a folder"
+    if folder.is_dir() and not folder.is_symlink():
+        names = {path.name for path in folder.iterdir()}
+        if not names:
+            return
+        foreign = sorted(names - _EXPORTED)
+        if not foreign and _outputs(folder) == _OUTPUTS:
+            return
+        problem = "it holds no export of this program"
+        if foreign:
+            problem = f"it holds {', '.join(foreign[:3])}" + (
+                f" and {len(foreign) - 3} more files" * (len(foreign) > 3)
+            )
+    raise ConfigError(
+        f"--output={folder} cannot be replaced: {problem}. Nothing has been "
+        "changed. Choose a new folder, or remove this one yourself."
+    )
+
+
+def _outputs(folder):
+    """The names of the outputs of a SavedModel; empty if it is none."""
+    model = saved_model_pb2.SavedModel()
+    try:
+        model.ParseFromString((folder / "saved_model.pb").read_bytes())
+        signatures = model.meta_graphs[0].signature_def
+        return set(signatures["serving_default"].outputs)
+    except (OSError, DecodeError, IndexError):
+        return set()
 
 
 def check_saved_model(folder, network, examples, tolerance=1e-5):
