@@ -1,10 +1,14 @@
 """Checkpoints are whole or skipped, and never silently replaced."""
 
+import collections
 import json
+import types
 
+import numpy as np
 import pytest
 
-from tests.helpers import tiny_algorithm, tiny_network
+from tests.helpers import run, tiny_algorithm, tiny_batch, tiny_network
+from tf_metassl import files
 from tf_metassl.errors import CheckpointError
 from tf_metassl.run import checkpoints
 
@@ -55,7 +59,7 @@ def test_a_damaged_one_is_skipped(algorithm, tmp_path, harm):
     else:
         (newest / "checksums.json").write_text(json.dumps({})[:1])
     assert checkpoints.damage(newest)
-    assert checkpoints.newest_whole(tmp_path) == whole
+    assert checkpoints.newest_whole(tmp_path).path == whole
     with pytest.raises(CheckpointError, match="Cannot restore"):
         checkpoints.restore(newest, algorithm)
 
@@ -75,14 +79,14 @@ def test_a_save_that_fails_leaves_the_last_one_intact(
     def full_disk(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "_flush", full_disk)
+    monkeypatch.setattr(files, "sync", full_disk)
     with pytest.raises(CheckpointError, match="No space left"):
         checkpoints.save(tmp_path, algorithm, 2, {})
     with pytest.raises(CheckpointError, match="No space left"):
         checkpoints.save(tmp_path, algorithm, 1, {})
     monkeypatch.undo()
     assert list(tmp_path.iterdir()) == [good]
-    assert checkpoints.newest_whole(tmp_path) == good
+    assert checkpoints.newest_whole(tmp_path).path == good
     checkpoints.save(tmp_path, algorithm, 3, {})
 
 
@@ -124,3 +128,40 @@ def test_another_network_is_refused(algorithm, tmp_path):
     )
     with pytest.raises(CheckpointError, match="another network"):
         checkpoints.restore(path, other)
+
+
+def test_every_file_is_hashed_once_until_it_is_restored(
+    algorithm, tmp_path, monkeypatch
+):
+    path = checkpoints.save(tmp_path, algorithm, 1, {})
+    count = collections.Counter()
+    real = files.sha256
+    monkeypatch.setattr(
+        files, "sha256", lambda path: count.update([path.name]) or real(path)
+    )
+    names = {p.name for p in path.iterdir()} - {"checksums.json"}
+    checkpoints.restore(checkpoints.newest_whole(tmp_path), algorithm)
+    assert count == dict.fromkeys(names, 1)
+    # A path that nobody has checked is checked.
+    checkpoints.restore(path, algorithm)
+    assert count == dict.fromkeys(names, 2)
+
+
+def test_without_counts_moving_averages_go_on_as_they_were(tmp_path):
+    saved = tiny_algorithm("supervised")
+    run(saved, tiny_batch())
+
+    def without_counts(algorithm):
+        variables = algorithm.state_variables
+        return [v for v in variables if v.name != "num_updates"]
+
+    older = types.SimpleNamespace(state_variables=without_counts(saved))
+    path = checkpoints.save(tmp_path, older, 1, {})
+    restored = tiny_algorithm("supervised")
+    checkpoints.restore(path, restored)
+    for a, b in zip(
+        older.state_variables, without_counts(restored), strict=True
+    ):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    counts = [v for v in restored.state_variables if v.name == "num_updates"]
+    assert len(counts) == 2 and all(float(v) == 1e9 for v in counts)

@@ -21,8 +21,7 @@ from tests.helpers import (
     trained_under,
     values,
 )
-from tf_metassl import hyperparameters
-from tf_metassl.algorithms import ALGORITHMS
+from tf_metassl.algorithms import ALGORITHMS, hyperparameters_class
 from tf_metassl.config import resolve
 from tf_metassl.errors import ExportError
 from tf_metassl.run import checkpoints, serving
@@ -32,7 +31,9 @@ every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
 
 @every_algorithm
 def test_mixup_is_drawn_as_the_hyperparameters_say(name):
-    hp = {field.name for field in dataclasses.fields(hyperparameters.of(name))}
+    hp = {
+        field.name for field in dataclasses.fields(hyperparameters_class(name))
+    }
     if "mix_weight_rule" not in hp:
         assert tiny_algorithm(name).views.mixup_alpha == 0
         return
@@ -57,7 +58,7 @@ def test_mixup_is_drawn_as_the_hyperparameters_say(name):
     ],
 )
 def test_an_image_is_the_larger_part_of_its_mixture_by_default(name, rule):
-    assert hyperparameters.of(name)().mix_weight_rule == rule
+    assert hyperparameters_class(name)().mix_weight_rule == rule
 
 
 @every_algorithm
@@ -94,7 +95,9 @@ def test_the_averaged_network_is_the_average(name):
 @every_algorithm
 def test_without_average_the_student_is_deployed(name):
     hp = {"ema_decay": 0.0, "swa_every": 0}
-    has = {field.name for field in dataclasses.fields(hyperparameters.of(name))}
+    has = {
+        field.name for field in dataclasses.fields(hyperparameters_class(name))
+    }
     algorithm = tiny_algorithm(
         name,
         **{setting: value for setting, value in hp.items() if setting in has},
@@ -241,8 +244,8 @@ def test_export_equals_call(name, tmp_path):
 def test_hyperparameters_and_configuration_make_the_round_trip(name):
     config = resolve({"algo": name})
     assert type(config).from_json(config.to_json()) == config
-    assert isinstance(config.hyperparameters, hyperparameters.of(name))
-    assert type(tiny_algorithm(name).hyperparameters) is hyperparameters.of(
+    assert isinstance(config.hyperparameters, hyperparameters_class(name))
+    assert type(tiny_algorithm(name).hyperparameters) is hyperparameters_class(
         name
     )
 
@@ -282,7 +285,7 @@ def test_wrong_networks_and_optimizers_are_refused(name):
     with pytest.raises(ValueError, match="trains the networks student"):
         cls(
             networks={"pupil": tiny_network()},
-            hyperparameters=hyperparameters.of(name)(),
+            hyperparameters=hyperparameters_class(name)(),
             num_classes=NUM_CLASSES,
         )
     with pytest.raises(ValueError, match="needs an optimizer for each"):

@@ -1,5 +1,6 @@
 """Shared by all tests: two logical CPU devices, fixed seeds, float64."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -12,12 +13,35 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import keras  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
+from tensorflow.python.framework import ops  # noqa: E402
 
 # Two replicas for tests of strategies. Must come before TensorFlow is used.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration()] * 2,
 )
+
+
+def pytest_collection_finish():
+    """Makes collecting garbage cheap: no more looking at the libraries."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def freed_graphs():
+    """Frees the graphs that a test has traced, else workers grow to 5 GB.
+
+    TensorFlow registers each custom gradient that is traced, such as the one of
+    the sum over replicas in every Keras optimizer, and never forgets it; it
+    holds the graph that it is in. Those of module fixtures are kept.
+    """
+    gradients = ops.gradient_registry._registry
+    kept = set(gradients)
+    yield
+    for name in gradients.keys() - kept:
+        del gradients[name]
+    gc.collect()
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from tf_metassl.data import ctaugment
+from tf_metassl.data.ctaugment import CTAugmentPolicy
 from tf_metassl.ops import augmentation_rates
 
 SEED = tf.constant([3, 5], tf.int32)
@@ -20,14 +20,15 @@ def images(num_images, shape=(24, 20, 3)):
 def one_operation(name, batch, level, method=0.0):
     """The batch after a first layer with one operation for all images."""
     size = len(batch)
-    draw = ctaugment.draw_ctaugment(SEED, size, batch.shape[1:])
+    policy = CTAugmentPolicy(final_cutout=0.0)
+    draw = policy.draw(SEED, size, batch.shape[1:])
     draw["op"] = tf.fill([size, 2], NAMES.index("identity"))
     draw["op"] = tf.stack(
         [tf.fill([size], NAMES.index(name)), draw["op"][:, 1]], axis=1
     )
     levels = tf.stack([tf.constant(level), tf.fill([size], method)], axis=1)
     draw["level"] = tf.tile(levels[:, None], [1, 2, 1])
-    return ctaugment.apply_ctaugment(batch, draw, cutout_fraction=0).numpy()
+    return policy.apply(batch, draw).numpy()
 
 
 LEVELS = np.float32([0.0, 0.1, 0.35, 0.5, 0.8, 0.99])
@@ -126,7 +127,7 @@ def test_draws_follow_the_probabilities():
     rates[posterize, 0, :8] = [0, 0, 0.99, 0, 0, 0.99, 0, 0]
     rates[rescale, 1, :6] = [0, 0, 0, 0, 0, 1]
     chances = augmentation_rates.probabilities(rates)
-    draw = ctaugment.draw_ctaugment(SEED, 20_000, (8, 8, 3), chances)
+    draw = CTAugmentPolicy(chances).draw(SEED, 20_000, (8, 8, 3))
     op, bins = draw["op"].numpy(), draw["bin"].numpy()
     level = draw["level"].numpy()
     counts = np.bincount(op.ravel(), minlength=19)
@@ -142,7 +143,7 @@ def test_draws_follow_the_probabilities():
 
 
 def test_a_probe_draws_all_bins_alike():
-    draw = ctaugment.draw_ctaugment(SEED, 20_000, (8, 8, 3))
+    draw = CTAugmentPolicy().draw(SEED, 20_000, (8, 8, 3))
     op, bins = draw["op"].numpy(), draw["bin"].numpy()
     counts = np.bincount(bins[op == NAMES.index("rotate")][:, 0], minlength=17)
     assert np.abs(counts / counts.sum() - 1 / 17).max() < 0.02
@@ -150,8 +151,8 @@ def test_a_probe_draws_all_bins_alike():
 
 def test_every_image_is_cut_in_the_end():
     batch = np.zeros((50, 8, 8, 1), np.uint8)
-    draw = ctaugment.draw_ctaugment(SEED, 50, (8, 8, 1))
+    draw = CTAugmentPolicy().draw(SEED, 50, (8, 8, 1))
     draw["op"] = tf.fill([50, 2], NAMES.index("identity"))
-    result = ctaugment.apply_ctaugment(batch, draw).numpy()
+    result = CTAugmentPolicy().apply(batch, draw).numpy()
     covered = (result == 127).sum((1, 2, 3))
     assert covered.max() == 16 and covered.min() >= 4

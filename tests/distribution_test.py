@@ -7,11 +7,9 @@ import pytest
 import tensorflow as tf
 
 from tests.helpers import NUM_CLASSES, tiny_algorithm, tiny_network
-from tf_metassl import config
 from tf_metassl.contract import DatasetInfo
 from tf_metassl.data import pipeline, sources
-from tf_metassl.errors import ConfigError
-from tf_metassl.run import distribution, experiment
+from tf_metassl.run import distribution
 from tools import equivalence_table, kill_workers
 
 # Two tests start processes that connect to each other.
@@ -54,12 +52,6 @@ def test_auto_with_several_workers_is_multi_worker(workers_of, monkeypatch):
 def test_multi_worker_without_a_cluster_says_what_is_missing(workers_of):
     with pytest.raises(ValueError, match="TF_CONFIG .* SLURM .* srun"):
         distribution.make_strategy("multi_worker")
-
-
-def test_several_workers_need_the_name_of_a_run_directory(workers_of):
-    workers_of(2)
-    with pytest.raises(ConfigError, match="--run_dir is empty"):
-        experiment.train(config.resolve({"algo": "supervised"}))
 
 
 @pytest.mark.parametrize("name", ("grpc://127.0.0.1:1", "local"))
@@ -175,7 +167,7 @@ def test_two_workers_equal_one_device_and_two_replicas(tmp_path):
     """Parameters to 1e-5 and every prediction on a test set of odd size."""
     algo, workers = "meta_semi", equivalence_table.WORKERS
     for ways in (["one device", "2 replicas"], [workers]):
-        equivalence_table.run_ways([algo], ways, tmp_path, num_steps=6)
+        equivalence_table.run_variants([algo], ways, tmp_path, num_steps=6)
     one = equivalence_table.load(tmp_path, algo, "one device")
     assert one["confusion student"].sum() == 397
     for way in ("2 replicas", workers):
@@ -199,4 +191,4 @@ def test_a_killed_worker_ends_the_other_and_both_go_on(tmp_path):
     output = kill_workers.train(arguments, killed)
     assert "Resuming train at step" in output
     got = kill_workers.computed(killed)
-    assert not kill_workers.different_files(expected, got)
+    assert not kill_workers.differences(expected, got)

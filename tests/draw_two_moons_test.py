@@ -1,4 +1,4 @@
-"""The picture of the two moons is drawn from runs."""
+"""The picture of two moons is drawn from runs."""
 
 import numpy as np
 import pytest

@@ -8,13 +8,14 @@ import tensorflow as tf
 from tests.helpers import (
     NUM_CLASSES,
     central_difference,
-    tiny_batch,
+    on_replicas,
     tiny_network,
     values,
 )
 from tf_metassl import models
 from tf_metassl.meta import example_weights, functional
 from tf_metassl.meta.lookahead import lookahead_step
+from tf_metassl.ops import replicas
 from tf_metassl.ops.losses import cross_entropy
 
 FORMS = {
@@ -161,27 +162,55 @@ def test_a_copy_of_a_labeled_example_helps_and_a_wrong_label_hurts(
     assert meta.meta_gradient[0] < 0 < meta.meta_gradient[1]
 
 
-def test_sum_over_replicas_is_applied_to_the_inner_gradient(float64):
-    losses_at, labeled_loss_at, params = problem(tiny_network(), (6, 5, 1))
-    calls = []
+@pytest.mark.parametrize("form", FORMS)
+def test_two_replicas_get_the_meta_gradient_of_the_global_batch(
+    form, two_replicas, float64
+):
+    """The lookahead follows the gradient that is summed over replicas."""
+    # Forward mode is exact only without reductions in the forward pass.
+    options = {"sync": True} if form == "nested_tape" else {"batch_norm": False}
+    rng = np.random.default_rng(0)
+    x, u = rng.uniform(0, 255, (2, 8, 6, 5, 1))
+    y = np.eye(NUM_CLASSES)[rng.integers(0, NUM_CLASSES, 8)]
+    q = rng.dirichlet(np.ones(NUM_CLASSES), 8)
 
-    def doubled(gradients):
-        calls.append(len(gradients))
-        return [2.0 * g for g in gradients]
+    def meta_gradient(network, start, size):
+        """That of `size` rows from `start` on."""
+        images, label, unlabeled, target = (
+            tf.ensure_shape(
+                tf.constant(rows)[start : start + size],
+                [size, *rows.shape[1:]],
+            )
+            for rows in (x, y, u, q)
+        )
+        state = functional.state(network)
 
-    plain, twice = (
-        example_weights.nested_tape(
+        def losses_at(theta):
+            logits, _ = functional.call(network, theta, state, unlabeled)
+            return cross_entropy(target, logits), None
+
+        def labeled_loss_at(theta):
+            logits, _ = functional.call(network, theta, state, images)
+            return replicas.share_of_mean(cross_entropy(label, logits))
+
+        return FORMS[form](
             losses_at,
             labeled_loss_at,
-            params,
+            functional.parameters(network),
             0.3,
-            num_examples=7,
-            sum_over_replicas=reduction,
+            num_examples=size,
+            num_lookahead_steps=2,
         ).meta_gradient
-        for reduction in (list, doubled)
+
+    expected = meta_gradient(tiny_network(**options), 0, 8)
+    keras.utils.set_random_seed(0)
+    with two_replicas.scope():
+        network = tiny_network(**options)
+    halves = on_replicas(
+        two_replicas, lambda replica: meta_gradient(network, 4 * replica, 4)
     )
-    assert calls == [len(params)]
-    np.testing.assert_allclose(twice, 2 * plain, rtol=1e-9)
+    assert np.abs(expected).min() > 0
+    np.testing.assert_allclose(np.concatenate(halves), expected, rtol=1e-8)
 
 
 META_GRADIENT = tf.constant([-0.5, 0.25, 0.0, -1.5])
@@ -224,38 +253,3 @@ def test_normalized_weights_are_zero_if_nothing_is_selected():
         tf.constant([1.0, 0.0, 3.0]), tf.constant(4.0)
     )
     np.testing.assert_allclose(weight, [0.25, 0, 0.75])
-
-
-def test_lookahead_step_is_the_step_of_sgd():
-    network = tiny_network()
-    params = functional.parameters(network)
-    gradients = [tf.ones_like(p) for p in params]
-    ahead = lookahead_step(params, gradients, 0.25)
-    optimizer = keras.optimizers.SGD(0.25)
-    optimizer.apply(gradients, network.trainable_variables)
-    for tensor, variable in zip(
-        ahead, network.trainable_variables, strict=True
-    ):
-        np.testing.assert_array_equal(tensor, variable.value.numpy())
-    same = lookahead_step(params, gradients, 0.0)
-    for tensor, p in zip(same, params, strict=True):
-        np.testing.assert_array_equal(tensor, p)
-
-
-def test_functional_call_is_the_network_and_leaves_it_alone():
-    network = tiny_network(dropout=0.5)
-    images = tiny_batch()["unlabeled"]["weak"]
-    before = values(network)
-    params, state = functional.parameters(network), functional.state(network)
-    first, new_state = functional.call(network, params, state, images)
-    again, _ = functional.call(network, params, state, images)
-    # The same state is the same dropout mask.
-    np.testing.assert_array_equal(first, again)
-    assert first.shape == (16, NUM_CLASSES)
-    for old, new in zip(before, values(network), strict=True):
-        np.testing.assert_array_equal(old, new)
-    # Making the new state the network's is what a real call would have done.
-    np.testing.assert_array_equal(first, network(images, training=True))
-    real = [v.value.numpy() for v in network.non_trainable_variables]
-    for a, b in zip(new_state, real, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-6)

@@ -13,7 +13,7 @@ from tests.helpers import (
 )
 from tf_metassl.config import resolve
 from tf_metassl.contract import DatasetInfo
-from tf_metassl.run.experiment import build_algorithm
+from tf_metassl.run.build import build_algorithm
 
 
 def test_the_mean_is_the_arithmetic_mean_of_those_that_joined():

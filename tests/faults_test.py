@@ -1,5 +1,6 @@
 """What happens when ...: the table of the README, row by row."""
 
+import collections
 import errno
 import json
 import os
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tf_metassl import config
+from tf_metassl import config, files
 from tf_metassl.data import sources
 from tf_metassl.errors import (
     CheckpointError,
@@ -23,7 +24,13 @@ from tf_metassl.errors import (
     TrainingDivergedError,
     WriteError,
 )
-from tf_metassl.run import callbacks, checkpoints, experiment, serving
+from tf_metassl.run import (
+    callbacks,
+    evaluation,
+    experiment,
+    serving,
+)
+from tf_metassl.run.metrics_file import MetricsFile
 from tf_metassl.run.termination import Terminated, Termination
 from tools import kill_test
 
@@ -123,14 +130,14 @@ def test_sigterm_ends_at_a_checkpoint(whole, tmp_path, monkeypatch, step, left):
 
 def test_sigterm_during_an_evaluation(whole, tmp_path, monkeypatch):
     run_dir = tmp_path / "run"
-    original = experiment.Experiment.evaluate
+    original = evaluation.evaluate
 
-    def evaluate(self, *arguments):
+    def evaluate(*arguments):
         terminate()
-        return original(self, *arguments)
+        return original(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(experiment.Experiment, "evaluate", evaluate)
+        patch.setattr(evaluation, "evaluate", evaluate)
         with pytest.raises(Terminated, match="143"):
             train(run_dir)
     assert steps_of(run_dir) == ["step-00000003"]
@@ -171,7 +178,7 @@ def test_ctrl_c_has_its_exit_code():
         text=True,
     )
     assert done.returncode == 130
-    assert "goes on from its last checkpoint" in done.stderr
+    assert "to resume from the last checkpoint" in done.stderr
 
 
 def test_sigterm_during_data_preparation(tmp_path, monkeypatch):
@@ -197,7 +204,7 @@ def test_sigterm_in_the_second_stage(tmp_path, monkeypatch, capsys):
     assert "finetune/step-00000002" in stopped.value.message
     train(run_dir, **flags)
     assert "Resuming finetune at step 2" in capsys.readouterr().out
-    rows = callbacks.MetricsFile(run_dir / "metrics.jsonl").rows()
+    rows = MetricsFile(run_dir / "metrics.jsonl").rows()
     assert [row["step"] for row in rows[::2]] == [1, 2, 3, 4]
 
 
@@ -243,6 +250,29 @@ def test_a_damaged_checkpoint_is_skipped(whole, copy, harm, caplog, capsys):
     assert not changes(whole, copy)
 
 
+@pytest.mark.parametrize("selection", ("last", "best_validation"))
+def test_a_resumed_run_hashes_every_file_of_a_checkpoint_once(
+    selection, whole, tmp_path, monkeypatch
+):
+    run_dir = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        at_step(patch, 5, terminate)
+        with pytest.raises(Terminated):
+            train(run_dir, selection=selection)
+    count = collections.Counter()
+    real = files.sha256
+    monkeypatch.setattr(
+        files, "sha256", lambda path: count.update([path]) or real(path)
+    )
+    train(run_dir, selection=selection)
+    resumed_from = run_dir / "checkpoints" / "train" / "step-00000005"
+    read = [path for path in count if not path.parent.name.startswith(".")]
+    assert {path for path in read if path.parent == resumed_from} == {
+        path for path in resumed_from.iterdir() if path.name != "checksums.json"
+    }
+    assert max(count[path] for path in read) == 1
+
+
 def test_with_all_checkpoints_damaged_the_run_stops(copy):
     before = (copy / "metrics.jsonl").read_bytes()
     for path in copy.glob("checkpoints/train/step-*/variables.data-*"):
@@ -267,7 +297,7 @@ def test_a_full_disk_during_a_checkpoint(whole, tmp_path, monkeypatch):
         at_step(patch, 6, limit)
         try:
             with pytest.raises(
-                CheckpointError, match="; File too large. Those"
+                CheckpointError, match="; File too large. Earlier"
             ):
                 train(run_dir)
         finally:
@@ -284,7 +314,7 @@ def test_no_space_left_during_a_checkpoint(whole, tmp_path, monkeypatch):
         def full(path):
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-        patch.setattr(checkpoints, "_flush", full)
+        patch.setattr(files, "sync", full)
 
     with monkeypatch.context() as patch:
         at_step(patch, 6, fill)
@@ -346,7 +376,7 @@ def test_recovery_goes_back_with_other_batches(whole, tmp_path, monkeypatch):
         train(run_dir, recover_from_nan=1)
     line = (
         "- The loss became nan at step 5 of train: the run went back to step 3 "
-        "and on with other batches.\n"
+        "and continued with other batches.\n"
     )
     assert line in (run_dir / "report.md").read_text()
     rows = (run_dir / "metrics.jsonl").read_text().splitlines()
@@ -382,16 +412,6 @@ def test_recoveries_come_to_an_end(tmp_path, monkeypatch, capsys):
         train(tmp_path / "run", recover_from_nan=2)
     assert capsys.readouterr().out.count("went back to step 3") == 2
     assert steps_of(tmp_path / "run")[-1] == "step-00000003"
-
-
-def test_collapse_is_told_from_the_metrics():
-    assert callbacks.collapsed({"step": 3, "loss": 1.0}) is None
-    good = {"pseudo_label_entropy": 0.9, "selected_share": 0.4}
-    assert callbacks.collapsed({"step": 3, **good}) is None
-    row = {"step": 3, **good, "pseudo_label_entropy": 0.01}
-    assert "one class" in callbacks.collapsed(row)
-    row = {"step": 3, **good, "selected_share": 0.0}
-    assert "0.00% of the pseudo-labels" in callbacks.collapsed(row)
 
 
 def test_collapse_warns_or_stops(tmp_path, monkeypatch, caplog):

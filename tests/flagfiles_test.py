@@ -1,4 +1,4 @@
-"""flags/ agrees with its table, parses, and its networks and batches exist."""
+"""flags/ is up to date and parses, and its networks and batches exist."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ import pytest
 from tf_metassl.config import Config
 from tf_metassl.contract import DatasetInfo
 from tf_metassl.data import options, pipeline, policies, splits, store
-from tf_metassl.run import experiment
+from tf_metassl.run.build import Experiment, build_algorithm
 from tools import make_flagfiles, settings
 
 FLAGS = pathlib.Path(__file__).parents[1] / "flags/"
@@ -20,12 +20,14 @@ RUNS = make_flagfiles.runs()
 FLOPS = json.loads((FLAGS / "flops.json").read_text("utf-8"))
 
 
-def test_the_files_are_what_the_table_says():
+def test_the_files_are_up_to_date():
     assert make_flagfiles.drifted(make_flagfiles.files(FLOPS)) == []
     assert set(FLOPS) == {run.network for run in RUNS.values()}
 
 
-def test_a_file_that_was_edited_lost_or_added_is_found(tmp_path, monkeypatch):
+def test_a_file_that_was_edited_removed_or_added_is_found(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(make_flagfiles, "FLAGS", tmp_path)
     texts = {"a": "1\n", "b": "2\n", "c": "3\n"}
     for name, text in (("a", "1\n"), ("b", "edited\n"), ("d", "4\n")):
@@ -36,19 +38,19 @@ def test_a_file_that_was_edited_lost_or_added_is_found(tmp_path, monkeypatch):
 _PARSE = """
 import json, pathlib, sys
 from absl import flags
-from tf_metassl import config
+from tf_metassl.run import command_line
 
-config.define_flags()
+command_line.define_flags()
 for path in sys.argv[1:]:
     for name in flags.FLAGS:
         flags.FLAGS[name].unparse()
     flags.FLAGS(["train", f"--flagfile={path}"])
-    print(json.dumps(config.from_flags().to_json()))
+    print(json.dumps(command_line.from_flags().to_json()))
 assert not {"tensorflow", "keras"} & set(sys.modules)
 """
 
 
-def test_the_command_line_reads_what_the_table_means():
+def test_the_command_line_resolves_a_file_to_the_settings_of_the_table():
     paths = [str(FLAGS / path) for path in RUNS]
     done = subprocess.run(
         [sys.executable, "-c", _PARSE, *paths],
@@ -61,7 +63,7 @@ def test_the_command_line_reads_what_the_table_means():
         assert json.loads(line) == run.config.to_json()
 
 
-def test_every_setting_says_where_it_comes_from():
+def test_every_setting_names_its_source():
     for path, run in RUNS.items():
         text = (FLAGS / path).read_text("utf-8")
         for name, setting in run.cells[0].settings.items():
@@ -71,7 +73,7 @@ def test_every_setting_says_where_it_comes_from():
             assert last == setting.source, (path, name)
 
 
-def test_every_number_stands_in_its_file_and_in_the_index():
+def test_every_number_is_in_its_file_and_in_the_index():
     index = (FLAGS / "README.md").read_text("utf-8")
     for cell in settings.cells():
         text = " ".join((FLAGS / cell.path).read_text("utf-8").split())
@@ -80,17 +82,17 @@ def test_every_number_stands_in_its_file_and_in_the_index():
         assert f"| {cell.number} | [{cell.path}]" in index
 
 
-def test_one_path_has_one_meaning(monkeypatch):
+def test_cells_with_one_path_have_the_same_settings(monkeypatch):
     (first, *_) = settings.cells()
     changed = settings.ours(seed=7)
     other = first._replace(settings=first.settings | changed)
     monkeypatch.setattr(settings, "cells", lambda: [first, other])
-    with pytest.raises(ValueError, match="has two meanings"):
+    with pytest.raises(ValueError, match="have different settings"):
         make_flagfiles.runs()
 
 
-def test_a_file_says_all_that_has_no_plain_default():
-    """Else `What is not set here has the default of --help` would be wrong."""
+def test_a_file_sets_every_flag_without_a_plain_default():
+    """Else "All other flags have the defaults" would be wrong."""
     plain = {f.name: f for f in dataclasses.fields(Config) if f.metadata}
     # Follows from the length of the run.
     del plain["evaluate_every"]
@@ -202,7 +204,7 @@ def test_the_networks_exist_and_have_these_costs():
 
 
 def source_of(run):
-    """A source of the run's shape and classes, but of 16 noisy images."""
+    """A source of 16 images of noise with the shape and classes of a run."""
     task, config = run.cells[0].task, run.config
     channels = 1 if config.dataset == "digits" else 3
     size = task.image_size
@@ -220,10 +222,10 @@ def source_of(run):
 
 
 def first_batch(run, algorithm):
-    """The data of a run from its first batch on, and whether to read it."""
+    """The image shape of a run and its training data."""
     source = source_of(run)
     rows = splits.Splits(np.arange(4), np.arange(16), np.arange(4, 8))
-    built = experiment.Experiment(run.config, None, source, rows, algorithm)
+    built = Experiment(run.config, None, source, rows, algorithm)
     dataset = pipeline.training_dataset(
         source,
         built.pools(algorithm),
@@ -235,12 +237,12 @@ def first_batch(run, algorithm):
 
 
 @pytest.mark.parametrize("algo", sorted({r.config.algo for r in RUNS.values()}))
-def test_the_first_batch_has_the_shape_that_the_file_means(algo):
+def test_the_first_batch_has_the_shape_that_the_file_asks_for(algo):
     built, seen, kinds = {}, set(), set()
     for path, run in RUNS.items():
         if run.config.algo != algo:
             continue
-        # What a method wants to see does not depend on the network.
+        # The views of a method do not depend on the network.
         hp = run.config.hyperparameters
         choices = tuple(
             getattr(hp, field.name)
@@ -252,15 +254,13 @@ def test_the_first_batch_has_the_shape_that_the_file_means(algo):
             small = dataclasses.replace(
                 run.config, model="digits_cnn", dropout=0.0
             )
-            built[choices] = experiment.build_algorithm(
-                small, info, num_images=16
-            )
+            built[choices] = build_algorithm(small, info, num_images=16)
         algorithm = built[choices]
         labeled, unlabeled = make_flagfiles.images_per_step(run)
-        if algo == "noisy_student":  # Whose teacher sees none at first.
+        if algo == "noisy_student":  # Its first stage uses none.
             unlabeled = 0
         task, config = run.cells[0].task, run.config
-        # Whether a crop is mirrored or wide changes no shape.
+        # Crops with and without flips have equal shapes.
         weak = policies.WEAK_POLICIES.get(config.weak_augmentation)
         kind = (algorithm.views, type(weak), config.strong_augmentation)
         key = (kind, task.image_size, labeled, unlabeled)
@@ -275,7 +275,7 @@ def test_the_first_batch_has_the_shape_that_the_file_means(algo):
                 assert spec[group][view].shape == (size, *shape), (path, view)
                 assert spec[group][view].dtype == np.uint8
         assert spec["labeled"]["label"].shape == (labeled,)
-        # One of each kind is really drawn, where two cores can do it.
+        # Draw a batch of each kind, unless the images are large.
         if kind not in kinds and task.image_size <= 96:
             kinds.add(kind)
             batch = next(iter(dataset))

@@ -5,8 +5,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from tf_metassl import hyperparameters
-from tf_metassl.algorithms import algorithm_class
+from tf_metassl.algorithms import algorithm_class, hyperparameters_class
 from tf_metassl.contract import MIX_BLOCK
 from tf_metassl.meta import functional
 from tf_metassl.models.layers import BatchNormalization
@@ -95,7 +94,7 @@ def tiny_algorithm(
     network = network or tiny_network
     algorithm = cls(
         networks=cls.build_networks(network, NUM_CLASSES),
-        hyperparameters=hyperparameters.of(name)(**hp),
+        hyperparameters=hyperparameters_class(name)(**hp),
         num_classes=NUM_CLASSES,
         num_images=NUM_IMAGES,
     )
@@ -295,3 +294,76 @@ def central_difference(function, point, epsilon=1e-5):
             float(function(point + step)) - float(function(point - step))
         ) / (2 * epsilon)
     return gradient
+
+
+def on_replicas(strategy, function):
+    """What `function(replica_id)` gives on each replica, as arrays.
+
+    Args:
+        strategy: a `tf.distribute` strategy.
+        function: from the replica's number to a tensor.
+    """
+
+    def step():
+        context = tf.distribute.get_replica_context()
+        return function(context.replica_id_in_sync_group)
+
+    result = tf.function(lambda: strategy.run(step))()
+    return [r.numpy() for r in strategy.experimental_local_results(result)]
+
+
+def sharp_algorithm(name, **hp):
+    """An algorithm whose predictions are neither all alike nor all sure."""
+    algorithm = tiny_algorithm(name, **hp)
+    kernel, bias = algorithm.student.layers[-1].variables
+    kernel.assign(kernel.value * 8.0)
+    bias.assign([0.5, 0.0, -0.5])
+    return algorithm
+
+
+def fixmatch_predictions(algorithm, batch):
+    """Probabilities of FixMatch's three groups, as one batch-norm batch."""
+    groups = [
+        batch["labeled"]["weak"],
+        batch["unlabeled"]["weak"],
+        batch["unlabeled"]["strong"],
+    ]
+    logits = algorithm.student(tf.concat(groups, 0), training=True).numpy()
+    return np.split(softmax(logits), [8, 24])
+
+
+def labeled_losses(batch, probs):
+    """-log p[label] of the eight labeled images."""
+    label = batch["labeled"]["label"].numpy()
+    return -np.log(probs[np.arange(8), label])
+
+
+def one_hot_probs(label, confidence):
+    """Rows with `confidence` at `label`, the rest spread evenly."""
+    rest = (1 - np.array(confidence)) / (NUM_CLASSES - 1)
+    probs = np.repeat(rest[:, None], NUM_CLASSES, 1)
+    probs[np.arange(len(label)), label] = confidence
+    return tf.constant(probs, tf.float32)
+
+
+def assert_supervised_loss(name, images_and_targets, **hp):
+    """Compares a method that sees labeled images alone with NumPy.
+
+    Args:
+        name: `--algo`.
+        images_and_targets: function of the labeled group and its one-hot labels
+            that returns the images and targets of the loss.
+        **hp: hyperparameters.
+    """
+    labeled = tiny_batch()["labeled"]
+    algorithm = tiny_algorithm(name, **hp)
+    label = np.eye(NUM_CLASSES)[labeled["label"].numpy()]
+    images, targets = images_and_targets(labeled, label)
+    (logits,) = training_logits(algorithm.student, images)
+    expected = numpy_cross_entropy(targets, logits)
+    loss = algorithm.compute_losses({"labeled": labeled})
+    np.testing.assert_allclose(float(loss), expected, rtol=1e-6)
+    correct = logits.argmax(-1) == labeled["label"].numpy()
+    np.testing.assert_allclose(
+        algorithm.metric("labeled_accuracy"), correct.mean()
+    )

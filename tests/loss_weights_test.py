@@ -13,13 +13,12 @@ from tests.helpers import (
     tiny_batch,
     training_logits,
 )
-from tf_metassl import hyperparameters
-from tf_metassl.algorithms import ALGORITHMS
+from tf_metassl.algorithms import ALGORITHMS, hyperparameters_class
 
 
 def hyperparameters_of(name):
     return [
-        field.name for field in dataclasses.fields(hyperparameters.of(name))
+        field.name for field in dataclasses.fields(hyperparameters_class(name))
     ]
 
 

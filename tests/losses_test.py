@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from tf_metassl.ops.losses import (
+    consistency_cross_entropy,
     cross_entropy,
     entropy,
     kl_divergence,
@@ -90,3 +91,38 @@ def test_entropy_and_kl_divergence_by_hand():
     np.testing.assert_allclose(divergence, expected, rtol=1e-9, atol=1e-12)
     reverse = kl_divergence(logits, target_logits)
     assert abs(divergence[0] - reverse[0]) > 1e-3
+
+
+def test_uda_masks_the_sharpened_confidence_and_divides_by_all():
+    weak = tf.math.log([[0.5, 0.3, 0.2], [0.8, 0.1, 0.1]])
+    strong = tf.zeros([2, 3])
+    # Sharpened with temperature 0.5: 0.25 / 0.38 and 0.64 / 0.66.
+    loss, mask = consistency_cross_entropy(
+        weak, strong, temperature=0.5, threshold=0.7
+    )
+    np.testing.assert_array_equal(mask, [0, 1])
+    np.testing.assert_allclose(loss, [0, np.log(3)], rtol=1e-6)
+    _, mask = consistency_cross_entropy(
+        weak, strong, temperature=0.5, threshold=0.6
+    )
+    np.testing.assert_array_equal(mask, [1, 1])
+    at_it = float(tf.nn.softmax(weak / 0.5)[0, 0])
+    _, mask = consistency_cross_entropy(
+        weak, strong, temperature=0.5, threshold=at_it
+    )
+    np.testing.assert_array_equal(mask, [1, 1])
+    with tf.GradientTape() as tape:
+        tape.watch(weak)
+        loss, _ = consistency_cross_entropy(
+            weak, strong, temperature=0.5, threshold=0.0
+        )
+    assert tape.gradient(loss, weak) is None
+
+
+def test_smoothing_needs_to_know_the_number_of_classes():
+    @tf.function(input_signature=[tf.TensorSpec([None, None])])
+    def smooth(labels):
+        return smooth_labels(labels, 0.1)
+
+    with pytest.raises(ValueError, match=r"labels: expected a static size"):
+        smooth(tf.eye(3))

@@ -14,7 +14,6 @@ from tests.helpers import (
     tiny_batch,
     tiny_network,
     training_logits,
-    values,
 )
 from tf_metassl.meta import functional
 
@@ -87,31 +86,3 @@ def test_no_gradient_goes_through_the_teacher(float64):
         actual, gradient_of(loss_at, algorithm.student), strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-12)
-
-
-def test_the_teachers_pass_moves_no_average():
-    algorithm, batch = tiny_algorithm("mean_teacher"), tiny_batch()
-    expected = tiny_network("alone")
-    expected.set_weights(algorithm.student.get_weights())
-    algorithm.forward(
-        expected, batch["labeled"]["weak"], batch["unlabeled"]["weak_1"]
-    )
-    before = values(algorithm.ema)
-    algorithm.compute_losses(batch)
-    for a, b in zip(values(algorithm.student), values(expected), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-6)
-    for a, b in zip(values(algorithm.ema), before, strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_teacher_and_student_have_different_dropout_masks():
-    batch = tiny_batch()
-    # Alone in its batch, so that the masks have the same shape.
-    images = batch["unlabeled"]["weak_1"]
-    algorithm = tiny_algorithm(
-        "mean_teacher",
-        network=lambda role: tiny_network(role, dropout=0.5),
-    )
-    student = algorithm.forward(algorithm.student, images)
-    teacher = algorithm.teacher_logits(images)
-    assert np.abs(student - teacher).max() > 1e-3

@@ -128,7 +128,7 @@ def test_both_losses_by_hand(finished, ramp, float64):
             (teacher_loss, a.teacher),
         )
     )
-    np.testing.assert_allclose(b._trackers["loss"].result(), total, rtol=1e-5)
+    np.testing.assert_allclose(b.metric("loss"), total, rtol=1e-5)
     for role, loss in (("student", student_loss), ("teacher", teacher_loss)):
         for x, y in zip(
             captured[role], gradient_of(loss, getattr(a, role)), strict=True
@@ -223,4 +223,4 @@ def test_both_labeled_losses_have_the_same_dropout_masks(kind):
         network=lambda role: tiny_network(role, dropout=0.5),
     )
     algorithm.train_step(tiny_batch())
-    assert float(algorithm._trackers["feedback"].result()) == 0.0
+    assert algorithm.metric("feedback") == 0.0

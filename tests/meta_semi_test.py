@@ -27,7 +27,7 @@ def captured_gradient(batch, **hp):
     captured = []
     algorithm.apply_gradients = lambda role, gradient: captured.extend(gradient)
     algorithm.train_step(batch)
-    share = float(algorithm._trackers["selected_share"].result())
+    share = algorithm.metric("selected_share")
     return algorithm, captured, share
 
 
@@ -89,14 +89,15 @@ def test_without_a_labeled_loss_the_judge_is_reported(form, float64):
     (logits,) = training_logits(algorithm.student, batch["labeled"]["weak"])
     is_correct = np.mean(logits.argmax(-1) == label)
     assert is_correct > 0
-    reported = {k: float(v.result()) for k, v in algorithm._trackers.items()}
     np.testing.assert_allclose(
-        reported["labeled_accuracy"], is_correct, rtol=1e-6
+        algorithm.metric("labeled_accuracy"), is_correct, rtol=1e-6
     )
     np.testing.assert_allclose(
-        reported["labeled_loss"], numpy_cross_entropy(label, logits), rtol=1e-6
+        algorithm.metric("labeled_loss"),
+        numpy_cross_entropy(label, logits),
+        rtol=1e-6,
     )
-    assert reported["loss"] == reported["unlabeled_loss"]
+    assert algorithm.metric("loss") == algorithm.metric("unlabeled_loss")
 
 
 def test_if_nothing_is_selected_the_unlabeled_term_is_zero(monkeypatch):

@@ -19,7 +19,9 @@ from tests.helpers import (
 from tf_metassl import config
 from tf_metassl.algorithms.noisy_student import balanced
 from tf_metassl.errors import ConfigError
-from tf_metassl.run import experiment
+from tf_metassl.run import evaluation
+from tf_metassl.run import stage as stage_lib
+from tf_metassl.run.build import build_experiment
 
 
 def test_the_most_confident_are_taken_and_the_few_repeated():
@@ -109,7 +111,7 @@ def test_the_pool_is_filtered_and_balanced():
     assert np.bincount(probs.argmax(1)).tolist() == [15, 15, 15]
     assert set(chosen) <= set(rows)
     unsure = student_of(logits * 0, confidence_threshold=0.34)
-    with pytest.raises(ValueError, match="confidence_threshold=0.34: lower it"):
+    with pytest.raises(ValueError, match="confidence_threshold=0.34. Lower it"):
         unsure.select_unlabeled(rows)
 
 
@@ -154,11 +156,13 @@ def test_rounds_teach_one_another_and_can_be_resumed(tmp_path):
 
     def stages(run_dir, count):
         run_dir.mkdir(exist_ok=True)
-        built = experiment.build(config.resolve(SHORT), run_dir)
+        built = build_experiment(config.resolve(SHORT), run_dir)
         algorithms = []
-        for stage in experiment.stages(built)[:count]:
+        for stage in stage_lib.stages(built)[:count]:
             algorithm = stage.build()
-            experiment.run_stage(built, algorithm, stage, run_dir)
+            stage_lib.run_stage(
+                stage_lib.StageRun(built, algorithm, stage, run_dir, run_dir)
+            )
             algorithms.append(algorithm)
         return built, algorithms
 
@@ -166,7 +170,7 @@ def test_rounds_teach_one_another_and_can_be_resumed(tmp_path):
     for one, other in ((teacher, first), (first, second)):
         np.testing.assert_allclose(
             other.predictions,
-            built.predict(one.deployable_model),
+            evaluation.predict(built, one.deployable_model),
             rtol=1e-5,
             atol=1e-5,
         )
@@ -191,12 +195,12 @@ def test_a_student_is_the_same_under_xla(float64):
 
 
 def test_a_teacher_without_confidence_ends_in_one_message():
-    built = experiment.build(
+    built = build_experiment(
         config.resolve({"algo": "noisy_student", "confidence_threshold": 0.9})
     )
     student = built.algorithm.rebuild(6)
     student.learn_from("teacher")
     # All classes are equally likely.
     student.prepare(lambda network: np.zeros(student.predictions.shape))
-    with pytest.raises(ConfigError, match="lower it. --allow_changed="):
+    with pytest.raises(ConfigError, match="Lower it, and add --allow_changed="):
         built.pools(student)

@@ -7,7 +7,8 @@ import tensorflow as tf
 from tests.helpers import tiny_algorithm, values
 from tf_metassl.config import resolve
 from tf_metassl.contract import DatasetInfo
-from tf_metassl.run.experiment import build_algorithm
+from tf_metassl.ops import replicas
+from tf_metassl.run.build import build_algorithm
 
 INFO = DatasetInfo("digits", ("a", "b", "c"), (8, 8, 1))
 
@@ -90,7 +91,7 @@ def test_decoupled_decay_is_the_same_on_two_replicas(two_replicas):
         @tf.function
         def step(algorithm=algorithm, strategy=strategy):
             def replica():
-                share = 1 / algorithm.num_replicas
+                share = 1 / replicas.count()
                 variables = algorithm.student.trainable_variables
                 algorithm.apply_gradients(
                     "student", [share * tf.ones(v.shape) for v in variables]

@@ -224,6 +224,7 @@ def test_evaluation_sees_every_image_once(replicas):
     "view, policy, message",
     [
         ("strong", "mpl", "--strong_augmentation=mpl changes colors.* 2 ch"),
+        ("strong_1", "affine_digits", "=affine_digits changes colors.* 2 ch"),
         ("ctaugment", "jitter_points", "CTAugment changes colors.* 2 chan"),
         ("probe", "jitter_points", "CTAugment changes colors"),
     ],
@@ -235,6 +236,19 @@ def test_policies_that_mix_colors_need_some(view, policy, message):
         pipeline.check_channels(views, augmentation, 2)
     pipeline.check_channels(views, augmentation, 3)
     pipeline.check_channels(Views(labeled=("weak",)), augmentation, 2)
+
+
+def test_a_magnitude_that_the_policy_has_not_is_refused():
+    given = pipeline.Augmentation("none", "affine_digits", magnitude=5.0)
+    with pytest.raises(ValueError, match="none, got 5.0.*--strong_magnitude"):
+        pipeline.check_channels(Views(unlabeled=("strong",)), given, 1)
+    # Nothing asks for the strong policy here.
+    pipeline.check_channels(Views(unlabeled=("weak",)), given, 1)
+
+
+def test_points_may_have_two_channels():
+    points = pipeline.Augmentation(weak="jitter", strong="jitter_points")
+    pipeline.check_channels(Views(unlabeled=("weak", "strong")), points, 2)
 
 
 def test_batches_that_cannot_be_split_are_refused():

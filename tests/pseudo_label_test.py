@@ -53,13 +53,13 @@ def test_rejected_images_count_in_the_mean(float64):
     expected = numpy_cross_entropy(label, labeled) + 2 * 0.25 * sum_of_kept / 16
     loss, _ = loss_and_gradient(algorithm, batch)
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
-    share = algorithm._trackers["selected_share"].result()
+    share = algorithm.metric("selected_share")
     np.testing.assert_allclose(share, 10 / 16)
     oracle_label = batch["unlabeled"]["oracle_label"].numpy()
     correct = probabilities.argmax(-1) == oracle_label
     for name, rows in (("", slice(None)), ("selected_", kept)):
-        tracker = algorithm._trackers[f"{name}pseudo_label_accuracy"]
-        np.testing.assert_allclose(tracker.result(), correct[rows].mean())
+        accuracy = algorithm.metric(f"{name}pseudo_label_accuracy")
+        np.testing.assert_allclose(accuracy, correct[rows].mean())
 
 
 def test_no_gradient_goes_through_label_or_mask(float64):
@@ -102,4 +102,4 @@ def test_the_threshold_is_strict(below, share):
     for variable in algorithm.student.get_layer("logits").variables:
         variable.assign(np.zeros(variable.shape))
     algorithm.compute_losses(tiny_batch())
-    assert float(algorithm._trackers["selected_share"].result()) == share
+    assert algorithm.metric("selected_share") == share

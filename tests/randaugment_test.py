@@ -3,11 +3,18 @@
 import numpy as np
 
 from tests.helpers import (
+    assert_supervised_loss,
     numpy_cross_entropy,
     tiny_algorithm,
     tiny_batch,
     training_logits,
 )
+
+
+def test_the_loss_by_hand(float64):
+    assert_supervised_loss(
+        "randaugment", lambda labeled, label: (labeled["strong"], label)
+    )
 
 
 def test_the_loss_is_that_of_the_strong_view():

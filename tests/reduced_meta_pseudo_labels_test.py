@@ -22,7 +22,9 @@ from tf_metassl.algorithms.reduced_meta_pseudo_labels import (
     ReducedStudent,
     corrector,
 )
-from tf_metassl.run import checkpoints, experiment
+from tf_metassl.run import checkpoints, evaluation
+from tf_metassl.run import stage as stage_lib
+from tf_metassl.run.build import build_experiment
 
 NAME = "reduced_meta_pseudo_labels"
 
@@ -154,18 +156,20 @@ def test_the_stages_follow_one_another(tmp_path):
             "verbose": 0,
         }
     )
-    built = experiment.build(settings, tmp_path)
+    built = build_experiment(settings, tmp_path)
     names, algorithms = [], []
-    for stage in experiment.stages(built):
+    for stage in stage_lib.stages(built):
         algorithm = stage.build()
-        experiment.run_stage(built, algorithm, stage, tmp_path)
+        stage_lib.run_stage(
+            stage_lib.StageRun(built, algorithm, stage, tmp_path, tmp_path)
+        )
         names.append(stage.name)
         algorithms.append(algorithm)
     assert names == ["train", "student", "finetune"]
     large, small, finetuned = algorithms
     np.testing.assert_allclose(
         small.predictions,
-        built.predict(large.deployable_model),
+        evaluation.predict(built, large.deployable_model),
         rtol=1e-5,
         atol=1e-5,
     )

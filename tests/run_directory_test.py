@@ -1,10 +1,16 @@
-"""The lock and the contract of a run directory."""
+"""The run directory: its lock, its files, and what a resumed run may change."""
 
+import contextlib
 import dataclasses
+import fcntl
 import json
+import os
+import platform
+import signal
 import subprocess
 import sys
 
+import filelock
 import numpy as np
 import pytest
 
@@ -14,12 +20,30 @@ from tf_metassl.errors import ConfigError
 from tf_metassl.run import run_directory
 
 HOLD = """
-import fcntl, sys, time
-file = open(sys.argv[1], "a")
-fcntl.flock(file, fcntl.LOCK_EX)
-print("held", flush=True)
-time.sleep(100)
+import pathlib, sys
+from tf_metassl.run import run_directory
+
+with run_directory.locked(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
 """
+
+
+@contextlib.contextmanager
+def held_by_another_process(run_dir):
+    command = [sys.executable, "-c", HOLD, run_dir]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdout.readline() == b"held\n"
+        yield process
+        process.kill()
+
+
+def refusal(run_dir):
+    with pytest.raises(ConfigError, match="another --run_dir") as refused:
+        with run_directory.locked(run_dir):
+            pass
+    return str(refused.value)
 
 
 def test_a_second_process_is_refused_and_a_killed_one_is_not_waited_for(
@@ -28,20 +52,42 @@ def test_a_second_process_is_refused_and_a_killed_one_is_not_waited_for(
     run_dir = tmp_path / "run"
     with run_directory.locked(run_dir):
         (run_dir / "config.json").touch()
-        with pytest.raises(ConfigError, match="written by process"):
-            with run_directory.locked(run_dir):
-                pass
-    other = subprocess.Popen(
-        [sys.executable, "-c", HOLD, run_dir / ".lock"], stdout=subprocess.PIPE
-    )
-    assert other.stdout.readline() == b"held\n"
-    with pytest.raises(ConfigError, match="another --run_dir"):
-        with run_directory.locked(run_dir):
-            pass
-    other.kill()
-    other.communicate()
+        assert f"written by process {os.getpid()} on" in refusal(run_dir)
+    # The lock ends with a process that is killed, and the next one is named.
+    for _ in range(2):
+        with held_by_another_process(run_dir) as process:
+            named = f"process {process.pid} on {platform.node()}. Wait"
+            assert f"--run_dir={run_dir} is being written by {named}" in (
+                refusal(run_dir)
+            )
+            process.send_signal(signal.SIGKILL)
+            process.wait()
     with run_directory.locked(run_dir):
         pass
+
+
+def test_a_run_of_an_older_version_is_respected(tmp_path):
+    """It locked the same file with flock and wrote its name from byte 0 on."""
+    with open(tmp_path / ".lock", "a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        file.write("process 12 on host")
+        file.flush()
+        assert "written by process 12 on host." in refusal(tmp_path)
+    with run_directory.locked(tmp_path):
+        (tmp_path / "config.json").touch()
+        with open(tmp_path / ".lock", "a+", encoding="utf-8") as file:
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_file_system_without_locks_does_not_stop_a_run(tmp_path, monkeypatch):
+    def no_locks(*_, **__):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(filelock, "lock_descriptor", no_locks)
+    for _ in range(2):
+        with run_directory.locked(tmp_path / "run"):
+            pass
 
 
 def test_a_folder_made_for_the_lock_alone_does_not_stay(tmp_path):
@@ -148,6 +194,43 @@ def test_a_process_killed_before_its_contract_leaves_a_fresh_folder(tmp_path):
         (tmp_path / name).touch()
     run_directory.check_settings(config.resolve({}), tmp_path)
     # Between the two files.
-    config.save(config.resolve({}), tmp_path)
+    run_directory.save_config(config.resolve({}), tmp_path)
     run_directory.check_settings(config.resolve({}), tmp_path)
     run_directory.check_data(config.resolve({}), tmp_path, fingerprint())
+
+
+def test_saved_configuration_and_flagfile(tmp_path):
+    settings = config.resolve({"algo": "mpl", "run_dir": str(tmp_path)})
+    run_directory.save_config(settings, tmp_path)
+    assert run_directory.load_config(tmp_path) == settings
+    lines = (tmp_path / "run.flags").read_text().splitlines()
+    assert "--algo=meta_pseudo_labels" in lines
+    assert not any(line.startswith("--run_dir") for line in lines)
+    with pytest.raises(ConfigError, match="has no config.json"):
+        run_directory.load_config(tmp_path / "nowhere")
+
+
+def test_a_flagfile_reproduces_the_configuration(tmp_path):
+    settings = config.resolve(
+        {"algo": "meta_semi", "seed": 5, "jit_compile": True}
+    )
+    run_directory.save_config(settings, tmp_path)
+    code = (
+        "from absl import flags; from tf_metassl.run import command_line; "
+        "command_line.define_flags(); "
+        f"flags.FLAGS(['train', '--flagfile={tmp_path / 'run.flags'}']); "
+        "import json; print(json.dumps(command_line.from_flags().to_json()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    again = config.Config.from_json(json.loads(done.stdout))
+    assert config.compared(again) == config.compared(settings)
+
+
+def test_importing_it_imports_no_tensorflow():
+    code = (
+        "import sys, tf_metassl.run.run_directory;"
+        "sys.exit(any(m in sys.modules for m in ('tensorflow', 'keras')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -24,7 +24,7 @@ def test_pairs_are_made_in_blocks_of_two_labeled_rows():
     first, second = pairs(labeled, unlabeled)
     np.testing.assert_array_equal(first[:, 0], [1, 2, 10, 3, 4, 14])
     np.testing.assert_array_equal(second[:, 0], [11, 12, 13, 15, 16, 17])
-    with pytest.raises(ValueError, match="--batch_size must be an even"):
+    with pytest.raises(ValueError, match="--batch_size that is an even"):
         pairs(labeled[:3], unlabeled[:3])
 
 

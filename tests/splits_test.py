@@ -39,7 +39,7 @@ def counts(rows, labels=LABELS):
 def test_splits_of_digits_never_change(options, fingerprint):
     names = ("num_labeled", "num_validation", "split_seed", "labeled_inside")
     rows = split(
-        sources.digits().train.labels,
+        sources.load("digits").train.labels,
         **dict(zip(names, options, strict=True)),
     )
     assert rows.fingerprint == fingerprint
@@ -239,7 +239,7 @@ def test_save_ids(tmp_path):
         "1\tb\t1.png",
         "2\tä\t2.png",
     ]
-    rows = split(sources.digits().train.labels)
-    splits.save_ids(sources.digits(), rows, path)
+    rows = split(sources.load("digits").train.labels)
+    splits.save_ids(sources.load("digits"), rows, path)
     read = np.loadtxt(path, np.int64, usecols=0, delimiter="\t")
     np.testing.assert_array_equal(read, rows.labeled)

@@ -6,7 +6,7 @@ import pytest
 
 from tf_metassl import models
 from tf_metassl.data import statistics
-from tf_metassl.data.options import PIXEL_STATISTICS
+from tf_metassl.data.datasets import DATASETS
 from tf_metassl.data.store import Images
 from tf_metassl.ops import averaging
 
@@ -68,7 +68,8 @@ def test_the_network_scales_as_computed():
 def test_known_values_are_used_and_others_are_kept(tmp_path):
     images = correlated()
     known = statistics.scaling("mean_std", "cifar10", None)
-    assert (known["mean"], known["std"]) == PIXEL_STATISTICS["cifar10"]
+    published = DATASETS["cifar10"].pixel_statistics
+    assert (known["mean"], known["std"]) == published
     assert statistics.scaling("unit", "cifar10", None) == {}
     path = tmp_path / "run" / "normalization.npz"
     first = statistics.scaling("mean_std", "mine", images, path)

@@ -9,7 +9,10 @@ import pytest
 
 from tests.helpers import tiny_algorithm
 from tf_metassl import config
-from tf_metassl.run import callbacks, checkpoints, experiment
+from tf_metassl.run import checkpoints, run_directory
+from tf_metassl.run import stage as stage_lib
+from tf_metassl.run.build import build_experiment
+from tf_metassl.run.metrics_file import MetricsFile
 
 SHORT = ["--num_steps=12", "--evaluate_every=6", "--batch_size=16"]
 
@@ -51,7 +54,7 @@ def test_the_plan_comes_first_and_the_table_last(finished):
         "200 validation, 397 test",
         "16 images a step",
         "passes",
-        "digits_cnn: student 141,098 parameters",
+        "digits_cnn: student 140,458 parameters",
         "auto: 1 x CPU, float32",
     ):
         assert word in plan
@@ -177,8 +180,8 @@ def test_the_saved_model_serves_without_keras(finished, tmp_path):
             cwd=tmp_path,
         )
         served.append(dict(np.load(out)))
-    built = experiment.build(config.load(run_dir))
-    ((_, algorithm),) = experiment.restored_stages(built, run_dir)
+    experiment = build_experiment(run_directory.load_config(run_dir))
+    ((_, algorithm),) = stage_lib.restored_stages(experiment, run_dir)
     logits = algorithm(images).numpy().astype(np.float64)
     expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     for result in served:
@@ -209,28 +212,30 @@ def test_another_configuration_is_refused_field_by_field(finished):
 
 def test_an_interrupted_run_goes_on_and_ends_like_the_other(finished, tmp_path):
     whole, output = finished
-    settings = config.load(whole)
+    settings = run_directory.load_config(whole)
     # The first half, as if the second had never happened.
     half = tmp_path / "half"
-    built = experiment.build(settings)
+    experiment = build_experiment(settings)
     half.mkdir()
-    config.save(settings, half)
-    metrics_file = callbacks.MetricsFile(half / "metrics.jsonl")
-    stage = experiment.Stage("train", 6, lambda: built.algorithm)
-    experiment.run_stage(built, built.algorithm, stage, half)
-    metrics_file.write(9, "train", {"loss": 0.0})
+    run_directory.save_config(settings, half)
+    stage = stage_lib.Stage("train", 6, lambda: experiment.algorithm)
+    run_of_stage = stage_lib.StageRun(
+        experiment, experiment.algorithm, stage, half, half
+    )
+    stage_lib.run_stage(run_of_stage)
+    run_of_stage.metrics_file.write(9, "train", {"loss": 0.0})
     again = run("train", *SHORT, f"--run_dir={half}").stdout
     assert "Resuming train at step 6" in again
     assert table_of(again) == table_of(output)
     assert rows_of(whole) == rows_of(half)
-    seconds = callbacks.MetricsFile(half / "timing.jsonl").rows()
+    seconds = MetricsFile(half / "timing.jsonl").rows()
     assert [row["step"] for row in seconds] == [6, 12]
     assert 0 < seconds[0]["wall_clock_seconds"]
     assert seconds[0]["wall_clock_seconds"] < seconds[1]["wall_clock_seconds"]
 
 
 def test_evaluating_an_unfinished_run_says_what_to_do(tmp_path):
-    config.save(config.resolve({"algo": "supervised"}), tmp_path)
+    run_directory.save_config(config.resolve({"algo": "supervised"}), tmp_path)
     done = run("evaluate", f"--run_dir={tmp_path}", check=False)
     assert done.returncode == 1
     assert "finished 0 of 600 steps" in done.stderr
@@ -253,7 +258,7 @@ def test_a_time_budget_ends_every_stage_and_its_schedule(tmp_path):
     steps = []
     for stage in ("train", "finetune"):
         newest = checkpoints.newest_whole(stages / stage)
-        state = json.loads((newest / "state.json").read_text())
+        state = json.loads((newest.path / "state.json").read_text())
         assert 1 < state["step"] < 500
         assert state["out_of_time"]
         steps.append(state["step"])
@@ -272,19 +277,6 @@ def test_a_time_budget_ends_every_stage_and_its_schedule(tmp_path):
     assert table_of(again.stdout) == table_of(done.stdout)
     evaluated = run("evaluate", f"--run_dir={tmp_path / 'run'}")
     assert table_of(evaluated.stdout) == table_of(done.stdout)
-
-
-def test_finetuning_may_have_a_batch_of_its_own():
-    built = experiment.build(
-        config.resolve(
-            {"algo": "meta_pseudo_labels", "finetune_batch_size": 24}
-        )
-    )
-    sizes = [
-        [pool.batch_size for pool in built.pools(stage.build())]
-        for stage in experiment.stages(built)
-    ]
-    assert sizes == [[64, 128], [24]]
 
 
 def test_time_that_is_left_over_is_mentioned(tmp_path):
@@ -335,23 +327,3 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     assert done.returncode == 1
     assert "The loss became" in done.stderr
     assert "--learning_rate" in done.stderr
-
-
-@pytest.mark.parametrize(
-    "step, expected",
-    [
-        (0, [(0, 10, 3), (30, 5, 1)]),
-        (13, [(13, 7, 1), (20, 10, 1), (30, 5, 1)]),
-        (20, [(20, 10, 1), (30, 5, 1)]),
-        (33, [(33, 2, 1)]),
-        (35, []),
-    ],
-)
-def test_segments_end_at_evaluations(step, expected):
-    assert experiment.segments(step, 35, 10) == expected
-    alone = experiment.segments(step, 35, 10, one_by_one=True)
-    assert [begin for begin, _, _ in alone] == sorted(
-        {step, *range(-(-step // 10) * 10, 35, 10)} - {35}
-    )
-    assert sum(length for _, length, _ in alone) == 35 - step
-    assert all(count == 1 for _, _, count in alone)

@@ -196,4 +196,4 @@ def test_clean_and_moved_images_share_dropout_masks():
         network=lambda role: tiny_network(role, dropout=0.5),
     )
     algorithm.compute_losses(tiny_batch())
-    assert float(algorithm._trackers["unlabeled_loss"].result()) < 1e-6
+    assert algorithm.metric("unlabeled_loss") < 1e-6

@@ -1,4 +1,4 @@
-"""All that data pipelines and algorithms agree on.
+"""The interface between the data pipeline and the algorithms.
 
 A training batch is a dict of two groups, `labeled` and `unlabeled`; each group
 is a dict of tensors with the same leading dimension:
@@ -19,25 +19,25 @@ is a dict of tensors with the same leading dimension:
 An evaluation batch has `image` [N, H, W, C] uint8, `label` [N] int32 and `mask`
 [N] float32, which is 0 on the rows that only fill up the last batch.
 
-There are no scalars: everything can be split over replicas along its first
-axis, and the global batch is the same however many replicas share it.
+There are no scalars: every tensor can be split over replicas along its first
+axis. The global batch is the same for any number of replicas.
 """
 
 import dataclasses
 
-# MixUp partners are drawn inside blocks of this many neighbors, so that no
-# partner lives on another replica and the same global batch is mixed in the
-# same way on any number of replicas. Batches are random samples, hence a
-# partner from the block is as random as one from the whole batch.
+# MixUp partners are drawn inside blocks of this many neighbors, so that a
+# partner is always on the same replica and a global batch is mixed in the same
+# way on any number of replicas. Batches are random samples, hence a partner
+# from the block is as random as one from the whole batch.
 MIX_BLOCK = 8
 
 # What the pipeline does to the image. A suffix `_1`, `_2`, ... asks for a
 # further independent draw of the same kind. `ctaugment` is a strong view whose
-# magnitudes are learned, `probe` one with magnitudes that are to be judged.
+# magnitudes are learned; `probe` is one whose magnitudes are being rated.
 VIEW_KINDS = ("clean", "weak", "strong", "ctaugment", "probe")
 
 
-def view_kind(view):
+def view_kind(view: str) -> str:
     """Returns the kind of `view`: `weak` for `weak`, `weak_1`, `weak_2`, ...
 
     Raises:
@@ -54,7 +54,7 @@ def view_kind(view):
 
 @dataclasses.dataclass(frozen=True)
 class Views:
-    """The views of each image that an algorithm wants in its batches.
+    """The views of each image that an algorithm needs in its batches.
 
     Attributes:
         labeled: views of the labeled images.
@@ -71,14 +71,14 @@ class Views:
     mixup_alpha: float = 0.0
     mix_weight_rule: str = "plain"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for view in self.labeled + self.unlabeled:
             view_kind(view)
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """What networks and algorithms need to know of a dataset.
+    """What networks and algorithms need to know about a dataset.
 
     Attributes:
         name: the value of `--dataset`.
@@ -91,6 +91,6 @@ class DatasetInfo:
     image_shape: tuple[int, int, int]
 
     @property
-    def num_classes(self):
+    def num_classes(self) -> int:
         """The number of classes."""
         return len(self.class_names)

@@ -1,8 +1,10 @@
 """Errors whose message is all that a user needs. Imports no TensorFlow.
 
 A command prints the message of a `UserError` and exits with 1; any other
-exception is a fault of the program and keeps its traceback.
+exception is a bug and keeps its traceback.
 """
+
+import re
 
 
 class UserError(Exception):
@@ -37,16 +39,21 @@ class TrainingDivergedError(UserError, RuntimeError):
     """The loss or a parameter is not finite, or the loss has exploded.
 
     Args:
-        what: what became of what.
-        step: the step at which that was seen.
+        what: what has diverged, such as `The loss became nan`.
+        step: the step at which it was noticed.
     """
 
-    def __init__(self, what, step):
+    def __init__(self, what: str, step: int) -> None:
         super().__init__(
             f"{what} at step {step}. The last checkpoint is intact. Lower "
             "--learning_rate, raise --warmup_steps or set "
-            "--gradient_clip_norm; --recover_from_nan=1 goes back to the last "
-            "checkpoint and on with other batches."
+            "--gradient_clip_norm; --recover_from_nan=1 returns to the last "
+            "checkpoint and continues with other batches."
         )
         self.what = what
         self.step = step
+
+
+def error_text(error: BaseException) -> str:
+    """The message of an error of Python or TensorFlow, without node names."""
+    return re.sub(r"\{\{.*?\}\} | \[Op:.*?\]", "", str(error))

@@ -1,48 +1,57 @@
-"""python -m tf_metassl.evaluate --run_dir=...: a run's final table again.
+"""python -m tf_metassl.evaluate --run_dir=...: prints a run's final table.
 
-With --median_of=20, the table is that of MixMatch's protocol: the median over
-the last 20 checkpoints, which --keep_checkpoints=20 has to keep.
+--median_of=20 follows MixMatch's protocol: the median over the last 20
+checkpoints, which the run has to keep by --keep_checkpoints=20.
 """
 
 import json
-import pathlib
 
 from absl import flags
 
-from tf_metassl import config
+from tf_metassl import files
 from tf_metassl.run import command_line
 
 
 def main(_):
     """Restores every stage of the run and evaluates its networks."""
-    settings, run_dir, _ = config.run_from_flags()
-    # TensorFlow is imported here, after every flag has been looked at.
-    from tf_metassl.run import experiment, report
+    settings, run_dir, _ = command_line.run_from_flags()
+    # TensorFlow is imported here, after every flag has been checked.
+    from tf_metassl.run import evaluation, report, stage
+    from tf_metassl.run.build import build_experiment
 
     command_line.quieten()
-    built = experiment.build(settings, run_dir)
+    experiment = build_experiment(settings, run_dir)
     rows = []
-    for stage, algorithm in experiment.restored_stages(built, run_dir):
+    for done, algorithm in stage.restored_stages(experiment, run_dir):
         if count := flags.FLAGS.median_of:
-            rows += experiment.median_metrics(
-                built, algorithm, stage.name, run_dir, count
+            rows += evaluation.median_metrics(
+                experiment, algorithm, done.name, run_dir, count
             )
         else:
-            rows += experiment.final_metrics(built, algorithm, stage.name)
+            rows += evaluation.final_metrics(experiment, algorithm, done.name)
     if out := flags.FLAGS.out:
-        pathlib.Path(out).write_text(json.dumps(rows, indent=2))
+        files.write_text(out, json.dumps(rows, indent=2))
     print(report.table(rows))
 
 
-if __name__ == "__main__":
-    config.define_run_flags()
+def run_command(argv=None):
+    """Runs the command.
+
+    Args:
+        argv: program and flags; `sys.argv` if None.
+    """
+    command_line.define_run_flags()
     flags.DEFINE_integer(
         "median_of",
         0,
-        "The median over this many of the last checkpoints of each stage. 0 = "
-        "the checkpoint that is reported.",
+        "Evaluate this many of the last checkpoints of each stage and print "
+        "the median. 0 = the checkpoint that is reported.",
         lower_bound=0,
     )
-    flags.DEFINE_string("out", "", "A JSON file for the table, too.")
-    flags.adopt_module_key_flags(config)
-    command_line.run(main)
+    flags.DEFINE_string("out", "", "Also write the table to this JSON file.")
+    help_on = command_line.help_on(__doc__, "run_dir", "median_of", "out")
+    command_line.run(main, help_on, argv)
+
+
+if __name__ == "__main__":
+    run_command()

@@ -1,30 +1,37 @@
-"""python -m tf_metassl.export --run_dir=...: a SavedModel that serves."""
+"""python -m tf_metassl.export --run_dir=...: writes a run as a SavedModel."""
 
-from absl import flags
-
-from tf_metassl import config
 from tf_metassl.run import command_line
 
 
 def main(_):
-    """Exports what the run's last stage deploys."""
-    settings, run_dir, folder = config.run_from_flags()
-    # TensorFlow is imported here, after every flag has been looked at.
-    from tf_metassl.run import experiment, serving
+    """Exports the deployable network of the run's last stage."""
+    settings, run_dir, folder = command_line.run_from_flags()
+    # TensorFlow is imported here, after every flag has been checked.
+    from tf_metassl.run import serving, stage
+    from tf_metassl.run.build import build_experiment
 
     command_line.quieten()
-    built = experiment.build(settings, run_dir)
-    *_, (_, algorithm) = experiment.restored_stages(built, run_dir)
+    experiment = build_experiment(settings, run_dir)
+    *_, (_, algorithm) = stage.restored_stages(experiment, run_dir)
     serving.export_saved_model(
         algorithm.deployable_model,
-        built.source.info.class_names,
+        experiment.source.info.class_names,
         folder,
-        examples=built.examples,
+        examples=experiment.examples,
     )
     print(folder)
 
 
+def run_command(argv=None):
+    """Runs the command.
+
+    Args:
+        argv: program and flags; `sys.argv` if None.
+    """
+    command_line.define_run_flags()
+    help_on = command_line.help_on(__doc__, "run_dir", "output")
+    command_line.run(main, help_on, argv)
+
+
 if __name__ == "__main__":
-    config.define_run_flags()
-    flags.adopt_module_key_flags(config)
-    command_line.run(main)
+    run_command()

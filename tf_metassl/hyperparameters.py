@@ -1,8 +1,9 @@
 """The hyperparameters of every method, one frozen dataclass each.
 
-They are kept apart from the methods because flags are made from them before
-TensorFlow is imported: `--help` and a wrong value answer at once. A field of
-one name means the same in every method that has it.
+They are not in the modules of the methods because flags are made from them
+before TensorFlow is imported, so that `--help` and error messages are fast. A
+field means the same in every method that has it. Which dataclass belongs to
+which method is in `tf_metassl.algorithms.ALGORITHMS`.
 """
 
 import dataclasses
@@ -19,24 +20,25 @@ def setting(default, help, *, choices=None, minimum=None, maximum=None):
     return dataclasses.field(default=default, metadata=metadata)
 
 
-# Fields whose default differs by method, under one name and one meaning.
+# Fields that several methods have with different defaults.
 
 
 def _mix_weight_rule(default):
     return setting(
         default,
-        "plain: the Beta draw; dominant: max(draw, 1 - draw), so that an image "
-        "stays the larger part of its own mixture.",
+        "Weight of an image in its mixture. plain: the Beta draw; dominant: "
+        "max(draw, 1 - draw), so that it is the larger part.",
         choices=("plain", "dominant"),
     )
 
 
 def _unlabeled_loss_weight(default, paper):
-    """The field of the unlabeled loss, whose scale differs by method.
+    """The field of the unlabeled loss's weight; its scale differs by method.
 
     The code of the Pi-model, Temporal Ensembling and Mean Teacher divides the
-    labeled loss by the whole batch and multiplies the weight by the labeled
-    share. Here that loss is a mean over labeled images: the share cancels.
+    labeled loss by the size of the whole batch and multiplies the weight by the
+    labeled share of the batch. Here the labeled loss is a mean over labeled
+    images, so that the share cancels.
     """
     return setting(
         default,
@@ -57,7 +59,11 @@ def _unlabeled_ramp_steps(default, shape, paper):
 
 @dataclasses.dataclass(frozen=True)
 class Hyperparameters:
-    """What every method has."""
+    """What every method has.
+
+    The properties tell how the optimizers and stages of a method depend on its
+    hyperparameters. Methods override those that apply to them.
+    """
 
     ema_decay: float = setting(
         0.99,
@@ -66,6 +72,49 @@ class Hyperparameters:
         minimum=0.0,
         maximum=1.0,
     )
+
+    def dropout_of(self, role):
+        """The dropout rate of a network; None for that of `--dropout`."""
+        del role
+        return None
+
+    def learning_rate_of(self, role):
+        """The peak rate of a network; 0 for that of `--learning_rate`."""
+        del role
+        return 0.0
+
+    def wait_steps_of(self, role):
+        """The steps at learning rate 0 before a network's warm-up."""
+        del role
+        return 0
+
+    @property
+    def learning_rate_cycle(self):
+        """Start and length of the rate's cycles, see `WarmupSchedule`."""
+        return 0, 0
+
+    @property
+    def scheduled_stage_steps(self):
+        """Field -> steps, of later stages with a warm-up and a schedule."""
+        return {}
+
+    @property
+    def later_stage_steps(self):
+        """Field -> steps, of all stages after the main one."""
+        return self.scheduled_stage_steps
+
+    @property
+    def later_batch_sizes(self):
+        """Field -> labeled images per step of a later stage; 0 for the run's.
+
+        Of stages that have a batch size of their own.
+        """
+        return {}
+
+    @property
+    def mixes(self):
+        """Whether the data pipeline draws MixUp weights for this method."""
+        return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +128,11 @@ class SupervisedMixup(Hyperparameters):
         minimum=0.0,
     )
     mix_weight_rule: str = _mix_weight_rule("dominant")
+
+    @property
+    def mixes(self):
+        """See `Hyperparameters.mixes`."""
+        return self.mixup_alpha > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,33 +208,39 @@ class FastSwa(MeanTeacher):
 
     cycle_start: int = setting(
         400,
-        "Where the learning rate first jumps back by a cycle. Published: 180 "
-        "epochs.",
+        "Step at which the learning rate first jumps back by a cycle. "
+        "Published: 180 epochs.",
         minimum=0,
     )
     cycle_steps: int = setting(
         100,
-        "Length of a cycle of the learning rate. 0 = no cycles. Published: 30 "
+        "Steps of a cycle of the learning rate. 0 = no cycles. Published: 30 "
         "epochs.",
         minimum=0,
     )
     swa_start: int = setting(
         300,
-        "The step from which students join the mean. Published: 150 epochs.",
+        "Step from which the student is added to the mean of students. "
+        "Published: 150 epochs.",
         minimum=1,
     )
     swa_every: int = setting(
         10,
-        "Steps between students that join the mean, which is exported. 0 = no "
-        "mean. Published: 3 epochs.",
+        "Steps between additions to the mean, which is exported. 0 = no mean. "
+        "Published: 3 epochs.",
         minimum=0,
     )
     swa_batches: int = setting(
         10,
-        "Training batches from which the mean's batch-norm statistics are "
+        "Training batches from which the batch-norm statistics of the mean are "
         "computed before an evaluation. Published: about 100.",
         minimum=1,
     )
+
+    @property
+    def learning_rate_cycle(self):
+        """See `Hyperparameters.learning_rate_cycle`."""
+        return self.cycle_start, self.cycle_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,14 +253,14 @@ class Vat(Hyperparameters):
     )
     vat_epsilon: float = setting(
         1.0,
-        "Length of the adversarial change of an image whose pixels span -1 to "
-        "1. Published: 8, SVHN 3.5; MixMatch's code 6.",
+        "Length of the adversarial perturbation of an image with pixels in "
+        "-1...1. Published: 8, SVHN 3.5; MixMatch's code 6.",
         minimum=0.0,
     )
     vat_xi: float = setting(
         0.1,
-        "Length of the change at which its direction is sought. Published: "
-        "1e-6, which is lost in the rounding of pixels.",
+        "Length of the perturbation at which the adversarial direction is "
+        "computed. Published: 1e-6, which the rounding of pixels removes.",
         minimum=1e-9,
     )
     entropy_weight: float = setting(
@@ -215,12 +275,12 @@ class Vat(Hyperparameters):
 class Sntg(Vat, TemporalEnsembling):
     """Smooth Neighbors on Teacher Graphs, arXiv 1711.00258.
 
-    Settings of a base that is not chosen have no effect.
+    Hyperparameters of the bases other than `sntg_base` have no effect.
     """
 
     sntg_base: str = setting(
         "pi_model",
-        "The method that SNTG is added to.",
+        "The method to which SNTG is added.",
         choices=("pi_model", "temporal_ensembling", "vat"),
     )
     sntg_weight: float = setting(
@@ -250,28 +310,28 @@ class Ict(SupervisedMixup):
 
 @dataclasses.dataclass(frozen=True)
 class Reweighting(Hyperparameters):
-    """What Meta-Semi and its forerunner have in common.
+    """What Meta-Semi and Learning to Reweight have in common.
 
-    Fields whose help says "reconstruction" answer a question that the slides
-    leave open.
+    Fields whose help says "reconstruction" decide what the slides leave open.
     """
 
     meta_gradient: str = setting(
         "nested_tape",
-        "nested_tape: Algorithm 1 as printed; forward_mode: the same numbers "
-        "from one forward-mode derivative (one replica, or batch norm that is "
-        "not synchronized).",
+        "How the meta gradient is computed. nested_tape: Algorithm 1 as "
+        "printed; forward_mode: the same numbers from one forward-mode "
+        "derivative (one replica, or batch norm that is not synchronized).",
         choices=("nested_tape", "forward_mode"),
     )
     pseudo_label: str = setting(
         "soft",
-        "soft: the predicted distribution; one_hot: its argmax (an ablation).",
+        "The label of an unlabeled image. soft: the predicted distribution; "
+        "one_hot: its argmax (an ablation).",
         choices=("soft", "one_hot"),
     )
     pseudo_label_view: str = setting(
         "clean",
-        "The view of an unlabeled image that is pseudo-labeled: clean, the "
-        "image itself, or weak, the augmented image that is trained on "
+        "The view of an unlabeled image from which its label is predicted. "
+        "clean: the image itself; weak: the augmented image that is trained on "
         "(reconstruction).",
         choices=("clean", "weak"),
     )
@@ -287,7 +347,8 @@ class Reweighting(Hyperparameters):
 class LearningToReweight(Reweighting):
     """Learning to Reweight Examples, arXiv 1803.09050, for pseudo-labels."""
 
-    # What it is as a special case of Meta-Semi's step; no hyperparameters.
+    # What this method is as a case of Meta-Semi. These are no fields, hence no
+    # flags.
     example_weights = "relu_norm"
     weight_normalizer = "num_selected"
     meta_labeled_batch = "raw"
@@ -303,12 +364,13 @@ class MetaSemi(Reweighting, SupervisedMixup):
 
     lookahead_steps: int = setting(
         1,
-        "M, SGD steps of the lookahead; at weight 0 only a factor M.",
+        "M, SGD steps of the lookahead. It multiplies the meta gradient by M.",
         minimum=1,
     )
     example_weights: str = setting(
         "indicator",
-        "Rule from meta gradient to example weight. indicator: equation 9; "
+        "The weight of an example given its meta gradient. indicator: 1 where "
+        "the gradient is at most 0, else 0 (equation 9); "
         "constant: all 1; plus_minus_one: -1 instead of 0; relu_norm: "
         "learning-to-reweight's. The last three are ablations.",
         choices=("indicator", "constant", "plus_minus_one", "relu_norm"),
@@ -320,14 +382,14 @@ class MetaSemi(Reweighting, SupervisedMixup):
     )
     meta_labeled_batch: str = setting(
         "raw",
-        "The labeled images whose loss the lookahead is judged by: raw, "
-        "without MixUp, or mixed, as Algorithm 1 prints (reconstruction).",
+        "The labeled images of the lookahead's loss. raw: without MixUp; "
+        "mixed: with MixUp, as Algorithm 1 prints (reconstruction).",
         choices=("raw", "mixed"),
     )
     weight_normalizer: str = setting(
         "num_selected",
-        "The weighted loss is divided by num_selected, the sum of the weights "
-        "as Algorithm 1 prints, or by num_unlabeled, the batch size "
+        "The divisor of the weighted loss. num_selected: the sum of the "
+        "weights, as Algorithm 1 prints; num_unlabeled: the batch size "
         "(reconstruction).",
         choices=("num_selected", "num_unlabeled"),
     )
@@ -345,13 +407,14 @@ class MetaSemiIct(MetaSemi):
 
 @dataclasses.dataclass(frozen=True)
 class StudentFeedback(Hyperparameters):
-    """What every teacher has that learns from its student's feedback."""
+    """What teachers that learn from their student's feedback have in common."""
 
     feedback: str = setting(
         "per_example",
-        "The student's feedback h. taylor: labeled loss before - after; dot: "
-        "inner product of the two gradients; per_example: one product per "
-        "image; exact_soft: differentiate the lookahead student through soft "
+        "The student's feedback h to the teacher. taylor: labeled loss before "
+        "minus after the student's step; dot: inner product of the labeled and "
+        "the pseudo-label gradient; per_example: one product per image; "
+        "exact_soft: the lookahead student is differentiated through soft "
         "labels; off: 0.",
         choices=("taylor", "dot", "per_example", "exact_soft", "off"),
     )
@@ -362,8 +425,9 @@ class StudentFeedback(Hyperparameters):
     )
     feedback_scale: str = setting(
         "sum",
-        "sum: h times the summed cross-entropy, the unbiased estimator; mean: "
-        "1/N of it, as papers and public code write. Used by taylor and dot.",
+        "Scale of the feedback objective. sum: h times the summed "
+        "cross-entropy, the unbiased estimator; mean: 1/N of it, as in papers "
+        "and public code. Used by taylor and dot.",
         choices=("sum", "mean"),
     )
     feedback_baseline: float = setting(
@@ -375,9 +439,9 @@ class StudentFeedback(Hyperparameters):
     )
     pseudo_label: str = setting(
         "auto",
-        "What the student learns: a class sampled from the teacher or the "
-        "teacher's soft distribution; auto: soft for --feedback=exact_soft, "
-        "else sampled.",
+        "The label that the student learns. sampled: a class drawn from the "
+        "teacher's distribution; soft: the distribution; auto: soft for "
+        "--feedback=exact_soft, else sampled.",
         choices=("auto", "sampled", "soft"),
     )
     label_smoothing: float = setting(
@@ -406,6 +470,24 @@ class StudentFeedback(Hyperparameters):
         minimum=0,
     )
 
+    def learning_rate_of(self, role):
+        """See `Hyperparameters.learning_rate_of`."""
+        return self.teacher_learning_rate if role == "teacher" else 0.0
+
+    @property
+    def later_stage_steps(self):
+        """See `Hyperparameters.later_stage_steps`."""
+        # Finetuning has a constant learning rate.
+        return {
+            "finetune_steps": self.finetune_steps,
+            **self.scheduled_stage_steps,
+        }
+
+    @property
+    def later_batch_sizes(self):
+        """See `Hyperparameters.later_batch_sizes`."""
+        return {"finetune_batch_size": self.finetune_batch_size}
+
     @property
     def soft_labels(self):
         """Whether the student learns the teacher's distribution."""
@@ -420,8 +502,8 @@ class MetaPseudoLabels(StudentFeedback):
 
     pseudo_label_view: str = setting(
         "strong",
-        "The view on which the teacher labels and is scored. The student "
-        "always sees the strong view.",
+        "The view on which the teacher predicts the pseudo-label and its "
+        "cross-entropy is computed. The student is trained on the strong view.",
         choices=("strong", "weak"),
     )
     uda_weight: float = setting(
@@ -435,7 +517,8 @@ class MetaPseudoLabels(StudentFeedback):
     )
     confidence_threshold: float = setting(
         0.6,
-        "UDA drops targets whose sharpened confidence is lower. 0 = keep all.",
+        "UDA's targets with a lower sharpened confidence are dropped. 0 = keep "
+        "all.",
         minimum=0.0,
         maximum=1.0,
     )
@@ -452,10 +535,18 @@ class MetaPseudoLabels(StudentFeedback):
     )
     mpl_unlabeled: str = setting(
         "unlabeled",
-        "labeled: pseudo-label the labeled images and drop UDA, the method as "
-        "a regularizer of supervised training.",
+        "The images that are pseudo-labeled. labeled: the labeled images, "
+        "without UDA; the method then regularizes supervised training.",
         choices=("unlabeled", "labeled"),
     )
+
+    def dropout_of(self, role):
+        """See `Hyperparameters.dropout_of`."""
+        return self.teacher_dropout if role == "teacher" else None
+
+    def wait_steps_of(self, role):
+        """See `Hyperparameters.wait_steps_of`."""
+        return self.student_wait_steps if role == "student" else 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -467,8 +558,8 @@ class FixMatch(Hyperparameters):
     )
     confidence_threshold: float = setting(
         0.95,
-        "Pseudo-labels whose probability is lower are not learned (paper: "
-        "0.95). 0 = keep all.",
+        "Pseudo-labels with a lower confidence are dropped (paper: 0.95). 0 = "
+        "keep all.",
         minimum=0.0,
         maximum=1.0,
     )
@@ -485,8 +576,8 @@ class Uda(FixMatch):
 
     confidence_threshold: float = setting(
         0.8,
-        "Targets whose confidence, before they are sharpened, is not higher "
-        "are not learned (paper: 0.8). 0 = keep all.",
+        "Targets of at most this confidence before sharpening are dropped "
+        "(paper: 0.8). 0 = keep all.",
         minimum=0.0,
         maximum=1.0,
     )
@@ -497,8 +588,9 @@ class Uda(FixMatch):
     )
     tsa_schedule: str = setting(
         "linear",
-        "Training signal annealing: how the threshold rises from 1 / classes "
-        "to 1, above which labeled images are not learned.",
+        "Training signal annealing: labeled images whose true class has a "
+        "probability above a threshold are dropped. How the threshold rises "
+        "from 1 / classes to 1.",
         choices=("off", "linear", "exp", "log"),
     )
     tsa_steps: int = setting(
@@ -595,7 +687,7 @@ class NoisyStudent(Hyperparameters):
 
     num_rounds: int = setting(
         2,
-        "Students that follow the first teacher, each taught by the one before "
+        "Students after the first teacher, each taught by the one before "
         "(paper: 3). 0 = the first teacher alone.",
         minimum=0,
     )
@@ -608,20 +700,22 @@ class NoisyStudent(Hyperparameters):
     )
     confidence_threshold: float = setting(
         0.3,
-        "Images whose predicted class has a lower probability are left out "
-        "(paper: 0.3). 0 = keep all.",
+        "Pseudo-labels with a lower confidence are dropped (paper: 0.3). 0 = "
+        "keep all.",
         minimum=0.0,
         maximum=1.0,
     )
     images_per_class: int = setting(
         0,
-        "Unlabeled images of each predicted class: the most confident, or all "
-        "of them repeatedly (paper: 130,000). 0 = their number / classes.",
+        "Unlabeled images per predicted class: the most confident ones, "
+        "repeated if there are fewer (paper: 130,000). 0 = unlabeled images / "
+        "classes.",
         minimum=0,
     )
     pseudo_label: str = setting(
         "soft",
-        "soft: the predicted distribution; one_hot: its argmax.",
+        "The label of an unlabeled image. soft: the predicted distribution; "
+        "one_hot: its argmax.",
         choices=("soft", "one_hot"),
     )
     label_smoothing: float = setting(
@@ -631,21 +725,34 @@ class NoisyStudent(Hyperparameters):
         maximum=1.0,
     )
 
+    @property
+    def scheduled_stage_steps(self):
+        """See `Hyperparameters.scheduled_stage_steps`."""
+        return {"round_steps": self.round_steps} if self.num_rounds else {}
+
 
 @dataclasses.dataclass(frozen=True)
 class ReducedMetaPseudoLabels(Uda, StudentFeedback):
     """Reduced Meta Pseudo Labels: a frozen large teacher, trained with UDA."""
 
     student_steps: int = setting(
-        600, "Steps of the student that follows the large teacher.", minimum=1
+        600,
+        "Steps of the student, after those of the large teacher.",
+        minimum=1,
     )
 
-    # The small teacher sees no views.
+    # What this method is as a case of Meta Pseudo Labels; the small teacher
+    # sees no images. These are no fields, hence no flags.
     pseudo_label_view = "strong"
     mpl_unlabeled = "unlabeled"
     uda_weight = 0.0
     uda_ramp_steps = 0
     uda_temperature = 1.0
+
+    @property
+    def scheduled_stage_steps(self):
+        """See `Hyperparameters.scheduled_stage_steps`."""
+        return {"student_steps": self.student_steps}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -671,19 +778,19 @@ class ReMixMatch(MixMatch):
     )
     num_strong_views: int = setting(
         2,
-        "Strong views of every unlabeled image (paper: 8; STL-10 4).",
+        "Number of strong views of an unlabeled image (paper: 8; STL-10 4).",
         minimum=1,
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class EnAet(MixMatch):
-    """EnAET, arXiv 1911.09265: MixMatch and guessed transformations."""
+    """EnAET, arXiv 1911.09265: MixMatch and predicted transformations."""
 
     transformation_weight: float = setting(
         1.0,
-        "Weight of the decoders' losses, which have shares of 1, 0.75, 0.5, "
-        "0.2 and 0.05 of it (paper: 1). 0 = off.",
+        "Weight of the decoders' losses, which are multiplied by 1, 0.75, 0.5, "
+        "0.2 and 0.05 (paper: 1). 0 = off.",
         minimum=0.0,
     )
     transformation_ramp_steps: int = setting(
@@ -701,41 +808,3 @@ class EnAet(MixMatch):
     max_rotation: float = setting(
         30.0, "Largest rotation in degrees (paper: 180).", minimum=0.0
     )
-
-
-# Of the methods that have hyperparameters of their own.
-HYPERPARAMETERS = {
-    "supervised_mixup": SupervisedMixup,
-    "label_smoothing": LabelSmoothing,
-    "pseudo_label": PseudoLabel,
-    "pi_model": PiModel,
-    "temporal_ensembling": TemporalEnsembling,
-    "mean_teacher": MeanTeacher,
-    "fast_swa": FastSwa,
-    "vat": Vat,
-    "sntg": Sntg,
-    "ict": Ict,
-    "learning_to_reweight": LearningToReweight,
-    "meta_semi": MetaSemi,
-    "meta_semi_ict": MetaSemiIct,
-    "meta_pseudo_labels": MetaPseudoLabels,
-    "fixmatch": FixMatch,
-    "uda": Uda,
-    "flexmatch": FlexMatch,
-    "freematch": FreeMatch,
-    "softmatch": SoftMatch,
-    "mixmatch": MixMatch,
-    "remixmatch": ReMixMatch,
-    "enaet": EnAet,
-    "noisy_student": NoisyStudent,
-    "reduced_meta_pseudo_labels": ReducedMetaPseudoLabels,
-}
-
-
-def of(algo):
-    """The dataclass of the method called `algo`.
-
-    Args:
-        algo: a key of `tf_metassl.algorithms.ALGORITHMS`.
-    """
-    return HYPERPARAMETERS.get(algo, Hyperparameters)

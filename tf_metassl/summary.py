@@ -1,31 +1,10 @@
-"""python -m tf_metassl.summary --model=...: what a network costs."""
+"""python -m tf_metassl.summary --model=...: prints what a network costs."""
 
 from absl import flags
 
 from tf_metassl import models
 from tf_metassl.errors import ConfigError
 from tf_metassl.run import command_line
-
-
-def define_flags():
-    """Defines the flags of this command."""
-    flags.DEFINE_string("model", None, "The network, as in training.")
-    flags.DEFINE_integer(
-        "image_size",
-        0,
-        "Height and width of the images. 0 = what the network was published "
-        "with.",
-        lower_bound=0,
-    )
-    flags.DEFINE_integer("channels", 3, "3 = color, 1 = gray.", lower_bound=1)
-    flags.DEFINE_integer("num_classes", 10, "Classes.", lower_bound=1)
-    flags.DEFINE_enum(
-        "precision",
-        "float32",
-        ["float32", "mixed_bfloat16"],
-        "Precision of the layers.",
-    )
-    flags.mark_flag_as_required("model")
 
 
 def text(name, image_shape, num_classes, costs):
@@ -51,11 +30,11 @@ def text(name, image_shape, num_classes, costs):
 
 
 def main(_):
-    """Prints the costs of a network without giving it any weights."""
+    """Prints the costs of a network, for which no weights are created."""
     name, num_classes = flags.FLAGS.model, flags.FLAGS.num_classes
     try:
         size = flags.FLAGS.image_size or models.find(name).image_size
-        # TensorFlow is imported here, after the name has been looked up.
+        # TensorFlow is imported here, after the name has been checked.
         import keras
 
         from tf_metassl.models import costs
@@ -70,6 +49,32 @@ def main(_):
     print(text(name, image_shape, num_classes, costs.of(network)))
 
 
+def run_command(argv=None):
+    """Runs the command.
+
+    Args:
+        argv: program and flags; `sys.argv` if None.
+    """
+    flags.DEFINE_string("model", None, "The network, as in training.")
+    flags.DEFINE_integer(
+        "image_size",
+        0,
+        "Height and width of the images. 0 = what the network was published "
+        "with.",
+        lower_bound=0,
+    )
+    flags.DEFINE_integer("channels", 3, "3 = color, 1 = gray.", lower_bound=1)
+    flags.DEFINE_integer("num_classes", 10, "Classes.", lower_bound=1)
+    flags.DEFINE_enum(
+        "precision",
+        "float32",
+        ["float32", "mixed_bfloat16"],
+        "Precision of the layers.",
+    )
+    flags.mark_flag_as_required("model")
+    names = "model", "image_size", "channels", "num_classes", "precision"
+    command_line.run(main, command_line.help_on(__doc__, *names), argv)
+
+
 if __name__ == "__main__":
-    define_flags()
-    command_line.run(main)
+    run_command()

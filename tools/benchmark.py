@@ -1,21 +1,22 @@
-"""Measures the speed of parts of the product, in ratios from one run.
+"""Measures speed and memory of the input pipeline and of training steps.
 
     python tools/benchmark.py data
 
-prints images/s of RandAugment with two operations and a cutout on 32 x 32
-images: ours in tf.data, the same policy written with Pillow in one process per
-core, and `keras.layers.RandAugment` mapped per image (which draws from fewer
-operations and has no cutout). Then how many times faster the views of a UDA
-step are made than a WRN-28-2 step consumes them.
+prints how many 32 x 32 images per second RandAugment makes, with two operations
+and a cutout: the one of this project in tf.data; the same policy in Pillow,
+with one process per core; and `keras.layers.RandAugment` mapped per image,
+which has fewer operations and no cutout. It also compares the time to make the
+views of a UDA step with the time that a WRN-28-2 takes for the step. All rates
+are measured in turn, so that their ratios depend little on the machine's load.
 
     python tools/benchmark.py data_memory
 
-prints the memory of the process while it makes the batches of many steps.
+prints the resident memory of a process that makes the batches of many steps.
 
     python tools/benchmark.py memory --out=results
 
-measures how much the resident memory of a fresh process grows during training
-steps, with and without recomputed activations and with micro-batches, and
+measures by how much training steps raise the peak memory of a fresh process,
+with and without recomputed activations and with gradient accumulation, and
 writes OUT/memory.md.
 """
 
@@ -23,22 +24,24 @@ import argparse
 import dataclasses
 import functools
 import json
-import multiprocessing
 import os
 import pathlib
-import random
 import subprocess
 import sys
 import time
 
 import numpy as np
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from tools import benchmark_pillow
+
 SIDE = 32
 NUM_IMAGES = 10_000
 
 
 def make_images(num_images, seed=0):
-    """Returns blurred noise, `[num_images, 32, 32, 3]` uint8."""
+    """Noise on blocks of 4 x 4 pixels, `[num_images, 32, 32, 3]` uint8."""
     rng = np.random.default_rng(seed)
     small = rng.integers(0, 256, (num_images, SIDE // 4, SIDE // 4, 3))
     large = small.repeat(4, axis=1).repeat(4, axis=2)
@@ -47,7 +50,12 @@ def make_images(num_images, seed=0):
 
 
 def images_per_second(dataset, seconds):
-    """Reads batches for `seconds` after a warm-up of a third of it."""
+    """Images per second of a dataset of batches.
+
+    Args:
+        dataset: a `tf.data.Dataset` of batches; must not end.
+        seconds: how long to measure, after a warm-up of a third of it.
+    """
     count, start = 0, None
     begin = time.perf_counter()
     for batch in dataset:
@@ -58,35 +66,30 @@ def images_per_second(dataset, seconds):
                 return count / (now - start)
         elif now - begin > seconds / 3:
             start = now
-    raise ValueError("The dataset ended before the time did.")
+    raise ValueError(f"The dataset ended within {seconds} seconds.")
 
 
-def ours(policy, batch_size, seconds):
-    """Images/s of `tf_metassl.data.policies` in tf.data."""
+def tf_data(policy, batch_size, seconds):
+    """Images per second of `tf_metassl.data.rand_augment` in tf.data."""
     import tensorflow as tf
-
-    from tf_metassl.data import policies
 
     images = tf.constant(make_images(NUM_IMAGES))
 
+    @tf.autograph.experimental.do_not_convert
     def batch(step):
         seed = tf.stack([0, tf.cast(step, tf.int32)])
         rows = tf.random.stateless_uniform(
             [batch_size], seed, 0, NUM_IMAGES, tf.int32
         )
-        draw = policies.draw_rand_augment(
-            seed, batch_size, images.shape[1:], policy
-        )
-        return policies.apply_rand_augment(
-            tf.gather(images, rows), draw, policy
-        )
+        draw = policy.draw(seed, batch_size, images.shape[1:])
+        return policy.apply(tf.gather(images, rows), draw)
 
     dataset = tf.data.Dataset.counter().map(batch, tf.data.AUTOTUNE)
     return images_per_second(dataset.prefetch(2), seconds)
 
 
 def keras_layer(policy, batch_size, seconds):
-    """Images/s of `keras.layers.RandAugment` mapped per image."""
+    """Images per second of `keras.layers.RandAugment` mapped per image."""
     import keras
     import tensorflow as tf
 
@@ -96,126 +99,15 @@ def keras_layer(policy, batch_size, seconds):
     return images_per_second(dataset.prefetch(2), seconds)
 
 
-def _pillow_operations(policy):
-    """Returns name -> function of a Pillow image and a magnitude."""
-    from PIL import Image, ImageEnhance, ImageOps
-
-    fill = (policy["fill_value"],) * 3
-    kept = policy["tones"] == "kept"
-
-    def sign():
-        return random.choice((-1, 1))
-
-    def affine(image, coefficients):
-        mode = Image.Transform.AFFINE
-        return image.transform(image.size, mode, coefficients, fillcolor=fill)
-
-    def shear_x(image, m):
-        return affine(image, (1, sign() * 0.03 * m, 0, 0, 1, 0))
-
-    def shear_y(image, m):
-        return affine(image, (1, 0, 0, sign() * 0.03 * m, 1, 0))
-
-    def translate_x(image, m):
-        return affine(
-            image, (1, 0, sign() * m * policy["translate"] / 10, 0, 1, 0)
-        )
-
-    def translate_y(image, m):
-        return affine(
-            image, (1, 0, 0, 0, 1, sign() * m * policy["translate"] / 10)
-        )
-
-    def posterize(image, m):
-        bits = int(0.4 * m) if kept else 4 - int(0.4 * m)
-        return ImageOps.posterize(image, min(8, max(1, bits)))
-
-    def solarize(image, m):
-        level = int(25.6 * m)
-        return ImageOps.solarize(image, level if kept else 256 - level)
-
-    def enhance(kind):
-        return lambda image, m: kind(image).enhance(0.18 * m + 0.1)
-
-    return {
-        "identity": lambda image, m: image,
-        "autocontrast": lambda image, m: ImageOps.autocontrast(image),
-        "equalize": lambda image, m: ImageOps.equalize(image),
-        "invert": lambda image, m: ImageOps.invert(image),
-        "rotate": lambda image, m: image.rotate(sign() * 3 * m, fillcolor=fill),
-        "posterize": posterize,
-        "solarize": solarize,
-        "color": enhance(ImageEnhance.Color),
-        "contrast": enhance(ImageEnhance.Contrast),
-        "brightness": enhance(ImageEnhance.Brightness),
-        "sharpness": enhance(ImageEnhance.Sharpness),
-        "shear_x": shear_x,
-        "shear_y": shear_y,
-        "translate_x": translate_x,
-        "translate_y": translate_y,
-        "cutout": lambda image, m: _pillow_cutout(
-            image.copy(), int(m * policy["cutout"] / 10), fill
-        ),
-    }
-
-
-def _pillow_cutout(image, half, fill):
-    y, x = random.randrange(SIDE), random.randrange(SIDE)
-    box = (max(x - half, 0), max(y - half, 0), x + half, y + half)
-    image.paste(fill, tuple(min(edge, SIDE) for edge in box))
-    return image
-
-
-def _pillow_worker(policy, seconds, seed, barrier, counts):
-    """Puts the number of images augmented in `seconds` on the queue."""
-    from PIL import Image
-
-    random.seed(seed)
-    images = make_images(1000, seed)
-    result = np.empty_like(images)
-    operations = _pillow_operations(policy)
-    half = int(SIDE * policy["final_cutout"] / 2)
-    fill = (policy["fill_value"],) * 3
-    barrier.wait()
-    count, stop = 0, time.perf_counter() + seconds
-    while time.perf_counter() < stop:
-        for row in range(100):
-            image = Image.fromarray(images[(count + row) % len(images)])
-            probability = random.uniform(*policy["apply_probability"])
-            for _ in range(policy["num_ops"]):
-                operation = operations[random.choice(policy["ops"])]
-                if random.random() < probability:
-                    magnitude = random.randint(*policy["magnitude"])
-                    image = operation(image, magnitude)
-            if half:
-                image = _pillow_cutout(image.copy(), half, fill)
-            result[row] = np.asarray(image)
-        count += 100
-    counts.put(count)
-
-
 def pillow(policy, cores, seconds):
-    """Images/s of the same policy in Pillow, one process per core."""
-    # A fresh interpreter, since TensorFlow's threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    barrier, counts = context.Barrier(cores), context.Queue()
-    arguments = (dataclasses.asdict(policy), seconds)
-    workers = [
-        context.Process(
-            target=_pillow_worker, args=(*arguments, seed, barrier, counts)
-        )
-        for seed in range(cores)
-    ]
-    for worker in workers:
-        worker.start()
-    total = sum(counts.get() for _ in workers)
-    for worker in workers:
-        worker.join()
-    return total / seconds
+    """Images per second of the same policy in Pillow."""
+    return benchmark_pillow.images_per_second(
+        dataclasses.asdict(policy), make_images(1000), seconds, cores
+    )
 
 
 def run_data(args):
-    """Prints the speed of RandAugment, ours against Pillow and Keras."""
+    """Prints the speed of RandAugment in tf.data, Pillow and Keras."""
     available = sorted(os.sched_getaffinity(0))
     cores = args.cores or len(available)
     os.sched_setaffinity(0, available[:cores])
@@ -223,7 +115,7 @@ def run_data(args):
 
     policy = policies.STRONG_POLICIES[args.policy]
     contestants = {
-        "ours": functools.partial(ours, batch_size=args.batch_size),
+        "ours": functools.partial(tf_data, batch_size=args.batch_size),
         "pillow": functools.partial(pillow, cores=cores),
         "keras.layers.RandAugment": functools.partial(
             keras_layer, batch_size=args.batch_size
@@ -285,16 +177,16 @@ def uda_batches(num_labeled, num_unlabeled, first_step=0):
 
 
 def steps_per_second_of_views(seconds):
-    """How many UDA batches of 64 + 448 images are made in a second."""
+    """How many UDA batches of 64 + 448 images are made per second."""
     batches = uda_batches(64, 448).map(lambda b: b["unlabeled"]["strong"])
     return images_per_second(batches, seconds) / 448
 
 
 def seconds_per_step_of_network():
-    """What WRN-28-2 takes to learn from 64 weak, 448 weak and 448 strong.
+    """Seconds of a UDA step of WRN-28-2 without its optimizer.
 
-    One forward and backward pass over all of them; the unlabeled weak ones go
-    forward only, as in UDA. Optimizer and losses cost little beside it.
+    A forward and backward pass over 64 weak labeled and 448 strong unlabeled
+    images, and a forward pass over the 448 weak unlabeled ones.
     """
     import keras
     import tensorflow as tf
@@ -326,7 +218,7 @@ def seconds_per_step_of_network():
 
 
 def run_data_memory(args):
-    """Prints the resident memory every tenth of `--steps` batches."""
+    """Prints the resident memory ten times during `--steps` batches."""
     page = os.sysconf("SC_PAGE_SIZE")
 
     def megabytes():
@@ -344,8 +236,9 @@ def run_data_memory(args):
     )
 
 
-# Way -> flags. The first one is what the others are compared with.
-MEMORY_WAYS = {
+# Method -> name of a variant -> its settings. Other variants are compared with
+# the first.
+MEMORY_VARIANTS = {
     "supervised": {
         "all activations kept": {},
         "--remat": {"remat": True},
@@ -369,11 +262,12 @@ MEMORY_WAYS = {
 
 
 def step_memory(algo, settings, model, batch_size, num_steps):
-    """Grows this process by `num_steps` steps on random images.
+    """Runs training steps on random images in this process.
 
     Returns:
-        `(bytes, seconds)`: by how much the largest resident size has grown
-        since the networks were built, and what a step takes after the first.
+        `(bytes, seconds)`: by how much the steps raise the peak resident size
+        above that after building the networks, and the mean time of a step,
+        the first one left out.
     """
     import resource
 
@@ -382,9 +276,9 @@ def step_memory(algo, settings, model, batch_size, num_steps):
     from tf_metassl import config as config_lib
     from tf_metassl.contract import DatasetInfo
     from tf_metassl.data import pipeline, store
-    from tf_metassl.run import experiment
+    from tf_metassl.run.build import build_algorithm
 
-    def largest_size():
+    def peak_size():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     settings = config_lib.resolve(
@@ -395,7 +289,7 @@ def step_memory(algo, settings, model, batch_size, num_steps):
         make_images(1024), np.arange(1024, dtype=np.int32) % 10
     )
     source = store.Source(info, images, images, "flip_crop", "mpl")
-    algorithm = experiment.build_algorithm(settings, info, 1, len(images))
+    algorithm = build_algorithm(settings, info, 1, len(images))
     rows = np.arange(len(images))
     pools = [
         pipeline.Pool(name, rows, size, views)
@@ -412,64 +306,41 @@ def step_memory(algo, settings, model, batch_size, num_steps):
         augmentation=pipeline.Augmentation(source.weak_policy, "mpl"),
         seed=0,
     )
-    # One batch again and again: reading is not what is measured.
+    # The same batch for every step: the input pipeline is not measured.
     batch = next(iter(data))
     iterator = iter(tf.data.Dataset.from_tensors(batch).repeat())
     step = algorithm.make_train_function()
-    before = largest_size()
+    before = peak_size()
     step(iterator)
     started = time.perf_counter()
     for _ in range(num_steps - 1):
         step(iterator)
     seconds = (time.perf_counter() - started) / (num_steps - 1)
-    return largest_size() - before, seconds
+    return peak_size() - before, seconds
 
 
 def run_memory(args):
-    """Prints and writes the memory of a step in every way."""
+    """Prints and writes the memory of a step in every variant."""
     if args.settings:
         algo, settings = json.loads(args.settings)
-        print(
-            json.dumps(
-                step_memory(
-                    algo, settings, args.model, args.batch_size, args.steps
-                )
-            )
+        measured = step_memory(
+            algo, settings, args.model, args.batch_size, args.steps
         )
+        print(json.dumps(measured))
         return
     lines = [
-        "# Memory of a training step",
-        "",
-        "Made by `python tools/benchmark.py memory --batch_size="
-        f"{args.batch_size}`: {args.model}, {SIDE} x {SIDE} x 3, that many "
-        "labeled and, where the method uses them, twice as many unlabeled "
-        "images, float32, on a CPU, beside other processes. "
-        "Growth of the largest resident size of a fresh process after the "
-        f"networks are built, over {args.steps} steps.",
-        "",
-        "| method | way | MiB | share | time |",
+        *("# Memory of a training step", "", memory_text(args), ""),
+        "| method | variant | MiB | share | time |",
         "| --- | --- | --: | --: | --: |",
     ]
     print("\n".join(lines), flush=True)
     for algo in args.algos.split(","):
         base = None
-        for way, settings in MEMORY_WAYS[algo].items():
-            done = subprocess.run(
-                [
-                    *(sys.executable, __file__, "memory"),
-                    f"--settings={json.dumps([algo, settings])}",
-                    f"--model={args.model}",
-                    f"--batch_size={args.batch_size}",
-                    f"--steps={args.steps}",
-                ],
-                stdout=subprocess.PIPE,
-                check=True,
-                text=True,
-            )
-            size, seconds = json.loads(done.stdout.splitlines()[-1])
+        for variant, settings in MEMORY_VARIANTS[algo].items():
+            size, seconds = _in_new_process(algo, settings, args)
             base = base or (size, seconds)
             lines.append(
-                f"| {algo} | {way} | {size / 2**20:,.0f} "
+                f"| {algo} | {variant} | {size / 2**20:,.0f} "
                 f"| {size / base[0]:.2f} | {seconds / base[1]:.2f} |"
             )
             print(lines[-1], flush=True)
@@ -478,33 +349,65 @@ def run_memory(args):
         (pathlib.Path(args.out) / "memory.md").write_text(text)
 
 
+def memory_text(args):
+    """What the numbers of the memory table are."""
+    return (
+        "Made by `python tools/benchmark.py memory "
+        f"--batch_size={args.batch_size}`: {args.model} on images of "
+        f"{SIDE} x {SIDE} x 3, {args.batch_size} labeled images and, for "
+        "methods that use them, twice as many unlabeled images, float32, on a "
+        "CPU that ran other processes as well. MiB is by how much "
+        f"{args.steps} steps raise the peak resident size of a fresh process "
+        "above that after building the networks. Share and time are relative "
+        "to the first row of the method."
+    )
+
+
+def _in_new_process(algo, settings, args):
+    """What `step_memory` returns in a process of its own."""
+    done = subprocess.run(
+        [
+            *(sys.executable, __file__, "memory"),
+            f"--settings={json.dumps([algo, settings])}",
+            f"--model={args.model}",
+            f"--batch_size={args.batch_size}",
+            f"--steps={args.steps}",
+        ],
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def main():
     """Parses the command line and runs one benchmark."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     commands = parser.add_subparsers(required=True)
-    data = commands.add_parser("data", help="RandAugment in images/s")
+    data = commands.add_parser("data", help="speed of RandAugment")
     data.add_argument("--policy", default="uda", help="a RandAugment policy")
     data.add_argument("--batch_size", type=int, default=512)
     data.add_argument("--cores", type=int, help="default: all available")
     data.add_argument("--seconds", type=float, default=3.0)
     data.add_argument("--rounds", type=int, default=3)
     data.set_defaults(run=run_data)
-    memory = commands.add_parser("data_memory", help="memory over many steps")
+    memory = commands.add_parser(
+        "data_memory", help="memory of the input pipeline"
+    )
     memory.add_argument("--steps", type=int, default=10_000)
     memory.set_defaults(run=run_data_memory)
-    memory = commands.add_parser("memory", help="memory of a step")
-    memory.add_argument("--algos", default=",".join(MEMORY_WAYS))
+    memory = commands.add_parser("memory", help="memory of a training step")
+    memory.add_argument("--algos", default=",".join(MEMORY_VARIANTS))
     memory.add_argument("--model", default="wrn_28_2")
     memory.add_argument("--batch_size", type=int, default=256)
     memory.add_argument("--steps", type=int, default=3)
     memory.add_argument("--out", help="folder for memory.md")
-    memory.add_argument("--settings", help="for processes of this tool")
+    memory.add_argument("--settings", help=argparse.SUPPRESS)
     memory.set_defaults(run=run_memory)
     args = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
     args.run(args)
 
 

@@ -1,11 +1,11 @@
-"""Trains methods on two moons and draws what each has learned.
+"""Trains methods on two moons and draws their decision boundaries.
 
-    python tools/draw_two_moons.py --out=docs/two_moons.png
+    python tools/draw_two_moons.py --out=results/two_moons.png
 
-Every method gets the same 6 labeled and 2,000 unlabeled points, the same seed
-and the dataset's defaults. Meta Pseudo Labels is trained twice, since much of
-what it learns may come from its teacher's consistency loss (UDA) on noisy
-points, and not from the feedback of the student.
+All methods get the same 6 labeled and 2,000 unlabeled points, the same seed and
+the defaults of the dataset. Meta Pseudo Labels is trained with and without UDA,
+the consistency loss of its teacher on noisy points, to show the part of each in
+the result.
 """
 
 import contextlib
@@ -35,21 +35,21 @@ METHODS = {
     "Meta Pseudo Labels": {"algo": "meta_pseudo_labels"},
 }
 _COLORS = ("#2f6db5", "#d9722e")
-# Every point that there can be.
+# All points with coordinates from 0 to 255.
 _Y, _X = np.mgrid[:256, :256]
 GRID = np.stack([_X, _Y], axis=-1).reshape(-1, 1, 1, 2).astype(np.uint8)
 
 
 def train(run_dir, **given):
-    """Trains once.
+    """Trains one method.
 
     Args:
         run_dir: folder of the run.
-        **given: settings other than the dataset's.
+        **given: settings that differ from the defaults.
 
     Returns:
-        The probability of class 1 of the exported network at every point,
-        `[256, 256]`, row y and column x; and its test accuracy.
+        `(probability, accuracy)`: the probability of class 1 at row y and
+        column x, `[256, 256]`, and the test accuracy of the exported network.
     """
     import tensorflow as tf
 
@@ -93,7 +93,7 @@ def points(split_seed):
 
 
 def draw(learned, places, labels, labeled):
-    """The decision regions side by side.
+    """Draws the decision regions side by side.
 
     Args:
         learned: title -> what `train` returned.
@@ -123,7 +123,7 @@ def draw(learned, places, labels, labeled):
             interpolation="bilinear",
         )
         axes.scatter(*places.T, 2, colors[labels], alpha=0.35, linewidths=0)
-        # Empty where every point is of one class.
+        # There is no boundary if one class is predicted everywhere.
         if probability.min() < 0.5 < probability.max():
             axes.contour(probability, [0.5], colors="black", linewidths=1.4)
         axes.scatter(
@@ -141,7 +141,7 @@ def draw(learned, places, labels, labeled):
 
 
 def main(_):
-    """Trains, and writes the picture."""
+    """Trains all methods and writes the picture."""
     values = flags.FLAGS
     given = {"seed": values.seed, "split_seed": values.seed}
     if values.num_steps:
@@ -160,7 +160,7 @@ def main(_):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("out", "two_moons.png", "The picture to write.")
-    flags.DEFINE_integer("seed", 0, "Of weights, batches and labels.")
+    flags.DEFINE_string("out", "two_moons.png", "File to write.")
+    flags.DEFINE_integer("seed", 0, "Seed of weights, batches and splits.")
     flags.DEFINE_integer("num_steps", 0, "Training steps. 0 = the default.")
     app.run(main)

@@ -1,16 +1,18 @@
-"""Trains every method in several ways and compares the results.
+"""Compares one device with replicas, workers, XLA and bfloat16.
 
     python tools/equivalence_table.py --out=results
 
-Every registered method is trained for 20 steps on digits by one device, by two
-replicas, by two workers (two processes on the loopback network), compiled with
-XLA, with 20 steps per call, all in double precision and with the same global
-batches, and in bfloat16. What is compared with the one device are all
-variables (parameters, averages, batch norm, optimizer slots) and the losses.
-OUT/equivalence.jsonl has a line per method and OUT/equivalence.md the table.
+Trains every method for 20 steps on digits with the same global batches: on one
+device, on two replicas, on two workers (two processes on the loopback network),
+compiled with XLA, and with 20 steps per call, all in double precision; and on
+one device in float32 and in bfloat16. All variables (parameters, averages,
+batch norm, optimizer slots) and the losses are compared with those of one
+device. Writes a line per method to OUT/equivalence.jsonl and the table to
+OUT/equivalence.md.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -26,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 from tools import kill_workers  # noqa: E402
 
 NUM_STEPS = 20  # Of the table.
-# Way -> settings that differ from those of one device in double precision.
+# Variant -> settings that differ from one device in double precision.
 LOCAL = {
     "one device": {},
     "2 replicas": {"strategy": "mirrored", "num_replicas": 2},
@@ -36,7 +38,7 @@ LOCAL = {
     "bfloat16": {"precision": "mixed_bfloat16"},
 }
 WORKERS = "2 workers"
-# The way that each is compared with.
+# Variant -> the variant that it is compared with.
 BASES = {
     "2 replicas": "one device",
     WORKERS: "one device",
@@ -44,24 +46,24 @@ BASES = {
     "20 steps per call": "one device",
     "bfloat16": "float32",
 }
-# Largest difference of a variable, as a share of the largest value of its kind
-# of variable, that counts as equal; for bfloat16, of the mean loss.
+# Largest difference of a variable that counts as equal, relative to the largest
+# absolute value in the variable or to 1; for bfloat16, of the mean loss.
 TOLERANCE = 1e-5
 BFLOAT16_TOLERANCE = 0.1
-# Its weights are proportional to the meta gradient. The first three mean losses
-# agree within 0.3 %; then rounding has moved the weights, and with them the
-# path of the training.
+# Its example weights are proportional to the meta gradient, so that rounding
+# changes them. The first three mean losses agree within 0.3 %.
 BFLOAT16_EXCEPTIONS = {"learning_to_reweight": 0.5}
 
 
-def train(algo, way, strategy=None, num_steps=NUM_STEPS):
+def train(algo, variant, strategy=None, num_steps=NUM_STEPS):
     """Trains one method.
 
     Args:
         algo: its name.
-        way: a key of `LOCAL`, or `WORKERS`.
-        strategy: a `tf.distribute.Strategy` to use; None to make it.
-        num_steps: for how long.
+        variant: a key of `LOCAL`, or `WORKERS`.
+        strategy: a `tf.distribute.Strategy`; None makes the one of the
+            settings.
+        num_steps: number of training steps.
 
     Returns:
         `(arrays, strategy)`: name -> NumPy array, for `compare`.
@@ -70,9 +72,10 @@ def train(algo, way, strategy=None, num_steps=NUM_STEPS):
     import numpy as np
 
     from tf_metassl import config as config_lib
-    from tf_metassl.run import experiment
+    from tf_metassl.run import evaluation
+    from tf_metassl.run.build import build_experiment
 
-    changes = {"precision": "float64", **LOCAL.get(way, {})}
+    changes = {"precision": "float64", **LOCAL.get(variant, {})}
     keras.config.set_floatx(
         "float64" if changes["precision"] == "float64" else "float32"
     )
@@ -85,11 +88,11 @@ def train(algo, way, strategy=None, num_steps=NUM_STEPS):
             "eval_batch_size": 64,
         }
     )
-    # Not by `resolve`: double precision is no setting for users.
+    # `resolve` would refuse double precision, which users cannot set.
     settings = dataclasses.replace(settings, **changes)
-    built = experiment.build(settings, strategy=strategy)
+    built = build_experiment(settings, strategy=strategy)
     algorithm = built.algorithm
-    algorithm.prepare(built.predict)
+    algorithm.prepare(functools.partial(evaluation.predict, built))
     losses = []
     algorithm.fit(
         built.training_data(algorithm, 0),
@@ -108,22 +111,22 @@ def train(algo, way, strategy=None, num_steps=NUM_STEPS):
         f"variable {number}": value.value.numpy()
         for number, value in enumerate(algorithm.state_variables)
     }
-    # The mean of all steps until then.
+    # Each is the mean over all steps so far.
     arrays["losses"] = np.array(losses)
-    built.evaluate(algorithm, "test")
+    evaluation.evaluate(built, algorithm, "test")
     for role in algorithm.evaluated_networks:
         arrays[f"confusion {role}"] = algorithm.confusion(role)
     return arrays, built.strategy
 
 
 def compare(arrays, base):
-    """How far two results of `train` are apart.
+    """The differences between two results of `train`.
 
     Returns:
-        A JSON-ready dict: `variables`, the largest difference as a share of
-        the largest value of the same variable, or of 1 where that is smaller;
-        `loss`, the relative difference of the mean loss; `confusion`, how many
-        test images are predicted otherwise.
+        A JSON-ready dict: `variables`, the largest difference of a variable,
+        relative to the largest absolute value in the variable or to 1,
+        whichever is larger; `loss`, the relative difference of the mean loss;
+        `confusion`, the number of test images with another prediction.
     """
     import numpy as np
 
@@ -147,49 +150,53 @@ def compare(arrays, base):
     }
 
 
-def train_all(algos, ways, folder, num_steps):
-    """Trains and writes `<algo> <way>.npz` into `folder`, in this process."""
+def train_all(algos, variants, folder, num_steps):
+    """Trains in this process and writes `<algo> <variant>.npz` to `folder`."""
     import keras
     import numpy as np
     import tensorflow as tf
 
     from tf_metassl.run import distribution
 
-    if WORKERS in ways:
+    if WORKERS in variants:
         strategies = {
             WORKERS: distribution.make_strategy("multi_worker"),
         }
     else:
-        # One each for all methods: collectives are numbered per process.
+        # Shared by all methods: collectives are numbered per process.
         two = distribution.make_strategy("mirrored", 2)
         one = tf.distribute.get_strategy()
         strategies = {
-            way: two if settings.get("strategy") else one
-            for way, settings in LOCAL.items()
+            variant: two if settings.get("strategy") else one
+            for variant, settings in LOCAL.items()
         }
     for algo in algos:
-        for way in ways:
-            arrays, strategy = train(algo, way, strategies[way], num_steps)
+        for variant in variants:
+            arrays, strategy = train(
+                algo, variant, strategies[variant], num_steps
+            )
             if distribution.is_chief(strategy):
-                np.savez(pathlib.Path(folder) / f"{algo} {way}.npz", **arrays)
+                np.savez(
+                    pathlib.Path(folder) / f"{algo} {variant}.npz", **arrays
+                )
             keras.backend.clear_session()
 
 
-def run_ways(algos, ways, folder, num_steps=NUM_STEPS):
-    """`train_all` in processes of its own: two if it is about two workers.
+def run_variants(algos, variants, folder, num_steps=NUM_STEPS):
+    """Runs `train_all` in a new process, or in two for two workers.
 
     Raises:
-        RuntimeError: if one fails; its output is shown.
+        RuntimeError: if a process fails; its output is shown.
     """
     command = [
         sys.executable,
         __file__,
         f"--algos={','.join(algos)}",
-        f"--ways={','.join(ways)}",
+        f"--variants={','.join(variants)}",
         f"--folder={folder}",
         f"--num_steps={num_steps}",
     ]
-    if WORKERS not in ways:
+    if WORKERS not in variants:
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         if done.returncode:
             raise RuntimeError(done.stdout + done.stderr)
@@ -201,63 +208,66 @@ def run_ways(algos, ways, folder, num_steps=NUM_STEPS):
         raise RuntimeError(f"exit codes {codes}\n{kill_workers.logs(logs)}")
 
 
-def load(folder, algo, way):
-    """What `run_ways` has written."""
+def load(folder, algo, variant):
+    """Reads what `train_all` has written."""
     import numpy as np
 
-    with np.load(pathlib.Path(folder) / f"{algo} {way}.npz") as file:
+    with np.load(pathlib.Path(folder) / f"{algo} {variant}.npz") as file:
         return dict(file)
 
 
 def markdown(results):
-    """The table.
+    """The table in Markdown.
 
     Args:
-        results: method -> way -> what `compare` returned.
+        results: method -> variant -> what `compare` returned.
     """
     lines = [
-        "# The same training in other ways",
+        "# One device compared with replicas, workers, XLA and bfloat16",
         "",
-        "Made by `python tools/equivalence_table.py`: "
-        f"{NUM_STEPS} steps on digits, the same global batches. Largest "
-        "difference from one device of any variable (parameters, averages, "
-        "batch norm, optimizer slots), as a share of the largest value of that "
-        "variable or of 1, in double precision; for bfloat16 the relative "
-        "difference of the mean loss from float32. No test image is predicted "
-        "otherwise unless said. Of methods with several stages, the first.",
+        f"Made by `python tools/equivalence_table.py`: {NUM_STEPS} steps on "
+        "digits with the same global batches; for methods with several stages, "
+        "of the first stage. The numbers are the largest difference of any "
+        "variable (parameters, averages, batch norm, optimizer slots) from "
+        "training on one device in double precision, relative to the largest "
+        "absolute value in the variable or to 1, whichever is larger. For "
+        "bfloat16 the number is the relative difference of the mean loss from "
+        "float32. The predictions for all test images are equal unless a cell "
+        "says how many differ.",
         "",
         "| method | " + " | ".join(BASES) + " |",
         "| --- |" + " --: |" * len(BASES),
     ]
     for algo, result in results.items():
         cells = []
-        for way in BASES:
-            measure = "loss" if way == "bfloat16" else "variables"
-            cell = f"{result[way][measure]:.1e}"
-            if way != "bfloat16" and result[way]["confusion"]:
-                cell += f" ({result[way]['confusion']} predictions)"
+        for variant in BASES:
+            measure = "loss" if variant == "bfloat16" else "variables"
+            cell = f"{result[variant][measure]:.1e}"
+            if variant != "bfloat16" and result[variant]["confusion"]:
+                cell += f" ({result[variant]['confusion']} predictions)"
             cells.append(cell)
         lines.append(f"| {algo} | " + " | ".join(cells) + " |")
     lines += [
         "",
-        f"Allowed: {TOLERANCE:.0e}; for bfloat16 {BFLOAT16_TOLERANCE}, but "
+        f"The tolerance is {TOLERANCE:.0e}, for bfloat16 {BFLOAT16_TOLERANCE} "
+        "and "
         + ", ".join(f"{v} for {k}" for k, v in BFLOAT16_EXCEPTIONS.items())
-        + ", whose weights are proportional to the meta gradient: rounding "
-        "moves them, and with them the path of the training.",
+        + ". The example weights of that method are proportional to the meta "
+        "gradient, so that rounding changes them and the following steps.",
         "",
     ]
     return "\n".join(lines)
 
 
 def too_far(results):
-    """Names of the cells that are not within the tolerance."""
+    """The names of the cells outside the tolerance."""
     return [
-        f"{algo}, {way}"
+        f"{algo}, {variant}"
         for algo, result in results.items()
-        for way, found in result.items()
+        for variant, found in result.items()
         if (
             found["loss"] > BFLOAT16_EXCEPTIONS.get(algo, BFLOAT16_TOLERANCE)
-            if way == "bfloat16"
+            if variant == "bfloat16"
             else found["variables"] > TOLERANCE
         )
     ]
@@ -270,7 +280,7 @@ def main(_):
     values = flags.FLAGS
     algos = values.algos or list(ALGORITHMS)
     if values.folder:
-        train_all(algos, values.ways, values.folder, values.num_steps)
+        train_all(algos, values.variants, values.folder, values.num_steps)
         return
     out = pathlib.Path(values.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -282,11 +292,13 @@ def main(_):
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         for algo in algos:
-            run_ways([algo], list(LOCAL), folder)
-            run_ways([algo], [WORKERS], folder)
+            run_variants([algo], list(LOCAL), folder)
+            run_variants([algo], [WORKERS], folder)
             results[algo] = {
-                way: compare(load(folder, algo, way), load(folder, algo, base))
-                for way, base in BASES.items()
+                variant: compare(
+                    load(folder, algo, variant), load(folder, algo, base)
+                )
+                for variant, base in BASES.items()
             }
             print(algo, results[algo], flush=True)
             record.write_text(
@@ -294,7 +306,7 @@ def main(_):
             )
             (out / "equivalence.md").write_text(markdown(results))
     if far := too_far(results):
-        sys.exit(f"Not equal: {'; '.join(far)}")
+        sys.exit(f"Outside the tolerance: {'; '.join(far)}")
 
 
 if __name__ == "__main__":
@@ -302,10 +314,11 @@ if __name__ == "__main__":
     flags.DEFINE_list(
         "algos",
         [],
-        "Methods to add to a table that is there; empty for all, anew.",
+        "Methods to measure and to add to the table in --out. Empty = all, in "
+        "a new table.",
     )
     flags.DEFINE_string("out", "results", "Folder for the table.")
-    flags.DEFINE_list("ways", list(LOCAL), "For processes of this tool.")
-    flags.DEFINE_string("folder", "", "For processes of this tool.")
-    flags.DEFINE_integer("num_steps", NUM_STEPS, "For processes of this tool.")
+    flags.DEFINE_list("variants", list(LOCAL), "For internal use.")
+    flags.DEFINE_string("folder", "", "For internal use.")
+    flags.DEFINE_integer("num_steps", NUM_STEPS, "For internal use.")
     app.run(main)

@@ -1,10 +1,10 @@
-"""Draws what a method would see: weak, strong and mixed views of some images.
+"""Draws the views that a method is trained on: weak, strong and mixed.
 
     python tools/inspect_views.py --dataset=digits --out=views.png
 
 One row per image: the image itself, independent weak and strong views, and the
-MixUp of its first weak view with another row's. All flags of the training
-command that concern the data are understood, such as --strong_augmentation.
+MixUp of its first weak view with that of another row. The data flags of the
+training command are accepted, such as --strong_augmentation.
 """
 
 import pathlib
@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from tf_metassl import config as config_lib
+from tf_metassl.run import command_line
 
 COLUMNS = (
     "clean",
@@ -33,7 +33,7 @@ _HEADER = 22
 
 
 def view_rows(config, num_images):
-    """The views of the first images of the first batch.
+    """Returns the views of the first images of the first batch.
 
     Args:
         config: a `Config`.
@@ -52,7 +52,7 @@ def view_rows(config, num_images):
     source = sources.load(config.dataset, config)
     kinds = COLUMNS[:-1]
     views = Views(labeled=(), unlabeled=kinds, mixup_alpha=1.0)
-    # Whole blocks, as MixUp needs them.
+    # MixUp needs whole blocks.
     size = -(-num_images // MIX_BLOCK) * MIX_BLOCK
     rows = np.arange(len(source.train))
     batches = pipeline.training_dataset(
@@ -118,14 +118,14 @@ def draw_sheet(columns, mix_weight):
 
 def main(_):
     """Writes the sheet."""
-    config = config_lib.from_flags()
+    config = command_line.from_flags()
     columns, mix_weight = view_rows(config, flags.FLAGS.num_images)
     draw_sheet(columns, mix_weight).save(flags.FLAGS.out)
     print(f"{flags.FLAGS.out}: {', '.join(columns)}")
 
 
 if __name__ == "__main__":
-    config_lib.define_flags()
+    command_line.define_flags()
     flags.DEFINE_string("out", "views.png", "The picture to write.")
     flags.DEFINE_integer("num_images", 8, "Rows.", lower_bound=1)
     app.run(main)

@@ -1,14 +1,14 @@
-"""Kills training runs at random moments: do they end like undisturbed ones?
+"""Kills training runs at random times and compares what they compute.
 
     python tools/kill_test.py --algos=meta_semi,meta_pseudo_labels --out=results
 
-For each method one run goes through undisturbed. Another is killed with SIGKILL
-again and again and started again with the same command until it is done: while
-it starts, while it trains and evaluates, and, as soon as the unfinished folder
-of one appears, while it writes a checkpoint. If it ends with kills left over, a
-further run takes them. Everything that a run computes must be the same to the
-bit. A line per method and --seed is appended to OUT/kill_test.jsonl, and
-OUT/kill_test.md is made from all lines that are there.
+For each method, one run trains without interruption. A second run is killed
+with SIGKILL and resumed with the same command until it ends: during its start,
+during training and evaluation, and while it writes a checkpoint, which is
+recognized by the folder of the unfinished checkpoint. If the run ends before
+all kills have happened, another run takes the rest. Everything that the runs
+compute must be equal bit by bit. A line per method and --seed is appended to
+OUT/kill_test.jsonl, and OUT/kill_test.md is written from all lines.
 """
 
 import collections
@@ -27,22 +27,23 @@ from absl import app, flags
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from tf_metassl import config
+from tf_metassl import files
 
-# Small enough for a process to live for seconds.
+# A process of such a run takes seconds.
 RUN = (
     "--num_steps=600",
     "--evaluate_every=100",
     "--batch_size=16",
     "--verbose=1",
 )
-# Twice a second, so that kills can be aimed at checkpoints.
+# A checkpoint twice a second, so that kills can hit one.
 OFTEN = "--checkpoint_minutes=0.008"
-# How often a life ends in which way.
+# What a process does when it is killed -> relative frequency.
 KINDS = {"start": 1, "training": 5, "checkpoint": 4}
 
 
 def command(arguments, run_dir):
+    """The command line of a run."""
     return [
         sys.executable,
         "-m",
@@ -53,28 +54,28 @@ def command(arguments, run_dir):
 
 
 def unfinished(run_dir):
-    """Folders that show that a checkpoint is being written."""
+    """The folders of checkpoints that are being written."""
     return sorted(run_dir.glob("checkpoints/*/.*"))
 
 
 def live(arguments, run_dir, kind, rng, start_seconds):
-    """Starts or resumes a run and kills it, if it does not end before.
+    """Starts or resumes a run, and kills it unless it ends before.
 
     Args:
         arguments: flags of the run.
         run_dir: its folder.
-        kind: a key of `KINDS`; None: let it end.
-        rng: decides about the moment.
+        kind: a key of `KINDS`; None lets the run end.
+        rng: a `random.Random` for the time of the kill.
         start_seconds: about how long a run takes until its first checkpoint.
 
     Returns:
         Whether it was killed.
 
     Raises:
-        RuntimeError: if it ends with an error; its output is shown.
+        RuntimeError: if the run ends with an error; its output is shown.
     """
     left_behind = set(unfinished(run_dir))
-    # How many checkpoints to see begin, and how long to wait then.
+    # Number of checkpoints to see begin, and seconds to wait after the last.
     to_see, delay = {
         "start": (0, rng.uniform(0, start_seconds)),
         "training": (1, rng.uniform(0, 3)),
@@ -89,7 +90,7 @@ def live(arguments, run_dir, kind, rng, start_seconds):
         )
         seen, writing = 0, False
         while process.poll() is None and seen < to_see:
-            # What the last kill left behind is removed by the run itself.
+            # The run removes what the last kill left behind.
             left_behind &= (now := set(unfinished(run_dir)))
             was_writing, writing = writing, bool(now - left_behind)
             seen += writing and not was_writing
@@ -105,14 +106,27 @@ def live(arguments, run_dir, kind, rng, start_seconds):
         return status != 0
 
 
-def computed(run_dir):
-    """All that a run has computed: name -> bytes.
-
-    Of checkpoints that is every array of the last and of the best one of each
-    stage: parameters, average, batch norm, optimizer slots, random states.
-    """
+def variables(checkpoint):
+    """The arrays of one checkpoint, name -> NumPy array."""
     import tensorflow as tf
 
+    reader = tf.train.load_checkpoint(str(checkpoint / "variables"))
+    return {
+        name: np.asarray(reader.get_tensor(name))
+        for name in reader.get_variable_to_shape_map()
+        # Entries of TensorFlow itself; they depend on what else the process
+        # has made.
+        if not name.startswith("_")
+    }
+
+
+def computed(run_dir):
+    """Everything that a run has computed, name -> bytes.
+
+    Metrics, results, and every array of the last and the best checkpoint of
+    each stage: parameters, averages, batch norm, optimizer slots, random
+    states.
+    """
     result = {}
 
     def add(path, data):
@@ -126,17 +140,13 @@ def computed(run_dir):
         del state["wall_clock_seconds"]
         add(last / "state.json", json.dumps(state).encode())
         for folder in (last, stage / "best"):
-            reader = tf.train.load_checkpoint(str(folder / "variables"))
-            for name in reader.get_variable_to_shape_map():
-                # The names of variables, which count those of a process.
-                if not name.startswith("_"):
-                    array = reader.get_tensor(name)
-                    add(folder / name, np.asarray(array).tobytes())
+            for name, array in variables(folder).items():
+                add(folder / name, array.tobytes())
     return result
 
 
 def differences(expected, got):
-    """Names of what differs between two results of `computed`, or lacks."""
+    """Names that differ between two `computed`, or are missing in one."""
     return [
         name
         for name in sorted(expected.keys() | got.keys())
@@ -149,11 +159,11 @@ def survive(arguments, kills, folder, seed=0, kinds=None):
 
     Args:
         arguments: flags of the run.
-        kills: how many of them.
-        folder: where the runs are written; in one that an earlier call has
-            not finished, this one goes on.
-        seed: of the moments.
-        kinds: the kinds of the kills, in order; None: at random.
+        kills: number of kills.
+        folder: where the runs are written. If an earlier call was interrupted
+            there, this one continues it.
+        seed: of the times of the kills.
+        kinds: the kinds of the kills, in order; None draws them.
 
     Returns:
         A JSON-ready dict of counts.
@@ -178,84 +188,101 @@ def survive(arguments, kills, folder, seed=0, kinds=None):
             "runs": 1,
             "different": [],
             "seconds": time.monotonic() - started,
+            "finished": False,
         }
-        config.write_text(notes, json.dumps(progress))
+        files.write_text(notes, json.dumps(progress))
     expected = computed(folder / "whole")
     start_seconds = min(progress["seconds"] / 2, 10)
-    while True:
+    while not progress["finished"]:
         started = time.monotonic()
-        run_dir = folder / f"killed-{progress['runs']}"
-        kind = progress["left"][0] if progress["left"] else None
-        rng = random.Random(f"{seed} {len(progress['done'])}")
-        before = set(unfinished(run_dir))
-        if live([*arguments, OFTEN], run_dir, kind, rng, start_seconds):
-            progress["done"].append(progress["left"].pop(0))
-            new = bool(set(unfinished(run_dir)) - before)
-            progress["while_writing_a_checkpoint"] += new
-            print(
-                f"kill {len(progress['done'])}: {kind}"
-                + (", a checkpoint was being written" if new else ""),
-                flush=True,
-            )
-        else:
-            progress["different"] += [
-                f"{run_dir.name}/{name}"
-                for name in differences(expected, computed(run_dir))
-            ]
-            if not progress["left"]:
-                break
-            progress["runs"] += 1
+        _live_once(progress, arguments, folder, seed, start_seconds, expected)
         progress["seconds"] += time.monotonic() - started
-        config.write_text(notes, json.dumps(progress))
-    done = progress["done"]
+        files.write_text(notes, json.dumps(progress))
     return {
         "flags": list(arguments),
-        "kills": len(done),
-        "kinds": dict(collections.Counter(done)),
+        "kills": len(progress["done"]),
+        "kinds": dict(collections.Counter(progress["done"])),
         "while_writing_a_checkpoint": progress["while_writing_a_checkpoint"],
         "runs": progress["runs"],
         "compared_items": len(expected),
         "compared_bytes": sum(map(len, expected.values())),
         "different": progress["different"],
-        "seconds": round(progress["seconds"] + time.monotonic() - started),
+        "seconds": round(progress["seconds"]),
     }
 
 
+def _live_once(progress, arguments, folder, seed, start_seconds, expected):
+    """Runs one process until it is killed or ends, and updates `progress`.
+
+    Args:
+        progress: the dict of `survive`, changed in place.
+        arguments: see `survive`.
+        folder: see `survive`.
+        seed: see `survive`.
+        start_seconds: see `live`.
+        expected: what the run without interruption has computed.
+    """
+    run_dir = folder / f"killed-{progress['runs']}"
+    kind = progress["left"][0] if progress["left"] else None
+    rng = random.Random(f"{seed} {len(progress['done'])}")
+    before = set(unfinished(run_dir))
+    if live([*arguments, OFTEN], run_dir, kind, rng, start_seconds):
+        progress["done"].append(progress["left"].pop(0))
+        new = bool(set(unfinished(run_dir)) - before)
+        progress["while_writing_a_checkpoint"] += new
+        print(
+            f"kill {len(progress['done'])}: {kind}"
+            + (", while writing a checkpoint" if new else ""),
+            flush=True,
+        )
+        return
+    progress["different"] += [
+        f"{run_dir.name}/{name}"
+        for name in differences(expected, computed(run_dir))
+    ]
+    if progress["left"]:
+        progress["runs"] += 1
+    else:
+        progress["finished"] = True
+
+
 def markdown(results):
-    """The table.
+    """The table in Markdown.
 
     Args:
         results: list of what `survive` returned, with `name` and `seed`.
     """
     lines = [
-        "# Runs that were killed and started again",
+        "# Runs that were killed and resumed",
         "",
-        "Made by `python tools/kill_test.py` on a CPU. Compared to the bit: "
-        "parameters, average, batch norm, optimizer slots and random states of "
-        "the last and the best checkpoint of each stage, `metrics.jsonl` and "
-        "the final table.",
+        "Made by `python tools/kill_test.py` on a CPU. The runs were killed "
+        "with SIGKILL at random times and resumed with the same command. What "
+        "they computed was compared bit by bit with a run without "
+        "interruption: parameters, averages, batch norm, optimizer slots and "
+        "random states of the last and the best checkpoint of each stage, "
+        "`metrics.jsonl` and `results.json`.",
         "",
-        "| method | kills survived | while writing a checkpoint | while "
-        "starting | runs | compared with the undisturbed run | minutes |",
-        "| --- | --: | --: | --: | --: | --- | --: |",
+        "| method | kills | of them, while writing a checkpoint | of them, "
+        "during the start | runs | arrays and files | bytes | differences "
+        "| minutes |",
+        "| --- | --: | --: | --: | --: | --: | --: | --: | --: |",
     ]
     for name in dict.fromkeys(result["name"] for result in results):
-        mine = [result for result in results if result["name"] == name]
+        group = [result for result in results if result["name"] == name]
 
-        def total(key, mine=mine):
-            return sum(result[key] for result in mine)
+        def total(key, group=group):
+            return sum(result[key] for result in group)
 
-        starting = sum(result["kinds"].get("start", 0) for result in mine)
-        different = sum(len(result["different"]) for result in mine)
+        starting = sum(result["kinds"].get("start", 0) for result in group)
+        different = sum(len(result["different"]) for result in group)
         lines.append(
             f"| {name} | {total('kills')} "
             f"| {total('while_writing_a_checkpoint')} | {starting} "
-            f"| {total('runs')} | {mine[0]['compared_items']} arrays and files "
-            f"of each, {mine[0]['compared_bytes']:,} bytes: "
-            f"{f'{different} differ' if different else 'all identical'} "
+            f"| {total('runs')} | {group[0]['compared_items']} "
+            f"| {group[0]['compared_bytes']:,} | {different or 'none'} "
             f"| {total('seconds') / 60:.0f} |"
         )
-    return "\n".join([*lines, "", f"Flags of all: `{' '.join(RUN)}`.", ""])
+    return "\n".join([*lines, "", f"Flags of all runs: `{' '.join(RUN)}`.", ""])
 
 
 def main(_):
@@ -284,7 +311,7 @@ def main(_):
         table = markdown([json.loads(line) for line in lines])
         (out / "kill_test.md").write_text(table)
         print(
-            f"{name}: {result['kills']} kills survived, "
+            f"{name}: {result['kills']} kills, "
             f"{result['while_writing_a_checkpoint']} of them while writing a "
             f"checkpoint, {len(result['different'])} differences "
             f"{result['different']}",
@@ -295,14 +322,14 @@ def main(_):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_list("algos", ["meta_semi"], "Methods to kill.")
-    flags.DEFINE_integer("kills", 30, "How often to kill.", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "Seed of the moments.")
+    flags.DEFINE_list("algos", ["meta_semi"], "Methods to test.")
+    flags.DEFINE_integer("kills", 30, "Number of kills.", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "Seed of the times of the kills.")
     flags.DEFINE_multi_string("extra", [], "Further flags of the runs.")
     flags.DEFINE_string(
         "work",
         "",
-        "Where the runs are written; a test that was broken off goes on there. "
+        "Folder for the runs; an interrupted test is continued there. "
         "Empty = a temporary folder.",
     )
     flags.DEFINE_string("out", "results", "Folder for the table.")

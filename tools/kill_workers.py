@@ -1,16 +1,16 @@
-"""Two workers on this machine, of which one is killed: what becomes of both?
+"""Trains with two workers, loses one of them, and resumes the run.
 
     python tools/kill_workers.py --algos=meta_semi,meta_pseudo_labels \
         --out=results
 
-For each method two processes train together, connected by the loopback
-network. Then the same run is started again in another folder; its second
-worker, or its chief, is killed with SIGKILL in the middle, the other one has to
-end with an error, both are started again and have to end with the same bits as
-the undisturbed run. Last, one that is frozen (as a machine whose network is
-gone) and one that never comes: how long until the other gives up? One line per
-method is written to OUT/workers.jsonl, and OUT/workers.md is made from those
-lines.
+For each method, two processes on the loopback network train without
+interruption. Then the same run is started in another folder, and its second
+worker is killed with SIGKILL during training; in a further run, its chief. The
+other worker must end with an error. Both are started again, and the run must
+compute the same as the one without interruption, bit by bit. At last, one
+worker is frozen, as if its machine had lost the network, or not started at all,
+and the time until the other one ends is measured. Writes a line per method to
+OUT/workers.jsonl and the tables to OUT/workers.md.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from absl import app, flags
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tools.kill_test import computed  # noqa: E402
+from tools.kill_test import computed, differences  # noqa: E402
 
 RUN = (
     "--num_steps=30",
@@ -37,14 +37,14 @@ RUN = (
     "--batch_size=16",
     "--verbose=1",
 )
-# Whoever is left must have ended by then.
+# Seconds within which the other worker must end.
 LIMIT = 90
-# A run that takes longer than this hangs.
+# Seconds after which a run is taken to hang.
 PATIENCE = 600
 
 
 def free_ports(count):
-    """Ports of this machine that nobody listens on."""
+    """Ports of this machine that no process listens on."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -54,12 +54,12 @@ def free_ports(count):
 
 @contextlib.contextmanager
 def workers(command, folder, indices=(0, 1)):
-    """Starts the workers of a cluster of two; ends what is left of them.
+    """Starts the workers of a cluster of two, and kills them on exit.
 
     Args:
         command: the command line of each worker, a list.
-        folder: where worker i's output goes, as `worker-i.log`.
-        indices: which of the two to start.
+        folder: for the output of each worker i, `worker-i.log`.
+        indices: which of the two workers to start.
 
     Yields:
         A list of `subprocess.Popen`.
@@ -97,6 +97,7 @@ def logs(folder):
 
 
 def command(arguments, run_dir):
+    """The command line of each worker."""
     return [
         sys.executable,
         "-m",
@@ -108,7 +109,7 @@ def command(arguments, run_dir):
 
 
 def train(arguments, run_dir):
-    """Trains to the end.
+    """Trains with both workers to the end.
 
     Returns:
         The output of all workers.
@@ -125,67 +126,66 @@ def train(arguments, run_dir):
 
 
 def lose(arguments, run_dir, victim, how=signal.SIGKILL):
-    """Trains until the first checkpoint, then takes a worker away.
+    """Trains until the first checkpoint, then kills or freezes a worker.
 
     Args:
         arguments: flags of the run.
         run_dir: its folder.
-        victim: 0 for the chief or 1.
+        victim: index of the worker; 0 is the chief.
         how: a signal; SIGSTOP freezes the worker.
 
     Returns:
-        `(seconds, message)`: how long the other one took to end, and the last
-        line that it printed.
+        `(seconds, message)`: how long the other worker took to end, and its
+        error message.
 
     Raises:
-        RuntimeError: if it ended without an error, or has not ended.
+        RuntimeError: if the other worker ended without an error, or did not
+            end within `LIMIT` seconds.
     """
     folder = run_dir.with_name(f"{run_dir.name}-logs")
     with workers(command(arguments, run_dir), folder) as processes:
         deadline = time.monotonic() + PATIENCE
         while not list(run_dir.glob("checkpoints/train/step-*")):
-            over = [p.poll() for p in processes if p.poll() is not None]
-            if over or time.monotonic() > deadline:
-                raise RuntimeError(f"no checkpoint; {over}\n{logs(folder)}")
+            codes = [p.poll() for p in processes if p.poll() is not None]
+            if codes or time.monotonic() > deadline:
+                raise RuntimeError(
+                    f"No checkpoint was written; exit codes {codes}.\n"
+                    f"{logs(folder)}"
+                )
             time.sleep(0.01)
         processes[victim].send_signal(how)
         return _ending(processes[1 - victim], folder, 1 - victim)
 
 
 def alone(arguments, run_dir, index):
-    """Starts one of two workers; returns and raises what `lose` does."""
+    """Starts one of two workers alone. Returns and raises as `lose`."""
     folder = run_dir.with_name(f"{run_dir.name}-logs")
     with workers(command(arguments, run_dir), folder, (index,)) as processes:
         return _ending(processes[0], folder, index)
 
 
 def _ending(process, folder, index):
+    """Waits for worker `index` to end. Returns and raises as `lose`."""
     started = time.monotonic()
     try:
         code = process.wait(LIMIT)
     except subprocess.TimeoutExpired:
         code = None
     if not code:
-        raise RuntimeError(f"worker {index}: {code}\n{logs(folder)}")
+        what = "did not end" if code is None else "ended without an error"
+        raise RuntimeError(f"Worker {index} {what}.\n{logs(folder)}")
     seconds = time.monotonic() - started
     lines = (folder / f"worker-{index}.log").read_text().splitlines()
-    said = [line for line in lines if line.startswith(("Error:", "Timeout"))]
-    if not said:
-        raise RuntimeError(f"worker {index} says nothing\n{logs(folder)}")
-    return round(seconds, 1), said[-1]
-
-
-def different_files(expected, got):
-    """Names of the files of two `computed` that are not the same."""
-    return sorted(
-        name
-        for name in expected.keys() | got.keys()
-        if expected.get(name) != got.get(name)
-    )
+    errors = [line for line in lines if line.startswith(("Error:", "Timeout"))]
+    if not errors:
+        raise RuntimeError(
+            f"Worker {index} printed no error message.\n{logs(folder)}"
+        )
+    return round(seconds, 1), errors[-1]
 
 
 def kill_and_compare(arguments, folder):
-    """Kills either worker, goes on, compares with an undisturbed run.
+    """Kills each worker in turn, resumes the run and compares the results.
 
     Args:
         arguments: flags of the run.
@@ -195,7 +195,8 @@ def kill_and_compare(arguments, folder):
         A JSON-ready dict.
 
     Raises:
-        RuntimeError: if a run does not do what it has to.
+        RuntimeError: if a run fails, does not notice the lost worker or is
+            not resumed.
     """
     train(arguments, folder / "whole")
     expected = computed(folder / "whole")
@@ -206,12 +207,12 @@ def kill_and_compare(arguments, folder):
         print(f"{name}: {endings[name]}", flush=True)
         output = train(arguments, run_dir)
         if "Resuming train" not in output:
-            raise RuntimeError(f"not resumed\n{output}")
+            raise RuntimeError(f"The run was not resumed.\n{output}")
         different += [
             f"{run_dir.name}/{file}"
-            for file in different_files(expected, computed(run_dir))
+            for file in differences(expected, computed(run_dir))
         ]
-        print(f"after going on, different: {different or 'nothing'}")
+        print(f"after resuming, different: {different or 'nothing'}")
     return {
         "flags": list(arguments),
         "endings": endings,
@@ -222,7 +223,7 @@ def kill_and_compare(arguments, folder):
 
 
 def lose_for_good(arguments, folder):
-    """What becomes of one worker if the other is frozen or never comes.
+    """Freezes each worker in turn, and leaves out each worker in turn.
 
     Returns:
         Name -> `(seconds, message)`.
@@ -240,34 +241,36 @@ def lose_for_good(arguments, folder):
 
 
 def markdown(results):
-    """The tables.
+    """The tables in Markdown.
 
     Args:
-        results: method -> what `measure` returned.
+        results: method -> what `kill_and_compare` returned.
     """
     lines = [
         "# Two workers, one of which is lost",
         "",
-        "Made by `python tools/kill_workers.py`. Killed after its first "
-        "checkpoint, started again, and compared to the bit with an "
-        "undisturbed run of two workers: all variables of the last and the "
-        "best checkpoint of each stage, `metrics.jsonl` and the final table.",
+        "Made by `python tools/kill_workers.py`. After the first checkpoint, "
+        "the second worker was killed, or the chief in another run; then both "
+        "workers were started again. What the runs computed was compared bit "
+        "by bit with a run of two workers without interruption: all variables "
+        "of the last and the best checkpoint of each stage, `metrics.jsonl` "
+        "and `results.json`.",
         "",
-        "| method | second worker killed, and chief killed |",
-        "| --- | --- |",
+        "| method | arrays and files | bytes | differences |",
+        "| --- | --: | --: | --: |",
     ]
     for algo, result in results.items():
-        verdict = len(result["different"]) or "none"
         lines.append(
-            f"| {algo} | {result['compared_files']} files, "
-            f"{result['compared_bytes']:,} bytes each; {verdict} differ |"
+            f"| {algo} | {result['compared_files']} "
+            f"| {result['compared_bytes']:,} "
+            f"| {len(result['different']) or 'none'} |"
         )
     lines += [
         "",
-        "Seconds until the other worker has ended with an error; absent: since "
-        "its own start.",
+        "Seconds until the other worker ended with an error, counted from its "
+        "own start if one worker was absent.",
         "",
-        "| method | what happened | seconds | last words |",
+        "| method | event | seconds | message |",
         "| --- | --- | --: | --- |",
     ]
     for algo, result in results.items():
@@ -314,9 +317,9 @@ def _write(out, results):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_list("algos", ["meta_semi"], "Methods to train with.")
+    flags.DEFINE_list("algos", ["meta_semi"], "Methods to test.")
     flags.DEFINE_bool(
-        "for_good", True, "Also freeze a worker, and leave one away."
+        "for_good", True, "Also freeze a worker, and start one alone."
     )
     flags.DEFINE_string("out", "results", "Folder for the tables.")
     app.run(main)

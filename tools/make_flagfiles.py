@@ -1,18 +1,18 @@
 """Writes flags/ from the table in tools/settings.py.
 
     python tools/make_flagfiles.py            writes flags/
-    python tools/make_flagfiles.py --check    fails if flags/ has drifted
+    python tools/make_flagfiles.py --check    fails if flags/ is out of date
     python tools/make_flagfiles.py --costs    counts the FLOPs of the networks
-                                              again, before it writes
+                                              before it writes
 
-One flagfile per run and, in flags/README.md, one line per number of the tables.
-FLOPs per image are kept in flags/flops.json, because counting them takes
-TensorFlow and minutes; all else takes neither. Hours are
+Writes a flagfile per run, and flags/README.md with a line per number in the
+tables. flags/flops.json holds the FLOPs per image of every network, because
+counting them takes TensorFlow and minutes. The hours in the flagfiles are
 
     steps * images per step * passes * FLOPs / (peak of the GPU * utilization)
 
-with what a method does per image counted in forward passes (`PASSES`). They
-leave out augmentation, evaluations and the short finetuning stage.
+where `PASSES` says to how many forward passes per image the work of a method
+amounts. Augmentation, evaluation and the short finetuning stage are left out.
 """
 
 import argparse
@@ -30,12 +30,12 @@ from tools import settings  # noqa: E402
 
 FLAGS = ROOT / "flags"
 GPU = "NVIDIA A100"
-# Of its data sheet, in operations per second; float32 is computed as TF32.
+# From its data sheet, in operations per second. float32 is computed as TF32.
 PEAK = {"mixed_bfloat16": 312e12, "float32": 156e12}
 UTILIZATION = 0.3
 
-# Method -> forward passes per labeled and per unlabeled image and step. The
-# gradient of a pass counts 2 more, a forward-mode derivative 2 as well.
+# Method -> forward passes per labeled and per unlabeled image and step. A
+# gradient counts as 2 further passes, and so does a forward-mode derivative.
 PASSES = {
     "supervised": (3, 0),
     "supervised_mixup": (3, 0),
@@ -45,26 +45,27 @@ PASSES = {
     "temporal_ensembling": (3, 3),
     "mean_teacher": (3, 4),
     "fast_swa": (3, 4),
-    # Clean, along a random direction with its gradient, along the worst one;
-    # see `passes` for entropy.
+    # A clean pass; one for a random direction and one for the adversarial one,
+    # both with gradients. `passes` adds the entropy loss.
     "vat": (3, 7),
     "sntg": (3, 6),
     "ict": (3, 4),
-    # Mixed labeled images share the pass; unmixed ones judge.
+    # Labeled images: in the mixed batch, and again for the meta loss.
     "learning_to_reweight": (8, 6),
     "meta_semi": (8, 6),
     "meta_semi_ict": (8, 6),
     "mixmatch": (3, 8),
-    # A guess, 8 + 1 mixed views, one unmixed, one rotated; a probe.
+    # Unlabeled: a guess without gradient; with gradients 8 + 1 mixed views, an
+    # unmixed and a rotated one. Labeled: also a probe without gradient.
     "remixmatch": (4, 34),
-    # A guess for two views; with gradients two mixed ones, an unmixed one and
-    # five transformed ones.
+    # A guess from two views without gradient; with gradients two mixed views,
+    # an unmixed one and five transformed ones.
     "enaet": (3, 26),
     "fixmatch": (3, 6),
     "uda": (3, 6),
     "noisy_student": (3, 3),
-    # Teacher: all views. Student: a strong view and, from a pass of its own,
-    # its derivative; the gradient of the labeled loss.
+    # Teacher: all views. Student: a strong view, its derivative in a separate
+    # pass, and the gradient of the labeled loss.
     "meta_pseudo_labels": (6, 12),
 }
 
@@ -73,7 +74,7 @@ class Run(typing.NamedTuple):
     """A flagfile.
 
     Attributes:
-        cells: those that it is the run of; all have the same settings.
+        cells: the cells with this path; all have the same settings.
         config: the resolved `Config`.
     """
 
@@ -82,7 +83,7 @@ class Run(typing.NamedTuple):
 
     @property
     def network(self):
-        """What decides its FLOPs: a key of flags/flops.json."""
+        """Its key in flags/flops.json: network, image shape and classes."""
         task = self.cells[0].task
         channels = 1 if task.name.startswith("digits") else 3
         size = task.image_size
@@ -102,28 +103,34 @@ def runs():
         resolved = config.resolve({"algo": cell.method, **values})
         run = found.setdefault(cell.path, Run([], resolved))
         if run.config != resolved:
-            raise ValueError(f"{cell.path} has two meanings: {cell.row}")
+            raise ValueError(
+                f"Cells with the path {cell.path} have different settings, "
+                f"among them {cell.row}. Give them different variants."
+            )
         run.cells.append(cell)
     return dict(sorted(found.items()))
 
 
 def passes(run):
-    """`PASSES` of a run, whose hyperparameters may change them."""
+    """Forward passes per labeled and unlabeled image of a run.
+
+    `PASSES`, changed as the hyperparameters of the run require.
+    """
     labeled, unlabeled = PASSES[run.config.algo]
     hp = run.config.hyperparameters
     if _is_regularizer(run):
-        # The teacher's pass, the student's with its derivative, the judge's.
+        # The teacher, the student with its derivative, the meta loss.
         return 3 + 6 + 3, 0
     if getattr(hp, "sntg_base", "") == "temporal_ensembling":
         unlabeled = PASSES["temporal_ensembling"][1]
     if run.config.algo == "vat" and hp.entropy_weight:
-        # The clean pass has a gradient, too.
+        # The clean pass has a gradient as well.
         unlabeled += 2
     return labeled, unlabeled
 
 
 def images_per_step(run):
-    """`(labeled, unlabeled)`; unlabeled is 0 if the method wants none."""
+    """`(labeled, unlabeled)`; unlabeled is 0 if the method uses none."""
     labeled = run.config.batch_size
     uses = bool(passes(run)[1])
     return labeled, labeled * run.config.unlabeled_batch_ratio * uses
@@ -138,7 +145,7 @@ def num_steps(run):
     """`(steps, steps with unlabeled images)` of all stages but finetuning."""
     hp = run.config.hyperparameters
     rounds = getattr(hp, "num_rounds", 0) * getattr(hp, "round_steps", 0)
-    # The teacher of the first round sees labeled images alone.
+    # The first teacher is trained on labeled images alone.
     return run.config.num_steps + rounds, rounds or run.config.num_steps
 
 
@@ -158,7 +165,7 @@ def hours(run, flops):
 
 
 def flops_by_network(keys):
-    """Counts the FLOPs per image of networks: key -> operations."""
+    """Counts the FLOPs per image of networks, key -> operations."""
     from tf_metassl import models
     from tf_metassl.models import costs
 
@@ -186,50 +193,16 @@ def flagfile(path, run, flops):
         flops: of a forward pass of its network per image.
     """
     cell, task = run.cells[0], run.cells[0].task
-    labeled, unlabeled = images_per_step(run)
     lines = ["# Written by tools/make_flagfiles.py; do not edit.", "#"]
     lines += _paragraph(f"{cell.method} on {task.text}, {run.config.model}:")
     for other in run.cells:
         lines += _paragraph(f"- {other.table}, {other.row}: {other.number}")
     lines += ["#", "#   python -m tf_metassl.train \\"]
     lines += [f"#     --flagfile=flags/{path}", "#"]
-    if task.missing:
-        lines += [*_paragraph(f"Does not run as it is: {task.missing}"), "#"]
-    notes = [settings.NOTES.get(cell.method)]
-    tables = dict.fromkeys(other.table for other in run.cells)
-    notes += [settings.TABLE_NOTES.get(table) for table in tables]
-    if cell.method == "noisy_student":
-        table = 4e-9 * task.images * task.classes
-        notes.append(f"That is a table of {table:,.0f} GB.")
-    for note in filter(None, notes):
+    for note in _notes(run):
         lines += [*_paragraph(note), "#"]
-    steps, unlabeled_steps = num_steps(run)
-    needed, budget = hours(run, flops), run.config.time_budget_minutes / 60
-    if budget:
-        # As many as fit, by the same estimate.
-        steps = unlabeled_steps = int(steps * budget / needed)
-        length = f"{budget:g} hours, over which the learning rate falls"
-        estimate = f"About {float(f'{steps:.2g}'):,.0f} steps"
-    else:
-        length = f"{steps:,} steps"
-        estimate = f"About {_rounded(needed)} hours"
-    count = f"{steps * labeled / task.labels:,.0f} over the labeled images"
-    if unlabeled:
-        images = task.images
-        if not run.config.labeled_inside_unlabeled:
-            images -= task.labels
-        count += (
-            f", {unlabeled_steps * unlabeled / images:,.1f} over the "
-            f"{images:,} unlabeled ones"
-        )
-    lines += _paragraph(f"{length}. Passes: {count}.")
-    lines += _paragraph(
-        f"{estimate} on one {GPU} at {UTILIZATION:.0%} of "
-        f"{PEAK[run.config.precision] / 1e12:.0f} TFLOP/s, with "
-        f"{flops / 1e9:.3g} GFLOPs per image and forward pass: an estimate, "
-        "not measured."
-    )
-    lines += ["#", "# What is not set here has the default of --help."]
+    lines += _costs(run, flops)
+    lines += ["#", "# All other flags have the defaults that --help shows."]
     lines.append(f"--algo={cell.method}")
     for source in settings.SOURCES:
         mine = {k: s for k, s in cell.settings.items() if s.source == source}
@@ -237,6 +210,58 @@ def flagfile(path, run, flops):
             lines += ["", *_paragraph(f"{source}.")]
             lines += [f"--{k}={_text(s.value)}" for k, s in mine.items()]
     return "\n".join(lines) + "\n"
+
+
+def _notes(run):
+    """What a reader of the flagfile should know, paragraphs."""
+    cell, task = run.cells[0], run.cells[0].task
+    notes = []
+    if task.missing:
+        notes.append(f"This file needs further flags: {task.missing}")
+    note = settings.NOTES.get(cell.method)
+    if cell.method == "noisy_student":
+        size = 4e-9 * task.images * task.classes
+        note += f" They take {size:,.0f} GB for this task."
+    notes.append(note)
+    tables = dict.fromkeys(other.table for other in run.cells)
+    notes += [settings.TABLE_NOTES.get(table) for table in tables]
+    return list(filter(None, notes))
+
+
+def _costs(run, flops):
+    """The length of a run and its estimated time, lines of comments."""
+    task = run.cells[0].task
+    labeled, unlabeled = images_per_step(run)
+    steps, unlabeled_steps = num_steps(run)
+    needed, budget = hours(run, flops), run.config.time_budget_minutes / 60
+    if budget:
+        # As many steps as fit into the budget, by the same estimate.
+        steps = unlabeled_steps = int(steps * budget / needed)
+        length = f"{budget:g} hours, over which the learning rate decays"
+        estimate = f"{float(f'{steps:.2g}'):,.0f} steps in this time"
+    else:
+        length = f"{steps:,} steps"
+        estimate = f"{_rounded(needed)} hours"
+    epochs = (
+        f"{steps * labeled / task.labels:,.0f} epochs of the labeled images"
+    )
+    if unlabeled:
+        images = task.images
+        if not run.config.labeled_inside_unlabeled:
+            images -= task.labels
+        epochs += (
+            f" and {unlabeled_steps * unlabeled / images:,.1f} epochs of the "
+            f"{images:,} unlabeled images"
+        )
+    return [
+        *_paragraph(f"{length}: {epochs}."),
+        *_paragraph(
+            f"Estimated, not measured: {estimate} on one {GPU} at "
+            f"{UTILIZATION:.0%} of {PEAK[run.config.precision] / 1e12:.0f} "
+            f"TFLOP/s, with {flops / 1e9:.3g} GFLOPs per image and forward "
+            "pass."
+        ),
+    ]
 
 
 def _rounded(value):
@@ -258,10 +283,11 @@ def index():
         "",
         "# Flagfiles",
         "",
-        "One per run of the tables and figures of Meta Pseudo Labels (arXiv "
-        "2003.10580) and Meta-Semi (arXiv 2007.02394); numbers are theirs, "
-        "none was measured here. A run that stands in several tables has one "
-        "file. Rows of methods that are not offered here have none.",
+        "A flagfile holds the flags of one run of the tables and figures of "
+        "Meta Pseudo Labels (arXiv 2003.10580) and Meta-Semi (arXiv "
+        "2007.02394). The numbers below are those of the papers; none was "
+        "measured here. A run that appears in several tables has one file. "
+        "Rows whose method or network is not implemented here have no file.",
     ]
     tables = {}
     for cell in settings.cells():
@@ -271,7 +297,7 @@ def index():
         if note := settings.TABLE_NOTES.get(table):
             lines += [note, ""]
         if missing := settings.NOT_OFFERED.get(table):
-            lines += [f"Not offered: {missing}.", ""]
+            lines += [f"Rows without a file: {missing}.", ""]
         lines += ["| row | data | number | file |", "| --- | --- | --- | --- |"]
         lines += [
             f"| {cell.row} | {cell.task.text} | {cell.number} "
@@ -282,7 +308,7 @@ def index():
 
 
 def files(flops):
-    """All that flags/ must hold, path below it -> text.
+    """The files that flags/ must hold, path below flags/ -> text.
 
     Args:
         flops: operations per image by network, see `Run.network`.
@@ -298,7 +324,7 @@ def files(flops):
 
 
 def drifted(texts):
-    """Paths below flags/ that differ from `texts`, are missing or too many."""
+    """Paths below flags/ that differ from `texts`, are missing or surplus."""
     there = {
         p.relative_to(FLAGS).as_posix(): p
         for p in FLAGS.rglob("*")
@@ -314,7 +340,7 @@ def drifted(texts):
 
 
 def main():
-    """Writes flags/, or compares it with the table."""
+    """Writes flags/, or compares it with tools/settings.py."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing")
     parser.add_argument("--costs", action="store_true", help="count FLOPs")
@@ -327,8 +353,8 @@ def main():
     different = drifted(texts)
     if arguments.check and different:
         sys.exit(
-            f"{', '.join(different)} differ from tools/settings.py: "
-            "python tools/make_flagfiles.py writes them."
+            f"Out of date: {', '.join(different)}. Run python "
+            "tools/make_flagfiles.py to write them from tools/settings.py."
         )
     if not arguments.check:
         for path in different:

@@ -1,25 +1,27 @@
-"""The settings behind every flagfile: one table, read top down.
+"""The settings of all flagfiles, as a table.
 
-A setting is a flag's value and where it comes from. Recipes inherit from one
-another by `|`, the later one wins; tables name their rows, the recipe of each
-and the paper's numbers. `tools/make_flagfiles.py` writes a file per cell.
+A setting is the value of a flag and its source. A recipe combines settings of
+other recipes by `|`, where the right side wins. A table lists its rows, the
+recipe of each row and the numbers of the paper. `tools/make_flagfiles.py`
+writes a file per cell.
 """
 
 import dataclasses
 import typing
 
-from tf_metassl import config, hyperparameters
+from tf_metassl import config
+from tf_metassl.algorithms import hyperparameters_class
 
-PAPER = "The paper"
-CODE = "The code that the authors, or those who compared methods, released"
-RECALLED = "The paper's appendix, from memory: not checked against its text"
-OURS = "Our choice"
-DEFAULT = "Not said there: the default here"
+PAPER = "From the paper"
+CODE = "From code released with the paper or with a comparison of methods"
+RECALLED = "From the paper's appendix, recalled, not checked against its text"
+OURS = "Our choices"
+DEFAULT = "The defaults, since no source gives these values"
 SOURCES = (PAPER, CODE, RECALLED, OURS, DEFAULT)
 
 
 class Setting(typing.NamedTuple):
-    """A flag's value and where it comes from, one of `SOURCES`."""
+    """The value of a flag and its source, one of `SOURCES`."""
 
     value: object
     source: str
@@ -32,21 +34,21 @@ def _from(source):
 paper, code, recalled, ours, _default = map(_from, SOURCES)
 
 
-# Tasks: a dataset with so many labels.
+# Tasks: datasets with a number of labels.
 
 
 class Task(typing.NamedTuple):
-    """What is to be learned.
+    """A dataset with a number of labels.
 
     Attributes:
         name: first part of the file's name.
-        text: what the header calls it.
-        labels: labeled training images.
-        images: images in the unlabeled pool.
-        classes: C.
-        image_size: height and width.
+        text: its name in headers and tables.
+        labels: number of labeled training images.
+        images: number of images in the unlabeled pool.
+        classes: number of classes.
+        image_size: height and width in pixels.
         settings: name -> `Setting`.
-        missing: why the file cannot be run as it is; empty if it can.
+        missing: which further flags the file needs, and why; may be empty.
     """
 
     name: str
@@ -60,7 +62,7 @@ class Task(typing.NamedTuple):
 
 
 def _small(dataset, title, images, classes, validation, labels, **more):
-    """A task on images of 32x32; None as `labels` takes all."""
+    """A task on images of 32 x 32; `labels` is None for all."""
     count = labels or images - validation
     return Task(
         f"{dataset.split('_')[0]}_{labels or 'all'}",
@@ -89,7 +91,7 @@ def svhn(labels):
 
 CIFAR10_ALL = _small("cifar10", "CIFAR-10", 50_000, 10, 500, None)
 SVHN_ALL = _small("svhn_cropped", "SVHN", 73_257, 10, 500, None)
-# Meta Pseudo Labels and its UDA draw on the extra images, too.
+# Meta Pseudo Labels and its UDA also use the extra images.
 SVHN_EXTRA = svhn(1000)._replace(
     name="svhn_extra_1000",
     images=73_257 + 531_131 - 5000,
@@ -124,10 +126,10 @@ IMAGENET_10 = IMAGENET._replace(
 
 
 def imagenet_and_jft(images, image_size):
-    """ImageNet with unlabeled images elsewhere, in a folder."""
+    """ImageNet with further unlabeled images from a folder."""
     return Task(
         "imagenet_and_jft",
-        f"ImageNet and {images / 1e6:g} million unlabeled images elsewhere",
+        f"ImageNet and {images / 1e6:g} million further unlabeled images",
         1_281_167 - 25_000,
         images,
         1000,
@@ -140,24 +142,24 @@ def imagenet_and_jft(images, image_size):
             weak_augmentation="resized_crop",
             strong_augmentation="mpl_imagenet",
         ),
-        "JFT is not public. Name ImageNet's folders with --labeled_dir and "
-        "--test_dir, and unlabeled images of your own with --unlabeled_dir.",
+        "JFT is not public. Set --labeled_dir and --test_dir to the folders of "
+        "ImageNet, and --unlabeled_dir to a folder of unlabeled images.",
     )
 
 
 def epochs(count, images, batch_size):
-    """Steps for so many passes, to the next thousand."""
+    """Steps for `count` epochs, rounded to thousands."""
     return max(round(count * images / batch_size / 1000), 1) * 1000
 
 
 def _exact_epochs(count, images, batch_size):
-    """Steps for so many passes, where a thousand would be too coarse."""
+    """Steps for `count` epochs, not rounded to thousands."""
     return round(count * images / batch_size)
 
 
-# Recipes of the comparisons in Meta-Semi's tables, and what they were taken
-# from: one function per method, (task, network) -> settings. `network` is what
-# the file's name says.
+# Recipes of the comparisons in Meta-Semi's tables, from the code of each
+# method. A recipe is a function (task, network) -> settings, one per method;
+# `network` is part of the file's name.
 
 _SLOW_SGD = ours(
     optimizer="sgd",
@@ -175,9 +177,9 @@ def _is_svhn(task):
 
 
 def _crop(task):
-    """Two pixels of shift and ZCA; SVHN's digits are not mirrored."""
+    """Shifts by two pixels and ZCA; SVHN's digits are not mirrored."""
     if _is_svhn(task):
-        # The code scales every image by itself.
+        # The code normalizes each image separately.
         return code(weak_augmentation="narrow_crop") | ours(
             normalization="mean_std"
         )
@@ -185,7 +187,7 @@ def _crop(task):
 
 
 def _our_crop(task):
-    """Where no source says how images are shifted and scaled."""
+    """Our augmentation and scaling, where no source gives them."""
     return ours(
         weak_augmentation="crop" if _is_svhn(task) else "flip_crop",
         normalization="mean_std" if _is_svhn(task) else "zca",
@@ -193,7 +195,10 @@ def _our_crop(task):
 
 
 def _mpl_images(task):
-    """Views and scaling of Meta Pseudo Labels' code, which has no SVHN."""
+    """Augmentation and scaling of Meta Pseudo Labels' code.
+
+    The code has none for SVHN.
+    """
     if _is_svhn(task):
         return ours(
             weak_augmentation="crop",
@@ -218,7 +223,7 @@ def _without(settings, *names):
 
 
 def _mpl_supervised(task, network):
-    """The baselines that Meta Pseudo Labels trained itself."""
+    """The baselines of Meta Pseudo Labels' own implementation."""
     images = _without(_mpl_images(task), "strong_augmentation")
     if network == "resnet_50":
         return (
@@ -251,7 +256,7 @@ def _mpl_supervised(task, network):
 
 
 def _published(model, epochs_, rate, **more):
-    """A network of Meta Pseudo Labels' Table 4, trained on ImageNet alone."""
+    """A network of Meta Pseudo Labels, Table 4, trained on ImageNet alone."""
     batch_size = more.pop("batch_size", 1024)
     return ours(
         model=model,
@@ -302,10 +307,10 @@ def randaugment(task, network):
 
 
 # The code of the Pi-model, Temporal Ensembling and Mean Teacher averages the
-# labeled loss over a batch in which few images are labeled, and scales the
-# weight by the labeled share, too. Here that loss is a mean over labeled
-# images, so that the share cancels. fast-SWA's code scales nothing: its weight
-# is divided by that share instead.
+# labeled loss over the whole batch, in which few images are labeled, and
+# multiplies the unlabeled weight by the labeled share. Here the loss is a mean
+# over labeled images, so that the share cancels. fast-SWA's code does not
+# multiply, therefore its weight is divided by the share.
 
 
 def pi_model(task, network):
@@ -362,7 +367,7 @@ def fast_swa(task, network):
         return _exact_epochs(count, task.images, batch_size * ratio)
 
     return (
-        # The code takes CIFAR-10's mean and deviation for CIFAR-100, too.
+        # The code also uses CIFAR-10's mean and deviation for CIFAR-100.
         code(weak_augmentation="flip_crop", normalization="mean_std")
         | code(
             model="cnn13_fast_swa",
@@ -371,7 +376,7 @@ def fast_swa(task, network):
             weight_decay=2e-4 if task.classes == 100 else 1e-4,
             batch_size=batch_size,
             unlabeled_batch_ratio=ratio,
-            # 100 over the labeled share: 31 of 128 images, or half.
+            # 100 divided by the labeled share: 31 of 128 images, or half.
             unlabeled_loss_weight=413.0 if task.classes == 100 else 200.0,
             unlabeled_ramp_steps=steps(5),
             momentum=0.9,
@@ -409,7 +414,7 @@ def vat(task, network):
             batch_size=32,
             unlabeled_batch_ratio=4,
             num_steps=48_000 if _is_svhn(task) else 200_000,
-            # 3.5 on SVHN, whose pixels span 0 to 1 in the code.
+            # In the code 3.5 on SVHN, for pixels between 0 and 1.
             vat_epsilon=7.0 if _is_svhn(task) else 8.0,
             unlabeled_loss_weight=1.0,
         )
@@ -418,7 +423,10 @@ def vat(task, network):
 
 
 def sntg(task, network):
-    """CIFAR: on Temporal Ensembling. SVHN was on Mean Teacher [recalled]."""
+    """On Temporal Ensembling for CIFAR, on the Pi-model for SVHN.
+
+    The paper's SVHN was on Mean Teacher [recalled], which is not a base here.
+    """
     on_svhn = _is_svhn(task)
     base = (pi_model if on_svhn else temporal_ensembling)(task, network)
     return (
@@ -441,7 +449,7 @@ def ict(task, network):
             mix_weight_rule="dominant",
             unlabeled_ramp_steps=_RISE_OF_40,
         )
-    # 100 in the code; MixUp wants a multiple of 8.
+    # 100 in the code; MixUp needs a multiple of 8.
     batch_size = 96
     return (
         _crop(task)
@@ -466,7 +474,7 @@ def ict(task, network):
 
 
 def meta_semi(task, network):
-    """The paper's own is not public: after ICT's and SemiMeta's code."""
+    """After the code of ICT and SemiMeta; the paper's is not public."""
     batch_size = 128
     return (
         _SLOW_SGD
@@ -501,15 +509,15 @@ def learning_to_reweight(task, network):
     return settings | ours(model="cnn13")
 
 
-# Recipes of the code that compared MixMatch, ReMixMatch, FixMatch and others.
+# Recipes of the code that compares MixMatch, ReMixMatch, FixMatch and others.
 
 
-# The loss on unlabeled images reaches its weight after 40 % of 2^20 steps.
+# The weight of the unlabeled loss rises for 40 % of 2^20 steps.
 _RISE_OF_40 = 419_430
 
 
 def _google(task):
-    """What they share."""
+    """The settings that these methods share."""
     return code(
         model="wrn_28_2_fixmatch",
         optimizer="adam",
@@ -530,7 +538,7 @@ def _google(task):
 
 
 def _mixmatch_code(task):
-    """The earlier ones keep the labeled images out of the unlabeled pool."""
+    """Methods whose unlabeled pool does not contain the labeled images."""
     return _google(task) | code(labeled_inside_unlabeled=False)
 
 
@@ -600,7 +608,7 @@ def fixmatch(task, network):
 
 
 # Recipes of Meta Pseudo Labels. The released code has one for CIFAR-10 and one
-# for ImageNet; the appendix, from memory, has others.
+# for ImageNet; the appendix, as recalled, has others.
 
 
 def _imagenet_semi():
@@ -615,7 +623,7 @@ def _imagenet_semi():
         weight_decay=1e-4,
         ema_decay=0.999,
         precision="mixed_bfloat16",
-        # FixMatch's falls in steps.
+        # FixMatch's decays in steps.
         lr_schedule="cosine",
         weak_augmentation="resized_crop",
         strong_augmentation="mpl_imagenet",
@@ -624,8 +632,8 @@ def _imagenet_semi():
 
 
 def uda(task, network):
-    """Meta Pseudo Labels' own implementation."""
-    # 0.6 in the code, where it is compared with the sharpened confidence.
+    """Of Meta Pseudo Labels' own implementation."""
+    # In the code, 0.6 is compared with the sharpened confidence.
     common = _mpl_images(task) | ours(
         confidence_threshold=0.6, tsa_schedule="off"
     )
@@ -671,14 +679,14 @@ def uda(task, network):
 
 
 def _first(task):
-    """The released code labels the first 4,000 images of CIFAR-10."""
+    """The released code uses the first 4,000 labels of CIFAR-10."""
     if task.name == "cifar10_4000":
         return code(label_split="first")
     some = task.name.startswith("cifar10_") and task != CIFAR10_ALL
     return ours(label_split="first") if some else {}
 
 
-# What both have in common.
+# The settings that both have in common.
 _MPL = code(
     optimizer="sgd",
     momentum=0.9,
@@ -774,7 +782,7 @@ _MPL_IMAGENET_APPENDIX = _MPL_IMAGENET | recalled(
 
 
 def _mpl_jft(batch_size):
-    """Rates grow with the batch, as in the code."""
+    """Learning rates in proportion to the batch size, as in the code."""
     return (
         _MPL_IMAGENET
         | paper(unlabeled_batch_ratio=8, batch_size=batch_size)
@@ -820,7 +828,7 @@ def noisy_student(task, network):
             weight_decay=1e-5,
             ema_decay=0.9999,
             strong_magnitude=27.0,
-            # The ratio of the batches.
+            # The ratio of the batch sizes.
             unlabeled_loss_weight=3.0,
         )
         | recalled(confidence_threshold=0.3)
@@ -838,11 +846,11 @@ def noisy_student(task, network):
     )
 
 
-# Tables: the paper's numbers, and where there is none no file.
+# Tables: the numbers of the papers. A cell without a number has no file.
 
 
 class Cell(typing.NamedTuple):
-    """One number of one table and the run that it belongs to.
+    """A number of a table and its run.
 
     Attributes:
         table: the paper's name of the table or figure.
@@ -878,7 +886,7 @@ def _cell(table, row, number, recipe, task, network, variant="", changes=None):
     return Cell(table, row, number, method, task, network, variant, settings)
 
 
-# Beside the method's own, what decides the result of a training.
+# Settings that decide the result of a training, beside the method's own.
 _DECISIVE = (
     *("optimizer", "momentum", "lr_schedule", "warmup_steps"),
     *("weight_decay", "decoupled_weight_decay", "gradient_clip_norm"),
@@ -887,10 +895,10 @@ _DECISIVE = (
 
 
 def _defaults(method, settings):
-    """What a recipe leaves open, so that a file says all that matters."""
+    """The settings that a recipe leaves open, so that files are complete."""
     values = {name: setting.value for name, setting in settings.items()}
     resolved = config.resolve({"algo": method, **values})
-    fields = dataclasses.fields(hyperparameters.of(method))
+    fields = dataclasses.fields(hyperparameters_class(method))
     hp = {f.name: getattr(resolved.hyperparameters, f.name) for f in fields}
     hp |= {name: getattr(resolved, name) for name in _DECISIVE}
     return _default(**{k: v for k, v in hp.items() if k not in settings})
@@ -988,7 +996,7 @@ def _meta_semi_3():
     yield from _grid("Meta-Semi, Table 3", "test error", tasks, "cnn13", rows)
 
 
-_DRAWN = "a point of a curve; the slides print no number and no axis"
+_DRAWN = "a point of a curve without numbers on its axes"
 
 
 def _meta_semi_figure_3():
@@ -1018,7 +1026,7 @@ def _meta_semi_figure_3():
 
 
 def _meta_semi_4():
-    """Time ends these runs: their steps are more than a GPU takes in it."""
+    """Runs with a time budget, and more steps than fit into it."""
     name, task = "Meta-Semi, Table 4", cifar100(10_000)
     endless = ours(num_steps=20_000_000, evaluate_every=20_000)
     rows = [
@@ -1149,7 +1157,7 @@ def _mpl_2():
 
 
 def _mpl_3_and_4():
-    """Some 300 million images, of which Table 3 used 12.8, Table 4 130."""
+    """JFT has about 300 million images; Table 3 uses 12.8, Table 4 130."""
     table_3, table_4 = (f"Meta Pseudo Labels, Table {n}" for n in (3, 4))
     near, far = imagenet_and_jft(12_800_000, 224), 130_000_000
     for table, recipe, row, task, network, number in (
@@ -1208,12 +1216,12 @@ def _mpl_9():
             task,
             "wrn",
             "regularizer",
-            # No unlabeled image is seen, and UDA is off.
+            # It uses no unlabeled images, and no UDA.
             paper(mpl_unlabeled="labeled", uda_weight=0.0),
         )
 
 
-_BAR = "a bar; the slides print no number"
+_BAR = "a bar without a number"
 
 
 def _mpl_figure_3():
@@ -1225,7 +1233,7 @@ def _mpl_figure_3():
         (meta_pseudo_labels, "Meta Pseudo Labels"),
     ):
         yield _cell(name, row, _BAR, recipe, cifar10(4000), "wrn")
-        # What needs no unlabeled images has no use for the extra ones.
+        # Methods without unlabeled images cannot use the extra ones.
         extra = recipe in (uda, meta_pseudo_labels)
         task = SVHN_EXTRA if extra else svhn(1000)
         yield _cell(name, row, _BAR, recipe, task, "wrn")
@@ -1233,7 +1241,7 @@ def _mpl_figure_3():
 
 
 def _mpl_figure_5():
-    """The slides do not name the dataset: CIFAR-10 is our choice."""
+    """The dataset is our choice; the slides do not name it."""
     name = "Meta Pseudo Labels, Figure 5"
     for labels in (1000, 2000, 4000, 8000, 16_000):
         for recipe, row in (
@@ -1245,7 +1253,7 @@ def _mpl_figure_5():
 
 
 def _digits():
-    """Not from a table: Algorithm 1 of Meta-Semi as it is printed."""
+    """Algorithm 1 of Meta-Semi as printed; not from a table."""
     task = Task(
         "digits_30", "scikit-learn's digits with 30 labels", 30, 1238, 10, 8,
         ours(dataset="digits", num_labeled=30, num_validation=200),
@@ -1262,9 +1270,9 @@ def _digits():
     )
     chosen = task.settings | chosen
     yield Cell(
-        "Meta-Semi, Algorithm 1 as it is printed",
+        "Meta-Semi, Algorithm 1 as printed",
         "no labeled loss in the update",
-        "near chance from random weights, see "
+        "near chance when trained from random weights, see "
         "results/digits_meta_semi_choices.md",
         "meta_semi",
         task,
@@ -1274,46 +1282,49 @@ def _digits():
     )
 
 
-# What a reader should know of a method's runs.
+# Method -> a note in the headers of its files.
 NOTES = {
-    "meta_semi": "No code of the paper is public: this is a reconstruction, "
-    "see README.md. The width of its WRN-28 is not known.",
-    "meta_semi_ict": "No code of the paper is public: this is a "
-    "reconstruction, see README.md.",
-    "meta_pseudo_labels": "The feedback of the released code has no gradient; "
-    "here it has, see --feedback.",
-    "noisy_student": "The paper has RMSProp, here it is SGD. A teacher's "
-    "predictions are kept in memory and checkpoints: 4 bytes per image and "
-    "class.",
-    "vat": "The length 8 is that of the code, whose images were whitened "
-    "first; here pixels are changed, see --vat_epsilon.",
-    "mixmatch": "The WRN-28 of Meta-Semi's tables is of unknown width.",
-    "mean_teacher": "On WRN-28-2 the code's weight rises linearly, here as a "
-    "sigmoid.",
-    "ict": "On WRN-28-2 the code's weight rises linearly, here as a sigmoid; "
-    "it mixes probabilities, here logits are mixed; it does not mix labeled "
-    "images.",
-    "uda": "The code compares the threshold with the sharpened confidence, "
-    "here it is that before.",
-    "fixmatch": "On ImageNet the code's learning rate falls in steps.",
-    "fast_swa": "The code takes CIFAR-10's mean and standard deviation of "
-    "pixels for CIFAR-100, too.",
+    "meta_semi": "The code of the paper is not public. Settings that the paper "
+    "leaves open are reconstructed, see README.md. The width of its WRN-28 is "
+    "not known.",
+    "meta_semi_ict": "The code of the paper is not public. Settings that the "
+    "paper leaves open are reconstructed, see README.md.",
+    "meta_pseudo_labels": "In the released code the feedback of the student "
+    "has no gradient. Here it has one, see --feedback.",
+    "noisy_student": "The paper trains with RMSProp, this file with SGD. The "
+    "predictions of the teacher are kept in memory and in checkpoints, 4 bytes "
+    "per image and class.",
+    "vat": "In the code, the perturbation of length 8 is added to whitened "
+    "images. Here it is added before whitening, see --vat_epsilon.",
+    "mixmatch": "The width of the WRN-28 in Meta-Semi's tables is not known.",
+    "mean_teacher": "For WRN-28-2, the weight of the unlabeled loss rises "
+    "linearly in the code and as a sigmoid here.",
+    "ict": "For WRN-28-2, the weight of the unlabeled loss rises linearly in "
+    "the code and as a sigmoid here. The code mixes probabilities, here logits "
+    "are mixed. The code does not mix labeled images.",
+    "uda": "The code compares the threshold with the confidence after "
+    "sharpening, here it is compared before.",
+    "fixmatch": "On ImageNet, the learning rate decays in steps in the code.",
+    "fast_swa": "The code normalizes CIFAR-100 with the mean and standard "
+    "deviation of CIFAR-10, too.",
 }
 
-# Table -> what a reader of the whole should know.
+# Table -> a note in the headers of its files and in flags/README.md.
 TABLE_NOTES = {
     "Meta Pseudo Labels, Table 9": "Each row has the settings of its own "
-    "source, so rows differ in more than the method.",
-    "Meta Pseudo Labels, Figure 5": "The slides name no dataset: CIFAR-10 and "
-    "the amounts are our choice.",
+    "source, so that rows differ in more than the method.",
+    "Meta Pseudo Labels, Figure 5": "The slides do not name the dataset. "
+    "CIFAR-10 and the numbers of labels are our choice.",
     "Meta-Semi, Table 4": "The hours are those of the paper's GPU, on which "
-    "ICT's whole training of 400 passes took 12.6; another GPU makes more "
-    "passes of them, see --time_budget_minutes.",
-    "Meta Pseudo Labels, Table 4": "Accuracy on ReaL's labels is not measured.",
-    "Meta-Semi, Table 2": "--stl10_fold names one of the ten folds of labels.",
+    "the whole training of ICT, 400 epochs, took 12.6 hours. A faster GPU "
+    "trains for more epochs in this time, see --time_budget_minutes.",
+    "Meta Pseudo Labels, Table 4": "Accuracy on the ReaL labels is not "
+    "measured.",
+    "Meta-Semi, Table 2": "--stl10_fold selects one of the ten folds of "
+    "labels.",
 }
 
-# Rows that have no file, because the method or network is not offered here.
+# Rows without a file: their method or network is not implemented here.
 NOT_OFFERED = {
     "Meta Pseudo Labels, Table 2": "LGA + VAT, SimCLR, MOCOv2, PCL, PIRL, BYOL",
     "Meta Pseudo Labels, Table 3": "AutoAugment, DropBlock, FixRes, FixRes + "

@@ -1,12 +1,13 @@
 #!/bin/bash
-# Makes the virtual environment .venv with all that is needed
+# Makes the virtual environment .venv with this package and all that it needs
 #
 #     bash tools/setup.sh         to train
 #     bash tools/setup.sh --dev   to run the tests and checks as well
 #
 # from a Python of version 3.11 to 3.13 that has pip. PYTHON=... names one;
 # TENSORFLOW=... names the package to install as TensorFlow, which otherwise
-# follows from whether there is a GPU. Running it again is quick.
+# depends on whether there is a GPU. The package is installed editable: a change
+# of its files needs no new installation. Running it again is quick.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -61,8 +62,16 @@ fi
 echo "Installing $TENSORFLOW and the other requirements into .venv"
 sed "s/^tensorflow>/$TENSORFLOW>/" requirements.txt > .venv/requirements.txt
 requirements=(-r .venv/requirements.txt)
-[[ ${1:-} != --dev ]] || requirements+=(-r requirements-dev.txt)
-"${pip[@]}" install "${requirements[@]}"
+if [[ ${1:-} == --dev ]]; then
+  requirements+=(-r requirements-dev.txt -r requirements-docs.txt)
+fi
+"${pip[@]}" install "${requirements[@]}" "setuptools>=77"
+
+# Without its dependencies: they are installed above, and it asks for
+# tensorflow, which must not be installed beside tensorflow-cpu. The warning
+# that is switched off says that folders of the same name come first.
+PYTHONWARNINGS=ignore "${pip[@]}" install --no-deps --no-build-isolation \
+  --editable .
 
 # Checks the form of BUILD. Optional: it comes from npm.
 buildifier=@bazel/buildifier@8.2.1

@@ -6,13 +6,14 @@
 Each module of `tf_metassl` is a `py_library`, each `tests/*_test.py` a
 `py_test` and each file that can be run as a command a `py_binary`; modules of
 `tests` and `tools` are a `py_library` if something imports them. A target
-depends on the own modules that its file imports, inside functions too, or
-names in a string such as "tf_metassl.ops.losses" or
-"tf_metassl.ops.losses:entropy" (the registry of the algorithms, `python -m` in
-a test). Importing `a.b` from outside `a` runs `a/__init__.py` as well, so that
-is a dependency too; inside `a` it has run already. A test gets as `data` the
-files of `DATA_FOLDERS` whose names it has as strings, or all of a folder that
-it has as "name/".
+depends on the own modules that its file imports, inside functions too, or names
+in a string such as "tf_metassl.ops.losses" or "tf_metassl.ops.losses:entropy"
+(`python -m` in a test). In `__init__.py` a string such as "meta_semi:MetaSemi"
+names a module of that package (the registry of the algorithms). Importing `a.b`
+from outside `a` runs `a/__init__.py` as well, so that is a dependency too;
+inside `a` it has run already. A library or test gets as `data` the files of
+`DATA_FOLDERS` whose names it has as strings, or all of a folder that it has as
+"name/".
 """
 
 import argparse
@@ -97,6 +98,10 @@ class Module:
     def imported_names(self):
         """The dotted names that it imports or has as a string."""
         names = set()
+        if self.path.endswith("/__init__.py"):
+            # A registry of the modules of its package.
+            matches = map(re.compile(r"(\w+):\w+").fullmatch, self.strings)
+            names = {f"{self.name}.{match[1]}" for match in matches if match}
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Import):
                 names.update(alias.name for alias in node.names)
@@ -251,7 +256,7 @@ def build_text():
                     name=module.target,
                     testonly=in_tests,
                     srcs={module.path},
-                    data=data_files(module) if in_tests else (),
+                    data=data_files(module),
                     deps=labels(imports[name]),
                 )
             )

@@ -1,56 +1,93 @@
-"""The registry: method name -> where its class is.
+"""The registry: method name -> its class and its hyperparameters.
 
-Names are text so that listing the methods imports no TensorFlow. A new method
-is one file here, one line below and, if it has hyperparameters of its own, one
-dataclass in `tf_metassl/hyperparameters.py`.
+Importing it imports no TensorFlow, hence classes are named by strings. A new
+method is one module in this package and one row below. If it has
+hyperparameters of its own, it also has a dataclass in
+`tf_metassl/hyperparameters.py`, which its row names.
 """
 
 import importlib
+import typing
+
+from tf_metassl import hyperparameters as hp
+
+if typing.TYPE_CHECKING:
+    from tf_metassl.algorithms.algorithm import Algorithm
+
+
+class Method(typing.NamedTuple):
+    """A row of the registry.
+
+    Attributes:
+        location: `module:class`, the module of this package and the
+            `Algorithm` in it.
+        hyperparameters: the dataclass of the method's hyperparameters.
+    """
+
+    location: str
+    hyperparameters: type[hp.Hyperparameters] = hp.Hyperparameters
+
 
 ALGORITHMS = {
-    "supervised": "tf_metassl.algorithms.supervised:Supervised",
-    "supervised_mixup": (
-        "tf_metassl.algorithms.supervised_mixup:SupervisedMixup"
+    "supervised": Method("supervised:Supervised"),
+    "supervised_mixup": Method(
+        "supervised_mixup:SupervisedMixup", hp.SupervisedMixup
     ),
-    "label_smoothing": "tf_metassl.algorithms.label_smoothing:LabelSmoothing",
-    "randaugment": "tf_metassl.algorithms.randaugment:RandAugment",
-    "pseudo_label": "tf_metassl.algorithms.pseudo_label:PseudoLabel",
-    "pi_model": "tf_metassl.algorithms.pi_model:PiModel",
-    "temporal_ensembling": (
-        "tf_metassl.algorithms.temporal_ensembling:TemporalEnsembling"
+    "label_smoothing": Method(
+        "label_smoothing:LabelSmoothing", hp.LabelSmoothing
     ),
-    "mean_teacher": "tf_metassl.algorithms.mean_teacher:MeanTeacher",
-    "fast_swa": "tf_metassl.algorithms.fast_swa:FastSwa",
-    "vat": "tf_metassl.algorithms.vat:Vat",
-    "sntg": "tf_metassl.algorithms.sntg:Sntg",
-    "ict": "tf_metassl.algorithms.ict:Ict",
-    "learning_to_reweight": (
-        "tf_metassl.algorithms.learning_to_reweight:LearningToReweight"
+    "randaugment": Method("randaugment:RandAugment"),
+    "pseudo_label": Method("pseudo_label:PseudoLabel", hp.PseudoLabel),
+    "pi_model": Method("pi_model:PiModel", hp.PiModel),
+    "temporal_ensembling": Method(
+        "temporal_ensembling:TemporalEnsembling", hp.TemporalEnsembling
     ),
-    "meta_semi": "tf_metassl.algorithms.meta_semi:MetaSemi",
-    "meta_semi_ict": "tf_metassl.algorithms.meta_semi_ict:MetaSemiIct",
-    "meta_pseudo_labels": (
-        "tf_metassl.algorithms.meta_pseudo_labels:MetaPseudoLabels"
+    "mean_teacher": Method("mean_teacher:MeanTeacher", hp.MeanTeacher),
+    "fast_swa": Method("fast_swa:FastSwa", hp.FastSwa),
+    "vat": Method("vat:Vat", hp.Vat),
+    "sntg": Method("sntg:Sntg", hp.Sntg),
+    "ict": Method("ict:Ict", hp.Ict),
+    "learning_to_reweight": Method(
+        "learning_to_reweight:LearningToReweight", hp.LearningToReweight
     ),
-    "fixmatch": "tf_metassl.algorithms.fixmatch:FixMatch",
-    "uda": "tf_metassl.algorithms.uda:Uda",
-    "flexmatch": "tf_metassl.algorithms.flexmatch:FlexMatch",
-    "freematch": "tf_metassl.algorithms.freematch:FreeMatch",
-    "softmatch": "tf_metassl.algorithms.softmatch:SoftMatch",
-    "mixmatch": "tf_metassl.algorithms.mixmatch:MixMatch",
-    "remixmatch": "tf_metassl.algorithms.remixmatch:ReMixMatch",
-    "enaet": "tf_metassl.algorithms.enaet:EnAet",
-    "noisy_student": "tf_metassl.algorithms.noisy_student:NoisyStudent",
-    "reduced_meta_pseudo_labels": (
-        "tf_metassl.algorithms.reduced_meta_pseudo_labels"
-        ":ReducedMetaPseudoLabels"
+    "meta_semi": Method("meta_semi:MetaSemi", hp.MetaSemi),
+    "meta_semi_ict": Method("meta_semi_ict:MetaSemiIct", hp.MetaSemiIct),
+    "meta_pseudo_labels": Method(
+        "meta_pseudo_labels:MetaPseudoLabels", hp.MetaPseudoLabels
+    ),
+    "fixmatch": Method("fixmatch:FixMatch", hp.FixMatch),
+    "uda": Method("uda:Uda", hp.Uda),
+    "flexmatch": Method("flexmatch:FlexMatch", hp.FlexMatch),
+    "freematch": Method("freematch:FreeMatch", hp.FreeMatch),
+    "softmatch": Method("softmatch:SoftMatch", hp.SoftMatch),
+    "mixmatch": Method("mixmatch:MixMatch", hp.MixMatch),
+    "remixmatch": Method("remixmatch:ReMixMatch", hp.ReMixMatch),
+    "enaet": Method("enaet:EnAet", hp.EnAet),
+    "noisy_student": Method("noisy_student:NoisyStudent", hp.NoisyStudent),
+    "reduced_meta_pseudo_labels": Method(
+        "reduced_meta_pseudo_labels:ReducedMetaPseudoLabels",
+        hp.ReducedMetaPseudoLabels,
     ),
 }
 
+# Short names that `--algo` takes as well.
 ALIASES = {"mpl": "meta_pseudo_labels"}
 
 
-def algorithm_class(name):
-    """Imports and returns the class of the method called `name`."""
-    module, class_name = ALGORITHMS[name].split(":")
-    return getattr(importlib.import_module(module), class_name)
+def algorithm_class(name: str) -> "type[Algorithm]":
+    """Imports and returns the `Algorithm` of a method.
+
+    Args:
+        name: a key of `ALGORITHMS`.
+    """
+    module, class_name = ALGORITHMS[name].location.split(":")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), class_name)
+
+
+def hyperparameters_class(name: str) -> type[hp.Hyperparameters]:
+    """The dataclass of a method's hyperparameters.
+
+    Args:
+        name: a key of `ALGORITHMS`.
+    """
+    return ALGORITHMS[name].hyperparameters

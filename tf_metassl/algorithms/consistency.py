@@ -1,4 +1,4 @@
-"""What methods share that make predictions of unlabeled images agree."""
+"""Base of the methods that make predictions of unlabeled images agree."""
 
 import typing
 
@@ -6,18 +6,18 @@ import tensorflow as tf
 
 from tf_metassl.algorithms.algorithm import TWO_LOSSES, Algorithm
 from tf_metassl.meta import functional
-from tf_metassl.ops import averaging
+from tf_metassl.ops import averaging, replicas
 from tf_metassl.ops.losses import cross_entropy
 from tf_metassl.ops.schedules import sigmoid_ramp
 
 
 class NetworkOutput(typing.NamedTuple):
-    """What the student makes of a group of images.
+    """The student's outputs for a group of images.
 
     Attributes:
         logits: `[N, C]`.
-        features: `[N, F]`, what the last layer sees; None unless the method
-            asks for them.
+        features: `[N, F]`, the inputs of the last layer; None unless the
+            method sets `reads_features`.
     """
 
     logits: tf.Tensor
@@ -25,13 +25,13 @@ class NetworkOutput(typing.NamedTuple):
 
 
 class ConsistencyTerms(typing.NamedTuple):
-    """What a consistency method makes of a batch.
+    """Outputs, losses and targets of a consistency method for a batch.
 
     Attributes:
         labeled: the student's `NetworkOutput` for the labeled images.
         unlabeled: its `NetworkOutput` for the unlabeled images.
         unlabeled_losses: `[U]`.
-        target: `[U, C]` scores, what the predictions are drawn to.
+        target: `[U, C]`, the scores of the targets of the unlabeled images.
         selected: `[U]`, 0 where the target is not used; None if all are.
     """
 
@@ -46,7 +46,7 @@ class Consistency(Algorithm):
     """Cross-entropy of labeled images plus a ramped loss of unlabeled ones.
 
     A method defines `terms`. The unlabeled loss is a mean over the unlabeled
-    batch alone; its pool holds the labeled images too, unless
+    batch. The labeled images are part of the unlabeled pool unless
     --labeled_inside_unlabeled=false.
     """
 
@@ -54,7 +54,7 @@ class Consistency(Algorithm):
     ramp = staticmethod(sigmoid_ramp)
 
     def terms(self, batch):
-        """`ConsistencyTerms` of a batch, see `tf_metassl.contract`."""
+        """The `ConsistencyTerms` of a batch, see `tf_metassl.contract`."""
         raise NotImplementedError
 
     def compute_losses(self, batch):
@@ -67,23 +67,23 @@ class Consistency(Algorithm):
             batch["unlabeled"]["oracle_label"], terms.target, terms.selected
         )
         return self.weighted_sum(
-            self.mean(cross_entropy(label, terms.labeled.logits)),
+            replicas.share_of_mean(cross_entropy(label, terms.labeled.logits)),
             self.unlabeled_loss(batch, terms),
         )
 
     def unlabeled_loss(self, batch, terms):
-        """The mean unlabeled loss before its weight, a scalar."""
+        """This replica's share of the unlabeled loss, unweighted; a scalar."""
         del batch
-        return self.mean(terms.unlabeled_losses)
+        return replicas.share_of_mean(terms.unlabeled_losses)
 
     def weighted_sum(self, labeled_loss, unlabeled_loss):
-        """labeled + weight * ramp * unlabeled; all three are by `mean`."""
+        """labeled + weight * ramp * unlabeled, of this replica's shares."""
         hp = self.hyperparameters
         weight = self.ramped(
             hp.unlabeled_loss_weight, hp.unlabeled_ramp_steps, self.ramp
         )
-        self.track("labeled_loss", labeled_loss * self.num_replicas)
-        self.track("unlabeled_loss", unlabeled_loss * self.num_replicas)
+        self.track_share("labeled_loss", labeled_loss)
+        self.track_share("unlabeled_loss", unlabeled_loss)
         return labeled_loss + weight * unlabeled_loss
 
     def student_pass(self, *image_groups):
@@ -101,20 +101,22 @@ class Consistency(Algorithm):
         return [NetworkOutput(group) for group in logits]
 
     def teacher_logits(self, images):
-        """Predictions of the averaged student as a teacher in training.
+        """Predictions of the averaged student in training mode.
 
-        As in ICT's code and MixMatch's of Mean Teacher it works in training
-        mode, with dropout masks of its own; it moves no moving average. Its
-        batch statistics are of `images` alone, whereas those of the student's
-        pass are of the labeled images, too. Without an average the student
-        teaches itself.
+        As in the code of ICT, and of Mean Teacher in that of MixMatch, the
+        teacher uses batch statistics and its own dropout masks. It updates no
+        moving average. Its batch statistics are those of `images`, whereas the
+        student's pass includes the labeled images. Without an averaged student
+        (`ema_decay` 0) the teacher is the student.
+
+        Call it after the student's pass: that advances the random state of
+        dropout, so that the masks differ.
 
         Args:
             images: `[N, H, W, C]`.
 
         Returns:
-            Logits `[N, C]` without gradient. Call it after the student's own
-            pass, which has gone on to other dropout masks then.
+            Logits `[N, C]` without gradient.
         """
         average = self.student if self.ema is None else self.ema
         logits, _ = functional.call(

@@ -6,7 +6,7 @@ from keras import layers
 
 from tf_metassl.algorithms.algorithm import float_images
 from tf_metassl.algorithms.mixmatch import MixMatch
-from tf_metassl.ops import draws, transformations
+from tf_metassl.ops import draws, replicas, transformations
 from tf_metassl.ops.losses import cross_entropy, squared_error
 
 # Share of each transformation's loss, as published.
@@ -20,12 +20,13 @@ _SHARES = {
 
 
 class EnAet(MixMatch):
-    """MixMatch, and decoders that guess how an image was transformed.
+    """MixMatch with decoders that predict how an image was transformed.
 
-    Every unlabeled image is transformed in five ways. A decoder sees the
-    features of the image and of its transformed copy and guesses the
-    parameters; the predictions on the copies must agree with the guessed
-    label. The decoders are trained by the student's optimizer.
+    Every unlabeled image is transformed in five ways. A decoder per way
+    predicts the parameters of the transformation from the features of the image
+    and of its transformed copy. The student's predictions on the copies are
+    trained to agree with the guessed label. The student's optimizer trains the
+    decoders as well.
     """
 
     metric_names = (
@@ -45,7 +46,8 @@ class EnAet(MixMatch):
             "euclidean": 3,
             "color": transformations.num_color_factors(channels),
         }
-        # A matrix is guessed by its entries: an angle would have a jump.
+        # Matrices are predicted by their entries, because an angle is not
+        # continuous at 360 degrees.
         num_outputs = {
             "projective": 8,
             "affine": 6,
@@ -89,18 +91,18 @@ class EnAet(MixMatch):
             pair = tf.concat([features[3], features_k], axis=-1)
             guessed = self.decoders[kind](pair)
             error = squared_error(parameters[kind], guessed)
-            transformation_loss += _SHARES[kind] * self.mean(error)
-            # The divergence, but for the entropy of the guess.
-            agreement_loss += self.mean(cross_entropy(guess, logits_k))
+            transformation_loss += _SHARES[kind] * replicas.share_of_mean(error)
+            # Equal to the KL divergence up to the entropy of the guess.
+            agreement_loss += replicas.share_of_mean(
+                cross_entropy(guess, logits_k)
+            )
         agreement_loss /= len(copies)
         weight = self.ramped(
             hp.transformation_weight, hp.transformation_ramp_steps
         )
 
-        self.track(
-            "transformation_loss", transformation_loss * self.num_replicas
-        )
-        self.track("agreement_loss", agreement_loss * self.num_replicas)
+        self.track_share("transformation_loss", transformation_loss)
+        self.track_share("agreement_loss", agreement_loss)
         return (
             loss
             + weight * transformation_loss
@@ -108,14 +110,14 @@ class EnAet(MixMatch):
         )
 
     def transformed(self, images):
-        """Draws and carries out every transformation.
+        """Draws and applies every transformation.
 
         Args:
             images: `[U, H, W, C]` floats.
 
         Returns:
-            `(copies, parameters)`: kind -> `[U, H, W, C]`, and kind -> what a
-            decoder must guess, `[U, P]`.
+            `(copies, parameters)`: kind -> `[U, H, W, C]`, and kind -> the
+            target of its decoder, `[U, P]`.
         """
         copies, parameters = {}, {}
         for kind, count in self._num_draws.items():

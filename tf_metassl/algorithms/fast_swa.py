@@ -6,15 +6,15 @@ import tensorflow as tf
 
 from tf_metassl.algorithms.mean_teacher import MeanTeacher
 from tf_metassl.meta import functional
-from tf_metassl.ops import averaging
+from tf_metassl.ops import averaging, replicas
 
 
 class FastSwa(MeanTeacher):
-    """Mean Teacher, deployed as the plain mean of students along the way.
+    """Mean Teacher whose deployable model is an arithmetic mean of students.
 
-    The learning rate falls and rises again (`cycle_start`, `cycle_steps`), and
-    the student joins the mean every few steps, not only where a cycle ends.
-    Until `swa_start` the mean is the student itself.
+    The learning rate is cyclic (`cycle_start`, `cycle_steps`). From `swa_start`
+    on the student is added to the mean every `swa_every` steps, not only at the
+    ends of cycles. Before, the mean is the student itself.
     """
 
     def __init__(self, **kwargs):
@@ -41,7 +41,7 @@ class FastSwa(MeanTeacher):
         return networks if self.swa is None else networks | {"swa": self.swa}
 
     def update_ema(self):
-        """Moves the teacher, then the mean. See `Algorithm.update_ema`."""
+        """Updates the teacher, then the mean. See `Algorithm.update_ema`."""
         super().update_ema()
         if self.swa is not None:
             self._update_swa()
@@ -57,9 +57,9 @@ class FastSwa(MeanTeacher):
         self.num_averaged.assign(count + tf.cast(joins, count.dtype))
 
     def prepare_evaluation(self, batches):
-        """Gives the mean the batch-norm statistics of its own activations.
+        """Computes the batch-norm statistics of the mean.
 
-        Each becomes the arithmetic mean over `swa_batches` training batches.
+        Each is the arithmetic mean over `swa_batches` training batches.
         """
         if self.swa is None:
             return
@@ -93,12 +93,13 @@ class FastSwa(MeanTeacher):
                 [batch["labeled"]["weak"], batch["unlabeled"]["weak_1"]], axis=0
             ),
         )
-        share = self.hyperparameters.swa_batches * self.num_replicas
+        share = self.hyperparameters.swa_batches * replicas.count()
         for place, average in statistics:
-            average.assign_add(self.replica_sum(new_state[place]) / share)
+            moved = replicas.sum_over_replicas(new_state[place])
+            average.assign_add(moved / share)
 
     def _statistics(self):
-        """Moving statistics of the student and where the mean has its own.
+        """The moving statistics of the student and those of the mean.
 
         Returns:
             A list of `(place among the student's non-trainable variables,

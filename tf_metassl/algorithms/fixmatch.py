@@ -4,15 +4,15 @@ import tensorflow as tf
 
 from tf_metassl.algorithms.algorithm import Algorithm
 from tf_metassl.contract import Views
-from tf_metassl.ops import pseudo_labels
+from tf_metassl.ops import pseudo_labels, replicas
 from tf_metassl.ops.losses import cross_entropy
 
 
 class FixMatch(Algorithm):
     """Confident predictions on weak views are the labels of strong views.
 
-    FlexMatch, FreeMatch, SoftMatch and UDA replace what their papers change:
-    the target, the weight of an example, the labeled loss.
+    FlexMatch, FreeMatch, SoftMatch and UDA are subclasses that override what
+    their papers change: the target, the weight of an example, the labeled loss.
     """
 
     metric_names = (
@@ -47,13 +47,13 @@ class FixMatch(Algorithm):
         labeled_loss = self.labeled_loss(
             self.one_hot(labeled["label"]), logits_l
         )
-        # Rejected examples count in the mean: it is over U.
-        unlabeled_loss = self.mean(
+        # The mean is over all U examples, rejected ones included.
+        unlabeled_loss = replicas.share_of_mean(
             example_weight * cross_entropy(pseudo_label, logits_s)
         )
 
-        self.track("labeled_loss", labeled_loss * self.num_replicas)
-        self.track("unlabeled_loss", unlabeled_loss * self.num_replicas)
+        self.track_share("labeled_loss", labeled_loss)
+        self.track_share("unlabeled_loss", unlabeled_loss)
         self.track_labeled(labeled["label"], logits_l)
         self.track("selected_share", example_weight)
         self.track_pseudo_labels(
@@ -70,11 +70,11 @@ class FixMatch(Algorithm):
         return pseudo_labels.one_hot(logits)
 
     def example_weight(self, probs, index):
-        """How much each unlabeled example counts.
+        """The weight of each unlabeled example.
 
         Args:
             probs: `[U, C]` predictions on the weak views, without gradient.
-            index: `[U]` int64, rows of the images.
+            index: `[U]` int64, rows of the images in the training set.
 
         Returns:
             `[U]` in 0...1.
@@ -85,11 +85,11 @@ class FixMatch(Algorithm):
         return tf.cast(confidence >= threshold, probs.dtype)
 
     def labeled_loss(self, label, logits):
-        """This replica's share of the loss of `label` and `logits [B, C]`."""
-        return self.mean(cross_entropy(label, logits))
+        """This replica's share of the loss of labels and logits `[B, C]`."""
+        return replicas.share_of_mean(cross_entropy(label, logits))
 
     def additional_loss(self, logits, example_weight):
-        """This replica's share of a further term, 0 in FixMatch.
+        """This replica's share of a term that a subclass adds; 0 here.
 
         Args:
             logits: `[U, C]` of the strong views.

@@ -4,14 +4,16 @@ import numpy as np
 import tensorflow as tf
 
 from tf_metassl.algorithms.fixmatch import FixMatch
+from tf_metassl.ops import replicas
 
 
 class FlexMatch(FixMatch):
-    """FixMatch with a lower threshold for classes that are learned later.
+    """FixMatch with lower thresholds for classes that are learned later.
 
-    Of each image it remembers the class that was last predicted with full
-    confidence. The class that has most images gets the full threshold, unless
-    still more have no class yet: they hold all thresholds down.
+    A table stores for each image the class that was last predicted with a
+    confidence of at least `confidence_threshold`. The threshold of a class
+    grows with the number of images that have it. The class with the most images
+    has the full threshold, unless even more images have no class yet.
     """
 
     def __init__(self, **kwargs):
@@ -19,17 +21,17 @@ class FlexMatch(FixMatch):
         self.confident_label = self.state_variable(
             "confident_label", (self.num_images,), -1, "int32"
         )
-        # The table has rows for images outside of the pool, too.
+        # The table also has rows for images that are not in the pool.
         self.pool_size = self.state_variable(
             "pool_size", (), self.num_images, "float32"
         )
 
     def select_unlabeled(self, rows):
-        """See `Algorithm.select_unlabeled`; notes how many there are."""
+        """See `Algorithm.select_unlabeled`; stores the size of the pool."""
         self.pool_size.assign(float(np.unique(rows).size))
         return rows
 
-    can_accumulate = False  # The images of a batch set the thresholds.
+    can_accumulate = False  # Thresholds depend on the whole batch.
 
     def example_weight(self, probs, index):
         """See `FixMatch.example_weight`."""
@@ -40,7 +42,7 @@ class FlexMatch(FixMatch):
         example_weight = tf.cast(
             confidence >= threshold * tf.gather(scale, label), probs.dtype
         )
-        self.write_rows(
+        replicas.write_rows(
             self.confident_label,
             index,
             tf.where(
@@ -54,11 +56,10 @@ class FlexMatch(FixMatch):
     def threshold_scale(self):
         """beta / (2 - beta) of every class, `[C]` float32.
 
-        beta is the number of images whose last confident label is the class,
-        divided by the largest such number or, if larger, by the number of
-        images without one.
+        beta is the number of images whose stored class is this one, divided by
+        the largest of these numbers and the number of images without a class.
         """
-        # Images without a confident label have -1, which no segment counts.
+        # Images without a class have -1, which is in no segment.
         count = tf.math.unsorted_segment_sum(
             tf.ones([self.num_images]),
             self.confident_label.value,

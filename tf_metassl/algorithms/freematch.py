@@ -3,14 +3,16 @@
 import tensorflow as tf
 
 from tf_metassl.algorithms.fixmatch import FixMatch
+from tf_metassl.ops import averaging, replicas
 
 
 class FreeMatch(FixMatch):
-    """FixMatch with thresholds that follow the model's confidence.
+    """FixMatch with thresholds that adapt to the student's confidence.
 
-    The global threshold is a running mean of the confidence; each class has
-    the part of it that its own running mean probability is of the largest. A
-    fairness term spreads the predictions on strong views over the classes.
+    The global threshold is a running mean of the confidence. The threshold of a
+    class is the global one times the running mean of the class's probability
+    divided by the largest of these means. A fairness term spreads the
+    predictions on strong views over the classes.
     """
 
     def __init__(self, **kwargs):
@@ -22,7 +24,7 @@ class FreeMatch(FixMatch):
         self.mean_probs = self.state_variable("mean_probs", shape, uniform)
         self.label_share = self.state_variable("label_share", shape, uniform)
 
-    can_accumulate = False  # The images of a batch set the thresholds.
+    can_accumulate = False  # Thresholds depend on the whole batch.
 
     def example_weight(self, probs, index):
         """See `FixMatch.example_weight`; the statistics are updated first."""
@@ -35,8 +37,8 @@ class FreeMatch(FixMatch):
             (self.mean_probs, probs),
             (self.label_share, self.one_hot(label)),
         ):
-            self.average(statistic, self.global_mean(values), decay)
-        # The bounded mean is the one that goes on, as in USB's code.
+            averaging.move(statistic, replicas.global_mean(values), decay)
+        # The bounded mean is stored, as in USB's code.
         self.mean_confidence.assign(
             tf.minimum(
                 self.mean_confidence.value,
@@ -55,16 +57,16 @@ class FreeMatch(FixMatch):
         """The fairness term: sum of p log q over classes.
 
         p is the running mean of the probabilities on weak views, q the mean
-        probability on the selected strong views; both are divided by the
-        share of the images that are labeled so, then normalized.
+        probability on the selected strong views. Each is divided by the share
+        of the images that are predicted to be of the class, then normalized.
         """
         if not self.hyperparameters.fairness_weight:
             return 0.0
         weight = example_weight[:, tf.newaxis]  # [U, 1]
         predicted = self.one_hot(tf.argmax(logits, axis=-1))
-        # Counts in place of shares and sums in place of means: the factor
-        # is lost in the normalization. The sums are those of the global batch.
-        sums, counts, selected = self.replica_sum(
+        # Counts instead of shares and sums instead of means: the normalization
+        # cancels the factor. The sums are those of the global batch.
+        sums, counts, selected = replicas.sum_over_replicas(
             [
                 tf.reduce_sum(weight * tf.nn.softmax(logits), axis=0),
                 tf.reduce_sum(weight * predicted, axis=0),
@@ -75,7 +77,7 @@ class FreeMatch(FixMatch):
         q = _normalized(sums, counts)
         fairness = tf.reduce_sum(p * tf.math.log(q + 1e-12))
         fairness = tf.where(selected > 0, fairness, 0.0)
-        share = self.hyperparameters.fairness_weight / self.num_replicas
+        share = self.hyperparameters.fairness_weight / replicas.count()
         return share * fairness
 
 

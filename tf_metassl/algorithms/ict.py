@@ -5,18 +5,22 @@ import tensorflow as tf
 from tf_metassl.algorithms.algorithm import float_images
 from tf_metassl.algorithms.consistency import Consistency
 from tf_metassl.contract import Views
+from tf_metassl.ops import replicas
 from tf_metassl.ops.losses import cross_entropy, squared_error
 from tf_metassl.ops.mixing import mixup
 
 
 class Ict(Consistency):
-    """The prediction of a mixture must be the mixture of predictions.
+    """The prediction of a mixture is trained to be the mixture of predictions.
 
-    Mean Teacher's averaged student predicts; MixUp of labeled pairs is the
-    labeled loss. The paper draws one mix weight per batch, here every image
-    has its own. The released code's average has the decay
-    min(decay, 1 - 1 / (t + 1)), here it is `averaging.ramped_decay`; its
-    momentum is plain, that of --optimizer=sgd is Nesterov's.
+    The averaged student makes these predictions, as in Mean Teacher. The
+    labeled loss is that of MixUp of labeled pairs.
+
+    Differences from the paper and its code: every image has its own mix weight,
+    the paper draws one per batch; the decay of the average is
+    `tf_metassl.ops.averaging.ramped_decay`, the code's is
+    min(decay, 1 - 1 / (t + 1)); the momentum of --optimizer=sgd is Nesterov's,
+    the code's is not.
     """
 
     @property
@@ -39,7 +43,7 @@ class Ict(Consistency):
             mixup(float_images(labeled["weak"]), *draw_l),
             mixup(float_images(unlabeled["weak"]), *draw_u),
         )
-        # Logits are mixed, as in the released code, not probabilities.
+        # The released code mixes logits, not probabilities.
         teacher_logits = self.teacher_logits(unlabeled["weak"])  # [U, C]
         target = tf.nn.softmax(mixup(teacher_logits, *draw_u))
         losses = squared_error(target, tf.nn.softmax(logits_u))  # [U]
@@ -47,5 +51,6 @@ class Ict(Consistency):
         self.track_labeled(labeled["label"], logits_l)
         self.track_pseudo_labels(unlabeled["oracle_label"], teacher_logits)
         return self.weighted_sum(
-            self.mean(cross_entropy(label, logits_l)), self.mean(losses)
+            replicas.share_of_mean(cross_entropy(label, logits_l)),
+            replicas.share_of_mean(losses),
         )

@@ -1,11 +1,12 @@
 """Supervised training on smoothed labels: Szegedy et al., arXiv 1512.00567."""
 
 from tf_metassl.algorithms.algorithm import Algorithm
+from tf_metassl.ops import replicas
 from tf_metassl.ops.losses import cross_entropy, smooth_labels
 
 
 class LabelSmoothing(Algorithm):
-    """Mean cross-entropy with (1 - a) * label + a / classes as target."""
+    """Mean cross-entropy with the target (1 - a) * label + a / C."""
 
     def compute_losses(self, batch):
         """See `Algorithm.compute_losses`."""
@@ -16,4 +17,4 @@ class LabelSmoothing(Algorithm):
             self.one_hot(labeled["label"]),
             self.hyperparameters.label_smoothing,
         )
-        return self.mean(cross_entropy(smoothed, logits))
+        return replicas.share_of_mean(cross_entropy(smoothed, logits))

@@ -4,10 +4,11 @@ from tf_metassl.algorithms.meta_semi import MetaSemi
 
 
 class LearningToReweight(MetaSemi):
-    """Meta-Semi's step with its forerunner's weights, and no MixUp.
+    """Meta-Semi's step with real-valued example weights and without MixUp.
 
-    Pseudo-labeled images are the noisy set, labeled images the clean one. The
-    weight of an example is max(-meta gradient, 0), divided by the sum over the
-    global batch: disagreeing examples are dropped as in Meta-Semi, others count
-    by how much they agree.
+    Pseudo-labeled images are the noisy set of the paper, labeled images the
+    clean one. The weight of an example is max(-meta gradient, 0), divided by
+    the sum over the global batch. As in Meta-Semi, examples whose gradient
+    disagrees with the labeled one have weight 0; the others are weighted by
+    their agreement.
     """

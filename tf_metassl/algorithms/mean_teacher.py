@@ -8,11 +8,11 @@ from tf_metassl.ops.losses import squared_error
 
 
 class MeanTeacher(Consistency):
-    """The averaged student's prediction of another view is the target.
+    """The averaged student's prediction for another view is the target.
 
-    The decay of the average is `averaging.ramped_decay`, as in all methods; in
-    the released PyTorch code it is min(decay, 1 - 1 / (t + 1)). For the
-    teacher's batch norm see `Consistency.teacher_logits`.
+    The decay of the average is `tf_metassl.ops.averaging.ramped_decay`, as in
+    all methods; that of the released PyTorch code is min(decay, 1 - 1 / (t +
+    1)). For the teacher's batch norm see `Consistency.teacher_logits`.
     """
 
     @property

@@ -12,7 +12,7 @@ from tf_metassl.hyperparameters import Hyperparameters
 from tf_metassl.meta import feedback as feedback_lib
 from tf_metassl.meta import functional
 from tf_metassl.meta.lookahead import lookahead_step
-from tf_metassl.ops import averaging, pseudo_labels, remat
+from tf_metassl.ops import averaging, pseudo_labels, remat, replicas
 from tf_metassl.ops.losses import (
     consistency_cross_entropy,
     cross_entropy,
@@ -21,12 +21,12 @@ from tf_metassl.ops.losses import (
 
 
 class TeacherLogits(typing.NamedTuple):
-    """What the teacher makes of a batch.
+    """The teacher's logits for a batch.
 
     Attributes:
-        labeled: `[B, C]`, of the labeled images.
-        weak: `[U, C]`, of the weak view of the pseudo-labeled images.
-        student_view: `[U, C]`, of the view of them that the student sees.
+        labeled: `[B, C]`, for the labeled images.
+        weak: `[U, C]`, for the weak view of the pseudo-labeled images.
+        student_view: `[U, C]`, for the view of them that the student sees.
     """
 
     labeled: tf.Tensor
@@ -35,9 +35,10 @@ class TeacherLogits(typing.NamedTuple):
 
 
 class StudentBefore(typing.NamedTuple):
-    """The student before its step: its losses as functions of parameters.
+    """The student before its step, with its losses as functions.
 
-    Both use the dropout masks and batch-norm averages of that moment.
+    Both functions use the dropout masks and batch-norm averages that the
+    student had before the step.
 
     Attributes:
         params: theta_S, a list of tensors.
@@ -53,18 +54,19 @@ class StudentBefore(typing.NamedTuple):
 
 
 class MetaPseudoLabels(Algorithm):
-    """A teacher that learns from how its student does on labeled images.
+    """A teacher that learns from its student's performance on labeled images.
 
-    Algorithm 1 of the slides, with a teacher trained by UDA. The student never
-    sees a label in the main stage; a second stage finetunes its average on the
-    labeled images. Only the student is exported.
+    Algorithm 1 of the slides, with UDA as the teacher's own training. In the
+    main stage the student is trained on pseudo-labels only; a second stage
+    finetunes its average on the labeled images. The student is exported.
 
-    Every labeled loss of the student is one function: the labeled batch alone,
-    batch statistics, and the dropout masks and batch-norm averages that the
-    student had before its step. It changes no moving average.
+    All labeled losses of the student are the same function: on the labeled
+    batch alone, with batch statistics, and with the dropout masks and
+    batch-norm averages that the student had before its step. Computing them
+    updates no moving average.
 
-    The metric `loss` is the sum of what both networks minimize, without the
-    feedback, whose value does not say how good anything is.
+    The metric `loss` is the sum of the losses of both networks. It excludes the
+    feedback objective, whose value does not measure performance.
     """
 
     roles = ("student", "teacher")
@@ -96,13 +98,13 @@ class MetaPseudoLabels(Algorithm):
         """Algorithm 1 of the slides. See `keras.Model.train_step`."""
         labeled, unlabeled = self._groups(batch)
         before = self._student_before(labeled, unlabeled)
-        # The student's step counts as one: the ramp must not see it.
+        # Before the student's step, which increments the step count.
         uda_weight = self._uda_weight()
         with tf.GradientTape() as tape:
             teacher = self.teacher_pass(labeled, unlabeled)
 
             # Sample y_u ~ P(. | x_u; theta_T), once: the student learns this
-            # tensor and the teacher is scored on it.
+            # tensor, and the teacher's cross-entropy is computed with it.
             scored = self._scored(teacher)  # [U, C]
             pseudo_label = self._label(scored, unlabeled)  # [U, C]
 
@@ -129,7 +131,7 @@ class MetaPseudoLabels(Algorithm):
             "teacher_uda_loss": uda_loss,
         }
         for name, value in losses.items():
-            self.track(name, value * self.num_replicas)
+            self.track_share(name, value)
         self.track("feedback", h)
         self.track("selected_share", confidence_mask)
         self.track_labeled(labeled["label"], teacher.labeled)
@@ -160,11 +162,15 @@ class MetaPseudoLabels(Algorithm):
 
     def later_stages(self):
         """Finetuning of the averaged student on labeled images."""
-        if not self.hyperparameters.finetune_steps:
+        hp = self.hyperparameters
+        if not hp.finetune_steps:
             return []
         return [
             Stage(
-                "finetune", self.hyperparameters.finetune_steps, self._finetuner
+                "finetune",
+                hp.finetune_steps,
+                self._finetuner,
+                hp.finetune_batch_size,
             )
         ]
 
@@ -177,7 +183,6 @@ class MetaPseudoLabels(Algorithm):
             hyperparameters=Hyperparameters(ema_decay=0.0),
             num_classes=self.num_classes,
         )
-        finetuner.batch_size = self.hyperparameters.finetune_batch_size
         rate = self.hyperparameters.finetune_learning_rate
         finetuner.compile(
             optimizers={
@@ -192,7 +197,7 @@ class MetaPseudoLabels(Algorithm):
         return finetuner
 
     def _label(self, teacher_logits, unlabeled):
-        """The pseudo-label; it keeps its gradient for `exact_soft` alone."""
+        """The pseudo-label; it has a gradient with `exact_soft` only."""
         if not self.hyperparameters.soft_labels:
             return pseudo_labels.sampled(
                 teacher_logits, unlabeled["label_draw"]
@@ -235,7 +240,7 @@ class MetaPseudoLabels(Algorithm):
             logits, _ = functional.call(
                 self.student, params, state, labeled["weak"]
             )
-            return self.mean(cross_entropy(label, logits))
+            return replicas.share_of_mean(cross_entropy(label, logits))
 
         return StudentBefore(
             functional.parameters(self.student),
@@ -245,7 +250,7 @@ class MetaPseudoLabels(Algorithm):
         )
 
     def _scored(self, teacher):
-        """The logits that pseudo-labels are made from and scored on."""
+        """The logits for pseudo-labels and for the feedback objective."""
         if self.hyperparameters.pseudo_label_view == "strong":
             return teacher.student_view
         return teacher.weak
@@ -260,7 +265,7 @@ class MetaPseudoLabels(Algorithm):
         with tf.GradientTape() as tape:
             tape.watch(before.params)
             losses, new_state = before.losses_at(before.params, target)
-            loss = self.mean(losses)
+            loss = replicas.share_of_mean(losses)
         gradient = functional.gradient(tape, loss, before.params)
         self.apply_gradients("student", gradient)
         functional.assign_state(self.student, new_state)
@@ -272,7 +277,7 @@ class MetaPseudoLabels(Algorithm):
             self.one_hot(labeled["label"]),
             self.hyperparameters.label_smoothing,
         )
-        return self.mean(cross_entropy(label, logits))
+        return replicas.share_of_mean(cross_entropy(label, logits))
 
     def _uda_loss(self, teacher):
         """The teacher's UDA loss, this replica's share, and its mask `[U]`."""
@@ -282,7 +287,7 @@ class MetaPseudoLabels(Algorithm):
             temperature=self.hyperparameters.uda_temperature,
             threshold=self.hyperparameters.confidence_threshold,
         )
-        return self.mean(losses), mask
+        return replicas.share_of_mean(losses), mask
 
     def _feedback(self, before, gradient, pseudo_label, scored):
         """This replica's share of the feedback objective, and h itself.
@@ -310,28 +315,28 @@ class MetaPseudoLabels(Algorithm):
             objective, h = self._feedback_per_batch(
                 before, gradient, cross_entropy(pseudo_label, scored)
             )
-        # A student that waits has nothing to say.
+        # No feedback while the student's learning rate is 0 (its wait).
         student_moves = tf.cast(before.learning_rate > 0, objective.dtype)
         return hp.feedback_sign * student_moves * objective, h
 
     def _exact_feedback(self, before, pseudo_label):
-        """The student's labeled loss after a step through soft labels.
+        """The student's labeled loss after a step on soft labels.
 
-        The lookahead is plain SGD, as the derivation has it; the surrounding
-        teacher's tape differentiates it.
+        The lookahead is plain SGD, as in the derivation. The teacher's tape in
+        `train_step` differentiates it.
         """
         with tf.GradientTape() as inner:
             inner.watch(before.params)
             losses, _ = before.losses_at(before.params, pseudo_label)
-            loss = self.mean(losses)
-        gradient = self.replica_sum(
+            loss = replicas.share_of_mean(losses)
+        gradient = replicas.sum_over_replicas(
             functional.gradient(inner, loss, before.params)
         )
         after = before.labeled_loss_at(
             lookahead_step(before.params, gradient, before.learning_rate)
         )
         h = tf.stop_gradient(before.labeled_loss_at(before.params) - after)
-        return after, self.replica_sum(h)
+        return after, replicas.sum_over_replicas(h)
 
     def _feedback_per_example(self, before, pseudo_label, losses):
         """The mean of h_i CE_i, one h per image."""
@@ -341,10 +346,8 @@ class MetaPseudoLabels(Algorithm):
             self._labeled_gradient_after(before),
             lambda params: before.losses_at(params, target)[0],
             before.params,
-            num_replicas=self.num_replicas,
-            sum_over_replicas=self.replica_sum,
         )  # [U]
-        return self.mean(h * losses), tf.reduce_mean(h)
+        return replicas.share_of_mean(h * losses), tf.reduce_mean(h)
 
     def _feedback_per_batch(self, before, gradient, losses):
         """h minus its baseline, times the teacher's losses."""
@@ -352,14 +355,16 @@ class MetaPseudoLabels(Algorithm):
         if hp.feedback == "taylor":
             after = functional.parameters(self.student)
             h = feedback_lib.taylor(
-                self.replica_sum(before.labeled_loss_at(before.params)),
-                self.replica_sum(before.labeled_loss_at(after)),
+                replicas.sum_over_replicas(
+                    before.labeled_loss_at(before.params)
+                ),
+                replicas.sum_over_replicas(before.labeled_loss_at(after)),
             )
         else:
             h = feedback_lib.dot(
                 before.learning_rate,
                 self._labeled_gradient_after(before),
-                self.replica_sum(gradient),
+                replicas.sum_over_replicas(gradient),
             )
         centered = h
         if hp.feedback_baseline:
@@ -368,7 +373,11 @@ class MetaPseudoLabels(Algorithm):
             )
             self.baseline.assign(baseline)
             centered = h - baseline
-        reduce = self.mean if hp.feedback_scale == "mean" else tf.reduce_sum
+        reduce = (
+            replicas.share_of_mean
+            if hp.feedback_scale == "mean"
+            else tf.reduce_sum
+        )
         return centered * reduce(losses), h
 
     def _labeled_gradient_after(self, before):
@@ -377,4 +386,6 @@ class MetaPseudoLabels(Algorithm):
         with tf.GradientTape() as tape:
             tape.watch(params)
             loss = before.labeled_loss_at(params)
-        return self.replica_sum(functional.gradient(tape, loss, params))
+        return replicas.sum_over_replicas(
+            functional.gradient(tape, loss, params)
+        )

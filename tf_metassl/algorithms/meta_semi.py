@@ -1,7 +1,7 @@
 """Meta-Semi: Wang, Guo, Song, Huang, arXiv 2007.02394 (it reweights examples).
 
-Another paper, arXiv 2007.03966, calls itself "MetaSemi" too; that one learns
-the pseudo-labels.
+Not the method of arXiv 2007.03966, which has the same name and learns the
+pseudo-labels.
 """
 
 import tensorflow as tf
@@ -9,7 +9,7 @@ import tensorflow as tf
 from tf_metassl.algorithms.algorithm import Algorithm, float_images
 from tf_metassl.contract import Views
 from tf_metassl.meta import example_weights, functional
-from tf_metassl.ops import pseudo_labels
+from tf_metassl.ops import pseudo_labels, replicas
 from tf_metassl.ops.losses import cross_entropy
 from tf_metassl.ops.mixing import mixup
 
@@ -21,10 +21,10 @@ _PSEUDO_LABELS = {"soft": pseudo_labels.soft, "one_hot": pseudo_labels.one_hot}
 
 
 class MetaSemi(Algorithm):
-    """Trains on pseudo-labels whose gradient agrees with the labeled one.
+    """Trains on pseudo-labels whose gradient agrees with the labeled gradient.
 
-    Comments give the line of Algorithm 1. What the slides leave open is in the
-    hyperparameters whose help says "reconstruction"; their literal reading is
+    Comments give the lines of Algorithm 1. Hyperparameters whose help says
+    "reconstruction" decide what the slides leave open. Their literal reading is
     `labeled_loss_weight=0 meta_labeled_batch=mixed pseudo_label_view=weak`.
     """
 
@@ -43,20 +43,20 @@ class MetaSemi(Algorithm):
         """See `Algorithm.compile`.
 
         Raises:
-            ValueError: if forward mode would have to cross a reduction of
-                batch statistics over replicas, which drops the tangent.
+            ValueError: if forward mode is combined with batch norm that is
+                synchronized over replicas, where TensorFlow drops the tangent.
         """
         if (
             self.hyperparameters.meta_gradient == "forward_mode"
-            and self.num_replicas > 1
+            and self.distribute_strategy.num_replicas_in_sync > 1
             and any(
                 getattr(layer, "synchronized", False)
                 for layer in self.student.layers
             )
         ):
             raise ValueError(
-                "--meta_gradient=forward_mode is not exact where batch norm "
-                "is synchronized over replicas: use "
+                "--meta_gradient=forward_mode is not exact with batch norm "
+                "that is synchronized over replicas: use "
                 "--meta_gradient=nested_tape or --batch_norm=local."
             )
         super().compile(**kwargs)
@@ -89,9 +89,9 @@ class MetaSemi(Algorithm):
             unlabeled, pseudo_label, "unlabeled"
         )
         if hp.meta_labeled_batch == "raw":
-            judge = float_images(labeled["weak"]), label
+            meta_labeled = float_images(labeled["weak"]), label
         else:
-            judge = mixed_labeled, mixed_label
+            meta_labeled = mixed_labeled, mixed_label
 
         # Lines 5 to 10: the meta gradient. Nothing here assigns a variable.
         theta = functional.parameters(self.student)
@@ -108,18 +108,18 @@ class MetaSemi(Algorithm):
             unlabeled_loss = cross_entropy(mixed_pseudo_label, logits[:size])
             labeled_loss = tf.zeros([], logits.dtype)
             if hp.labeled_loss_weight:
-                labeled_loss = self.mean(
+                labeled_loss = replicas.share_of_mean(
                     cross_entropy(mixed_label, logits[size:])
                 )
             return unlabeled_loss, (labeled_loss, logits, new_state)
 
-        judge_outputs = []
+        meta_outputs = []
 
         def labeled_loss_at(params):
-            images, target = judge
+            images, target = meta_labeled
             logits, _ = functional.call(self.student, params, state, images)
-            loss = self.mean(cross_entropy(target, logits))
-            judge_outputs.append((loss, logits))
+            loss = replicas.share_of_mean(cross_entropy(target, logits))
+            meta_outputs.append((loss, logits))
             return loss
 
         meta = _META_GRADIENTS[hp.meta_gradient](
@@ -129,7 +129,6 @@ class MetaSemi(Algorithm):
             self.student_optimizer.learning_rate,
             num_examples=mixed_unlabeled.shape[0],
             num_lookahead_steps=hp.lookahead_steps,
-            sum_over_replicas=self.replica_sum,
         )
         labeled_loss, logits, new_state = meta.extra
 
@@ -155,11 +154,11 @@ class MetaSemi(Algorithm):
 
         labeled_logits = logits[weight.shape[0] :]
         if not hp.labeled_loss_weight:
-            # At weight 0 the lookahead student is the student itself.
-            ((labeled_loss, labeled_logits),) = judge_outputs
-        self.track("loss", loss * self.num_replicas)
-        self.track("labeled_loss", labeled_loss * self.num_replicas)
-        self.track("unlabeled_loss", unlabeled_loss * self.num_replicas)
+            # With example weights 0 the lookahead student is the student.
+            ((labeled_loss, labeled_logits),) = meta_outputs
+        self.track_share("loss", loss)
+        self.track_share("labeled_loss", labeled_loss)
+        self.track_share("unlabeled_loss", unlabeled_loss)
         self.track_labeled(labeled["label"], labeled_logits)
         self.track("selected_share", tf.cast(example_weight > 0, tf.float32))
         self.track_pseudo_labels(
@@ -168,21 +167,21 @@ class MetaSemi(Algorithm):
         return {}
 
     def additional_loss(self, unlabeled, labeler_logits, mixed_logits):
-        """What a method on top of Meta-Semi adds to the update's loss.
+        """A term that a subclass adds to the loss of the update; 0 here.
 
         Args:
             unlabeled: the batch's unlabeled group.
-            labeler_logits: `[U, C]` that the pseudo-labels were made from.
+            labeler_logits: `[U, C]`, from which pseudo-labels were made.
             mixed_logits: `[U, C]` of the mixed images, differentiable.
 
         Returns:
-            A scalar, normalized by `mean`.
+            A scalar, this replica's share.
         """
         del unlabeled, labeler_logits, mixed_logits
         return 0.0
 
     def _mix(self, group, target, name):
-        """MixUp of a batch's weak view and targets, if `mixup_on` says so."""
+        """MixUp of a group's weak view and targets, subject to `mixup_on`."""
         images = float_images(group["weak"])
         if self.hyperparameters.mixup_on not in (name, "both"):
             return images, target
@@ -196,6 +195,6 @@ class MetaSemi(Algorithm):
             hp.weight_normalizer == "num_unlabeled"
             and hp.example_weights != "relu_norm"
         ):
-            size = example_weight.shape[0] * self.num_replicas
+            size = example_weight.shape[0] * replicas.count()
             return tf.constant(size, example_weight.dtype)
-        return self.replica_sum(tf.reduce_sum(tf.abs(example_weight)))
+        return replicas.sum_over_replicas(tf.reduce_sum(tf.abs(example_weight)))

@@ -3,17 +3,18 @@
 import tensorflow as tf
 
 from tf_metassl.algorithms.meta_semi import MetaSemi
+from tf_metassl.ops import replicas
 from tf_metassl.ops.losses import squared_error
 from tf_metassl.ops.mixing import mixup
 from tf_metassl.ops.schedules import sigmoid_ramp
 
 
 class MetaSemiIct(MetaSemi):
-    """Every unlabeled mixture must be predicted as the mixture of predictions.
+    """Adds ICT's consistency loss to Meta-Semi.
 
-    Whether the example weights apply to this loss too is not known; here they
-    do not, so that it teaches from the images that Meta-Semi leaves out. It
-    shares Meta-Semi's mixtures, forward pass and averaged model.
+    It uses Meta-Semi's mixtures, forward pass and averaged model. Whether the
+    example weights apply to this loss is not published. Here they do not, so
+    that the images that Meta-Semi rejects contribute to it.
     """
 
     metric_names = (*MetaSemi.metric_names, "consistency_loss")
@@ -25,8 +26,10 @@ class MetaSemiIct(MetaSemi):
             draw = unlabeled["mix_weight"], unlabeled["mix_partner"]
             labeler_logits = mixup(labeler_logits, *draw)
         target = tf.stop_gradient(tf.nn.softmax(labeler_logits))
-        loss = self.mean(squared_error(target, tf.nn.softmax(mixed_logits)))
-        self.track("consistency_loss", loss * self.num_replicas)
+        loss = replicas.share_of_mean(
+            squared_error(target, tf.nn.softmax(mixed_logits))
+        )
+        self.track_share("consistency_loss", loss)
         weight = self.ramped(
             hp.unlabeled_loss_weight, hp.unlabeled_ramp_steps, sigmoid_ramp
         )

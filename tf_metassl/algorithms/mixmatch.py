@@ -9,15 +9,16 @@ from tf_metassl.algorithms.algorithm import (
 )
 from tf_metassl.contract import MIX_BLOCK, Views
 from tf_metassl.meta import functional
-from tf_metassl.ops import draws, mixing, pseudo_labels
+from tf_metassl.ops import draws, mixing, pseudo_labels, replicas
 from tf_metassl.ops.losses import cross_entropy, squared_error
 
 
 class MixMatch(Algorithm):
-    """MixUp of labeled images and images whose label is guessed.
+    """MixUp of labeled images and of unlabeled images with guessed labels.
 
-    The guess is the sharpened mean prediction on two weak views. It is made in
-    training mode, as in the released code, and moves no moving average.
+    A guessed label is the sharpened mean prediction on two weak views. It is
+    predicted in training mode, as in the released code, without an update of
+    any moving average.
     """
 
     metric_names = TWO_LOSSES
@@ -102,20 +103,22 @@ class MixMatch(Algorithm):
             guess: `[U, C]`, for the metrics.
 
         Returns:
-            A scalar, normalized by `mean`.
+            A scalar, this replica's share.
         """
         hp = self.hyperparameters
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
-        labeled_loss = self.mean(cross_entropy(targets[0], logits[0]))
-        unlabeled_loss = self.mean(
+        labeled_loss = replicas.share_of_mean(
+            cross_entropy(targets[0], logits[0])
+        )
+        unlabeled_loss = replicas.share_of_mean(
             self.unlabeled_losses(
                 tf.concat(targets[1:], axis=0), tf.concat(logits[1:], axis=0)
             )
         )
         weight = self.ramped(hp.unlabeled_loss_weight, hp.unlabeled_ramp_steps)
 
-        self.track("labeled_loss", labeled_loss * self.num_replicas)
-        self.track("unlabeled_loss", unlabeled_loss * self.num_replicas)
+        self.track_share("labeled_loss", labeled_loss)
+        self.track_share("unlabeled_loss", unlabeled_loss)
         self.track_labeled(labeled["label"], logits[0])
         self.track_pseudo_labels(unlabeled["oracle_label"], guess)
         return labeled_loss + weight * unlabeled_loss

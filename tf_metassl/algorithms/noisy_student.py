@@ -6,27 +6,28 @@ import tensorflow as tf
 
 from tf_metassl.algorithms.algorithm import TWO_LOSSES, Algorithm, Stage
 from tf_metassl.contract import Views
-from tf_metassl.ops import pseudo_labels
+from tf_metassl.ops import pseudo_labels, replicas
 from tf_metassl.ops.losses import cross_entropy, smooth_labels
 
 _PSEUDO_LABELS = {"soft": pseudo_labels.soft, "one_hot": pseudo_labels.one_hot}
 
 
 class NoisyStudent(Algorithm):
-    """Rounds in which a fresh student learns what the last one predicts.
+    """Rounds in which a new student learns the predictions of the last one.
 
-    The main stage trains the first teacher on labeled images alone. In every
-    round the teacher, which sees the images as they are and drops nothing,
-    labels the pool once; the student learns the confident ones, as many of
-    each class, and the labeled images. It is noised by strong views and, with
-    --dropout, by dropout.
+    The main stage trains the first teacher on the labeled images. At the start
+    of every round the teacher labels the unlabeled pool once, on clean images
+    and without dropout. The student is trained on the labeled images and on the
+    confident unlabeled ones, the same number of each class. Its noise is strong
+    augmentation and, with --dropout, dropout.
     """
 
     metric_names = TWO_LOSSES
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        # A function, because a network would become part of checkpoints.
+        # A function, because Keras would add the variables of a network to
+        # this one's, and so to its checkpoints.
         self._teacher = None
         self.predictions = self.state_variable(
             "predictions", (self.num_images, self.num_classes)
@@ -48,7 +49,7 @@ class NoisyStudent(Algorithm):
         if self._teacher is None:
             logits = self.forward(self.student, labeled["strong"])
             self.track_labeled(labeled["label"], logits)
-            return self.mean(cross_entropy(label, logits))
+            return replicas.share_of_mean(cross_entropy(label, logits))
 
         unlabeled = batch["unlabeled"]
         logits_l, logits_u = self.forward(
@@ -57,11 +58,13 @@ class NoisyStudent(Algorithm):
         pseudo_label = _PSEUDO_LABELS[hp.pseudo_label](
             tf.gather(self.predictions.value, unlabeled["index"])
         )  # [U, C]
-        labeled_loss = self.mean(cross_entropy(label, logits_l))
-        unlabeled_loss = self.mean(cross_entropy(pseudo_label, logits_u))
+        labeled_loss = replicas.share_of_mean(cross_entropy(label, logits_l))
+        unlabeled_loss = replicas.share_of_mean(
+            cross_entropy(pseudo_label, logits_u)
+        )
 
-        self.track("labeled_loss", labeled_loss * self.num_replicas)
-        self.track("unlabeled_loss", unlabeled_loss * self.num_replicas)
+        self.track_share("labeled_loss", labeled_loss)
+        self.track_share("unlabeled_loss", unlabeled_loss)
         self.track_labeled(labeled["label"], logits_l)
         self.track_pseudo_labels(unlabeled["oracle_label"], pseudo_label)
         return labeled_loss + hp.unlabeled_loss_weight * unlabeled_loss
@@ -72,8 +75,8 @@ class NoisyStudent(Algorithm):
         teachers = [self]
 
         def build():
-            # The initial weights depend on the round alone, not on what this
-            # process did before, so that an interrupted run can go on.
+            # The initial weights depend on the round only, not on what this
+            # process did before, so that a resumed run has the same ones.
             keras.utils.set_random_seed(self._seed + len(teachers))
             student = self.rebuild(hp.round_steps)
             student.learn_from(teachers[-1].deployable_model)
@@ -86,7 +89,7 @@ class NoisyStudent(Algorithm):
         ]
 
     def learn_from(self, teacher):
-        """Makes this the student of a network; before its first step."""
+        """Makes a network the teacher. Call it before the first step."""
         self._teacher = lambda: teacher
 
     def prepare(self, predict):
@@ -107,23 +110,23 @@ class NoisyStudent(Algorithm):
         )
         if not chosen.size:
             raise ValueError(
-                "The teacher is nowhere as confident as "
-                f"--confidence_threshold={hp.confidence_threshold}: lower it. "
-                "--allow_changed=confidence_threshold goes on with the teacher "
-                "that there is in --run_dir."
+                "The teacher predicts no unlabeled image with a confidence of "
+                f"--confidence_threshold={hp.confidence_threshold}. Lower it, "
+                "and add --allow_changed=confidence_threshold to continue the "
+                "run in --run_dir."
             )
         return rows[chosen]
 
 
 def balanced(probs, threshold, images_per_class):
-    """Chooses as many images of each predicted class.
+    """Selects the same number of images of each predicted class.
 
     Args:
         probs: `[M, C]` array of probabilities.
-        threshold: images whose largest probability is lower are left out.
-        images_per_class: of a class with more images the most confident are
-            taken, those of a class with fewer are repeated. A class with none
-            stays empty.
+        threshold: images whose largest probability is lower are not selected.
+        images_per_class: how many. If a class has more images, the most
+            confident ones are selected; if it has fewer, its images are
+            repeated; if it has none, it is left out.
 
     Returns:
         Positions in 0...M-1, class by class.

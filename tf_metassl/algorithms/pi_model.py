@@ -8,12 +8,12 @@ from tf_metassl.ops.losses import squared_error
 
 
 class PiModel(Consistency):
-    """Two views of an image, under two dropout masks, must agree.
+    """Predictions for two views of an image, with two dropout masks, agree.
 
-    The gradient flows through both branches, as in the paper; later
-    reimplementations stop one of them, which halves it. The released code
-    flips both views alike and shifts each for itself; here the views are
-    independent in all that --weak_augmentation draws.
+    The gradient flows through both branches, as in the paper. Later
+    reimplementations stop it in one branch, which halves it. The released code
+    flips both views alike and shifts them independently; here both views are
+    independent draws of --weak_augmentation.
     """
 
     @property

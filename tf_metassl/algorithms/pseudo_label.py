@@ -10,10 +10,10 @@ from tf_metassl.ops.schedules import linear_ramp
 
 
 class PseudoLabel(Consistency):
-    """The student's own confident predictions as labels, on the same view.
+    """The student's confident predictions are labels of the same view.
 
-    Images below the confidence threshold, which the original does not have,
-    count with loss 0 in the mean.
+    Images below the confidence threshold, which the original method does not
+    have, enter the mean with loss 0.
     """
 
     metric_names = (
@@ -35,7 +35,7 @@ class PseudoLabel(Consistency):
         )
         pseudo_label = pseudo_labels.one_hot(unlabeled.logits)  # [U, C]
         confidence = tf.reduce_max(tf.nn.softmax(unlabeled.logits), axis=-1)
-        # The released code is strict: confidence 0.95 is not above 0.95.
+        # Strictly greater, as in the released code.
         confidence_mask = tf.cast(
             confidence > self.hyperparameters.confidence_threshold,
             confidence.dtype,

@@ -1,6 +1,6 @@
 """Reduced Meta Pseudo Labels: arXiv 2003.10580, appendix.
 
-For teachers that do not fit into memory beside their student.
+For teachers that do not fit into memory together with their student.
 """
 
 import keras
@@ -17,10 +17,10 @@ from tf_metassl.contract import Views
 
 
 class ReducedMetaPseudoLabels(Uda):
-    """Trains a large teacher with UDA, then a student of its predictions.
+    """Trains a large teacher with UDA, then a student with its predictions.
 
-    This main stage is the large teacher's. The stages that follow are those of
-    `ReducedStudent`.
+    This class is the main stage, which trains the large teacher. The later
+    stages are those of `ReducedStudent`.
     """
 
     can_accumulate = False  # The student's stage is a meta step.
@@ -31,7 +31,7 @@ class ReducedMetaPseudoLabels(Uda):
         student = []
 
         def build():
-            # See `NoisyStudent.later_stages`.
+            # For the reason that `NoisyStudent.later_stages` gives.
             keras.utils.set_random_seed(self._seed + 1)
             student.append(self.rebuild(hp.student_steps, cls=ReducedStudent))
             student[0].learn_from(self.deployable_model)
@@ -42,21 +42,28 @@ class ReducedMetaPseudoLabels(Uda):
 
         stages = [Stage("student", hp.student_steps, build)]
         if hp.finetune_steps:
-            stages.append(Stage("finetune", hp.finetune_steps, finetuner))
+            stages.append(
+                Stage(
+                    "finetune",
+                    hp.finetune_steps,
+                    finetuner,
+                    hp.finetune_batch_size,
+                )
+            )
         return stages
 
 
 class ReducedStudent(MetaPseudoLabels):
     """Meta Pseudo Labels whose teacher corrects a frozen network's predictions.
 
-    The large teacher labels every image once. The teacher that learns from the
-    student's feedback is a small perceptron on those predictions; its labels
-    do not depend on the view, so there is no UDA loss.
+    The large teacher predicts every image once. The teacher that learns from
+    the student's feedback is a small perceptron on these predictions. Its
+    labels do not depend on the view, so that there is no UDA loss.
     """
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        # A function, because a network would become part of checkpoints.
+        # For the reason that `NoisyStudent.__init__` gives.
         self._large_teacher = None
         self.predictions = self.state_variable(
             "predictions", (self.num_images, self.num_classes)
@@ -79,7 +86,7 @@ class ReducedStudent(MetaPseudoLabels):
         return {k: v for k, v in networks.items() if k != "teacher"}
 
     def learn_from(self, teacher):
-        """Makes a network the large teacher; before the first step."""
+        """Makes a network the large teacher. Call it before the first step."""
         self._large_teacher = lambda: teacher
 
     def prepare(self, predict):
@@ -101,9 +108,9 @@ class ReducedStudent(MetaPseudoLabels):
 def corrector(num_classes, units=64):
     """A perceptron with one hidden layer on a network's predictions.
 
-    Its output is added to the predicted log-probabilities and starts as 0: the
-    teacher starts as the large one. The paper does not say how it starts
-    (reconstruction).
+    Its output is added to the predicted log-probabilities. The output is 0 at
+    first, so that the small teacher starts with the predictions of the large
+    one; the paper gives no initialization (reconstruction).
 
     Args:
         num_classes: C.

@@ -8,13 +8,15 @@ from tf_metassl.algorithms.mixmatch import MixMatch
 from tf_metassl.contract import Views
 from tf_metassl.ops import (
     augmentation_rates,
+    averaging,
     draws,
     pseudo_labels,
+    replicas,
     transformations,
 )
 from tf_metassl.ops.losses import cross_entropy
 
-# What the paper calls a moving average is a mean over so many steps.
+# The paper's moving average is a mean over this many steps.
 _HISTORY = 128
 _QUARTER_TURNS = (
     ((1, 0), (0, 1)),
@@ -27,10 +29,11 @@ _QUARTER_TURNS = (
 class ReMixMatch(MixMatch):
     """MixMatch with aligned guesses, learned augmentation and rotations.
 
-    The guess on a weak view is scaled toward the distribution of the labels
-    and anchors strong views, whose magnitudes CTAugment learns from how the
-    averaged network does on probes of labeled images. A head on the features
-    tells by how many quarter turns an image was rotated.
+    The guessed label of an unlabeled image is predicted on a weak view, scaled
+    toward the class distribution of the labels, and used for several strong
+    views. CTAugment learns the magnitudes of the strong views from predictions
+    of the averaged network on augmented labeled images (probes). A head on the
+    features predicts by how many quarter turns an image was rotated.
     """
 
     metric_names = (*MixMatch.metric_names, "strong_loss", "rotation_loss")
@@ -93,7 +96,7 @@ class ReMixMatch(MixMatch):
         ]
 
     def train_step(self, batch):
-        """A step, then CTAugment's rates by the network that it has made."""
+        """Takes a step, then updates CTAugment's rates with its result."""
         results = super().train_step(batch)
         self._update_rates(batch["labeled"])
         return results
@@ -104,7 +107,7 @@ class ReMixMatch(MixMatch):
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
         label = self.one_hot(labeled["label"])
         guess = self.guess(unlabeled)  # [U, C]
-        self.average(self.label_share, self.global_mean(label), 0.999)
+        averaging.move(self.label_share, replicas.global_mean(label), 0.999)
 
         views = [unlabeled[view] for view in (*self._strong_views, "weak")]
         images, targets = self.mixed(
@@ -118,8 +121,8 @@ class ReMixMatch(MixMatch):
             self.student_and_features, *images, strong, rotated
         )
         loss = self.mixed_loss(batch, logits[:-2], targets, guess)
-        strong_loss = self.mean(cross_entropy(guess, logits[-2]))
-        rotation_loss = self.mean(
+        strong_loss = replicas.share_of_mean(cross_entropy(guess, logits[-2]))
+        rotation_loss = replicas.share_of_mean(
             cross_entropy(
                 tf.one_hot(rotation, 4, dtype=label.dtype),
                 self.rotation_head(features[-1]),
@@ -127,8 +130,8 @@ class ReMixMatch(MixMatch):
         )
         weight = self.ramped(hp.strong_loss_weight, hp.unlabeled_ramp_steps)
 
-        self.track("strong_loss", strong_loss * self.num_replicas)
-        self.track("rotation_loss", rotation_loss * self.num_replicas)
+        self.track_share("strong_loss", strong_loss)
+        self.track_share("rotation_loss", rotation_loss)
         return (
             loss
             + weight * strong_loss
@@ -136,9 +139,9 @@ class ReMixMatch(MixMatch):
         )
 
     def guess(self, unlabeled):
-        """Aligned, then sharpened; see `MixMatch.guess`.
+        """The aligned, then sharpened prediction; see `MixMatch.guess`.
 
-        The alignment looks at earlier steps alone.
+        The alignment uses the predictions of earlier steps only.
         """
         probs = self.probs([unlabeled["weak"]])
         past = self.past_probs.value
@@ -147,7 +150,7 @@ class ReMixMatch(MixMatch):
             target=self.label_share.value,
             current=tf.reduce_mean(past, axis=0),
         )
-        mean = self.global_mean(probs)[tf.newaxis]
+        mean = replicas.global_mean(probs)[tf.newaxis]
         self.past_probs.assign(tf.concat([past[1:], mean], axis=0))
         return pseudo_labels.sharpened(guess, self.hyperparameters.temperature)
 
@@ -158,8 +161,8 @@ class ReMixMatch(MixMatch):
             images: `[U, H, W, C]` floats.
 
         Returns:
-            `(images, rotation)`: the same shape; `[U]` int32 in 0...3. Images
-            that are not square are turned inside their frame.
+            `(images, rotation)`: `[U, H, W, C]` and `[U]` int32 in 0...3.
+            Images that are not square are rotated within their frame.
         """
         draw = self.draw(draws.uniform, [images.shape[0]], "rotation")
         rotation = tf.cast(4.0 * draw, tf.int32)
@@ -176,7 +179,7 @@ class ReMixMatch(MixMatch):
         return cross_entropy(targets, logits)
 
     def _update_rates(self, labeled):
-        """Rates the bins that the probes were made with."""
+        """Updates the rates of the bins that the probes were drawn from."""
         probs = tf.nn.softmax(
             self.deployable_model(labeled["probe"], training=False)
         )
@@ -185,8 +188,8 @@ class ReMixMatch(MixMatch):
         self.learned_rates.assign(
             augmentation_rates.update(
                 self.learned_rates.value,
-                self.all_rows(labeled["probe_op"]),
-                self.all_rows(labeled["probe_bin"]),
-                self.all_rows(tf.cast(proximity, tf.float32)),
+                replicas.all_rows(labeled["probe_op"]),
+                replicas.all_rows(labeled["probe_bin"]),
+                replicas.all_rows(tf.cast(proximity, tf.float32)),
             )
         )

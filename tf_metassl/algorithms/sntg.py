@@ -7,23 +7,24 @@ from tf_metassl.algorithms.pi_model import PiModel
 from tf_metassl.algorithms.temporal_ensembling import TemporalEnsembling
 from tf_metassl.algorithms.vat import Vat
 from tf_metassl.meta import functional
+from tf_metassl.ops import replicas
 from tf_metassl.ops.checks import check_rank, check_same_shape
 
 
 class Sntg(Consistency):
-    """Images with one label or target are neighbors: features must be near.
+    """Adds a loss to --sntg_base that pulls features of neighbors together.
 
-    On top of --sntg_base. True labels stand for the targets of labeled images.
-    The features of unlabeled images are those of one pass alone: of the first
-    view for the Pi-model, of the images before they are moved for VAT. Images
-    are not paired as in the paper, see `pairs`.
+    Two images are neighbors if they have the same class: the true label of a
+    labeled image, the target of an unlabeled one. The features of unlabeled
+    images come from one pass: that of the first view for the Pi-model, that of
+    the unperturbed images for VAT. `pairs` differs from the paper's pairing.
     """
 
     metric_names = (*Consistency.metric_names, "neighbor_loss")
     reads_features = True
 
     def __new__(cls, *, hyperparameters, **kwargs):
-        """An instance of the class that has --sntg_base beside this one."""
+        """Creates an instance of the class for --sntg_base."""
         if cls is Sntg:
             cls = _CLASSES[hyperparameters.sntg_base]
         return super().__new__(cls, hyperparameters=hyperparameters, **kwargs)
@@ -38,8 +39,10 @@ class Sntg(Consistency):
         first, second = pairs(label, target)
         same = tf.reduce_sum(first * second, axis=-1)  # [P]
         first, second = pairs(terms.labeled.features, terms.unlabeled.features)
-        neighbor_loss = self.mean(graph_losses(first, second, same))
-        self.track("neighbor_loss", neighbor_loss * self.num_replicas)
+        neighbor_loss = replicas.share_of_mean(
+            graph_losses(first, second, same)
+        )
+        self.track_share("neighbor_loss", neighbor_loss)
         return (
             super().unlabeled_loss(batch, terms)
             + self.hyperparameters.sntg_weight * neighbor_loss
@@ -81,10 +84,11 @@ _CLASSES = {
 
 
 def pairs(labeled, unlabeled):
-    """Pairs rows of a batch, so that any number of replicas pairs them alike.
+    """Pairs rows of a batch, in the same way on any number of replicas.
 
-    The paper pairs the first half of a mixed batch with the second. Here that
-    happens in blocks of two labeled rows and their share of unlabeled ones.
+    The paper pairs the first half of a batch of labeled and unlabeled images
+    with the second half. Here that is done in blocks of two labeled rows and
+    their share of the unlabeled rows.
 
     Args:
         labeled: `[B, D]`, B even.
@@ -99,8 +103,8 @@ def pairs(labeled, unlabeled):
     size, width = labeled.shape
     if size % 2:
         raise ValueError(
-            f"SNTG pairs the images of a replica, got {size} labeled ones: "
-            "--batch_size must be an even number for each replica."
+            f"SNTG pairs images and got {size} labeled ones per replica. Use "
+            "a --batch_size that is an even number for each replica."
         )
     blocks = [
         tf.reshape(rows, [size // 2, -1, width])
@@ -111,7 +115,7 @@ def pairs(labeled, unlabeled):
 
 
 def graph_losses(first, second, same):
-    """Contrastive loss of pairs: neighbors are drawn, others pushed to 1.
+    """Contrastive loss of pairs, with margin 1.
 
     Args:
         first: `[P, F]` features.

@@ -3,15 +3,15 @@
 import tensorflow as tf
 
 from tf_metassl.algorithms.fixmatch import FixMatch
-from tf_metassl.ops import pseudo_labels
+from tf_metassl.ops import averaging, pseudo_labels, replicas
 
 
 class SoftMatch(FixMatch):
-    """FixMatch with a weight in place of a threshold.
+    """FixMatch with example weights instead of a threshold.
 
-    The weight is 1 above the running mean of the confidence and falls below it
-    like a Gaussian of the running variance. Uniform alignment corrects the
-    confidence, not the pseudo-label.
+    The weight is 1 at confidences above their running mean. Below, it falls as
+    a Gaussian whose variance is the running variance divided by num_sigmas^2.
+    Uniform alignment changes the confidence, not the pseudo-label.
     """
 
     def __init__(self, **kwargs):
@@ -27,16 +27,16 @@ class SoftMatch(FixMatch):
             "mean_probs", (self.num_classes,), uniform
         )
 
-    can_accumulate = False  # The images of a batch set the thresholds.
+    can_accumulate = False  # Weights depend on the whole batch.
 
     def example_weight(self, probs, index):
         """See `FixMatch.example_weight`; the statistics are updated first."""
         del index
         hp = self.hyperparameters
         if hp.uniform_alignment:
-            # The first mean is taken as it is.
+            # The first mean prediction replaces the initial value.
             decay = tf.where(self.step > 0, hp.statistics_decay, 0.0)
-            self.average(self.mean_probs, self.global_mean(probs), decay)
+            averaging.move(self.mean_probs, replicas.global_mean(probs), decay)
             current = self.mean_probs.value
             probs = pseudo_labels.aligned(
                 probs,
@@ -44,14 +44,14 @@ class SoftMatch(FixMatch):
                 current=current,
             )
         confidence = tf.reduce_max(probs, axis=-1)  # [U]
-        mean = self.global_mean(confidence)
-        size = confidence.shape[0] * self.num_replicas
+        mean = replicas.global_mean(confidence)
+        size = confidence.shape[0] * replicas.count()
         variance = (
-            self.global_mean((confidence - mean) ** 2) * size / (size - 1)
+            replicas.global_mean((confidence - mean) ** 2) * size / (size - 1)
         )
         decay = hp.statistics_decay
-        self.average(self.mean_confidence, mean, decay)
-        self.average(self.confidence_variance, variance, decay)
+        averaging.move(self.mean_confidence, mean, decay)
+        averaging.move(self.confidence_variance, variance, decay)
 
         below = tf.minimum(confidence - self.mean_confidence.value, 0.0)
         width = self.confidence_variance.value / hp.num_sigmas**2

@@ -1,6 +1,7 @@
 """Supervised training on the labeled images alone: the baseline."""
 
 from tf_metassl.algorithms.algorithm import Algorithm
+from tf_metassl.ops import replicas
 from tf_metassl.ops.losses import cross_entropy
 
 
@@ -13,4 +14,6 @@ class Supervised(Algorithm):
         (view,) = self.views.labeled
         logits = self.forward(self.student, labeled[view])  # [B, C]
         self.track_labeled(labeled["label"], logits)
-        return self.mean(cross_entropy(self.one_hot(labeled["label"]), logits))
+        return replicas.share_of_mean(
+            cross_entropy(self.one_hot(labeled["label"]), logits)
+        )

@@ -2,6 +2,7 @@
 
 from tf_metassl.algorithms.algorithm import Algorithm, float_images
 from tf_metassl.contract import Views
+from tf_metassl.ops import replicas
 from tf_metassl.ops.losses import cross_entropy
 from tf_metassl.ops.mixing import mixup
 
@@ -25,4 +26,4 @@ class SupervisedMixup(Algorithm):
         labels = mixup(self.one_hot(labeled["label"]), *draw)  # [B, C]
         logits = self.forward(self.student, images)  # [B, C]
         self.track_labeled(labeled["label"], logits)
-        return self.mean(cross_entropy(labels, logits))
+        return replicas.share_of_mean(cross_entropy(labels, logits))

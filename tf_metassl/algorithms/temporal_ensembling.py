@@ -4,14 +4,15 @@ import tensorflow as tf
 
 from tf_metassl.algorithms.consistency import Consistency, ConsistencyTerms
 from tf_metassl.contract import Views
+from tf_metassl.ops import replicas
 from tf_metassl.ops.losses import squared_error
 
 
 class TemporalEnsembling(Consistency):
-    """An image's prediction must agree with the average of its earlier ones.
+    """The target of an image is the average of its earlier predictions.
 
-    The pipeline shows each unlabeled image once per epoch, so that an update
-    when the image is seen is the paper's update at the end of the epoch.
+    The pipeline yields each unlabeled image once per epoch. An update at that
+    step is therefore the same as the paper's update at the end of the epoch.
     """
 
     def __init__(self, **kwargs):
@@ -41,26 +42,26 @@ class TemporalEnsembling(Consistency):
         return ConsistencyTerms(labeled, unlabeled, losses, target)
 
     def _target_and_update(self, index, probs):
-        """The ensemble's predictions before this one joins them.
+        """The averages of the earlier predictions; adds the current ones.
 
         Args:
             index: `[U]` rows of the training set.
-            probs: `[U, C]`, the present predictions without gradient.
+            probs: `[U, C]`, the current predictions without gradient.
 
         Returns:
-            `[U, C]`; where there has been no prediction yet, `probs`
-            themselves, which makes the loss 0.
+            `[U, C]`, the averages before the update. For an image without an
+            earlier prediction it is `probs`, so that its loss is 0.
         """
         momentum = self.hyperparameters.ensemble_momentum
         ensemble = tf.gather(self.ensemble.value, index)  # [U, C]
         count = tf.gather(self.num_predictions.value, index)  # [U]
-        # The average starts at 0 and is corrected for it, as in Adam.
+        # The bias of starting at 0 is corrected, as in Adam.
         correction = 1.0 - tf.pow(tf.cast(momentum, count.dtype), count)
         corrected = tf.math.divide_no_nan(ensemble, correction[:, tf.newaxis])
-        self.write_rows(
+        replicas.write_rows(
             self.ensemble,
             index,
             momentum * ensemble + (1.0 - momentum) * probs,
         )
-        self.write_rows(self.num_predictions, index, count + 1.0)
+        replicas.write_rows(self.num_predictions, index, count + 1.0)
         return tf.where(count[:, tf.newaxis] > 0, corrected, probs)

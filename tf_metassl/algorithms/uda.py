@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from tf_metassl.algorithms.fixmatch import FixMatch
+from tf_metassl.ops import replicas
 from tf_metassl.ops.losses import cross_entropy
 
 # The share of the way from 1 / C to 1, as a function of training's progress.
@@ -14,14 +15,15 @@ _TSA_SCHEDULES = {
 
 
 def tsa_threshold(schedule, step, num_steps, num_classes):
-    """The largest true-class probability of a labeled image that is trained.
+    """The true-class probability above which labeled images are not trained.
 
     Source: equation 4 of the paper: a * (1 - 1 / C) + 1 / C.
 
     Args:
         schedule: `linear`, `exp` or `log`.
         step: integer tensor, finished steps.
-        num_steps: when the threshold reaches 1 (`log`: 0.993 of the way).
+        num_steps: the step at which the threshold reaches 1 (with `log`, 0.993
+            of the way from 1 / C to 1).
         num_classes: C.
 
     Returns:
@@ -41,7 +43,10 @@ class Uda(FixMatch):
 
     @property
     def can_accumulate(self):
-        """See `Algorithm.can_accumulate`: TSA divides by the images kept."""
+        """See `Algorithm.can_accumulate`.
+
+        Training signal annealing divides by the number of images it keeps.
+        """
         annealed = self.hyperparameters.tsa_schedule != "off"
         return super().can_accumulate and not annealed
 
@@ -51,18 +56,21 @@ class Uda(FixMatch):
         return tf.stop_gradient(tf.nn.softmax(logits / temperature))
 
     def example_weight(self, probs, index):
-        """Keeps what is confident before it is sharpened; see `FixMatch`."""
+        """See `FixMatch.example_weight`; uses unsharpened confidences."""
         del index
         confidence = tf.reduce_max(probs, axis=-1)  # [U]
         threshold = self.hyperparameters.confidence_threshold
         return tf.cast(confidence > threshold, probs.dtype)
 
     def labeled_loss(self, label, logits):
-        """Training signal annealing: the mean over images not yet learned."""
+        """Training signal annealing: the mean over images below the threshold.
+
+        See `FixMatch.labeled_loss`.
+        """
         hp = self.hyperparameters
         losses = cross_entropy(label, logits)  # [B]
         if hp.tsa_schedule == "off":
-            return self.mean(losses)
+            return replicas.share_of_mean(losses)
         threshold = tsa_threshold(
             hp.tsa_schedule, self.step, hp.tsa_steps, self.num_classes
         )
@@ -70,5 +78,5 @@ class Uda(FixMatch):
         kept = tf.cast(
             true_prob <= tf.cast(threshold, losses.dtype), losses.dtype
         )
-        total = self.replica_sum(tf.reduce_sum(kept))
+        total = replicas.sum_over_replicas(tf.reduce_sum(kept))
         return tf.reduce_sum(kept * losses) / tf.maximum(total, 1.0)

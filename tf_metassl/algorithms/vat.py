@@ -14,25 +14,26 @@ from tf_metassl.meta import functional
 from tf_metassl.ops import draws
 from tf_metassl.ops.losses import entropy, kl_divergence
 
-# Lengths are those of images scaled to -1...1, whatever --normalization makes
-# of them after that; the paper's are in the input of its networks, which is
-# whitened for CIFAR-10.
+# Lengths refer to images scaled to -1...1, whatever --normalization is. Those
+# of the paper refer to the inputs of its networks, which are whitened for
+# CIFAR-10.
 _PIXELS_PER_UNIT = 127.5
 
 
 class Vat(Consistency):
-    """Predictions must not change along the direction that changes them most.
+    """Penalizes changes of predictions along the adversarial direction.
 
-    All passes over unlabeled images use batch statistics and one set of
-    dropout masks, and move no batch-norm average; those belong to the labeled
-    images alone. With --precision=mixed_bfloat16 the direction is sought in
-    full precision, with dropout masks of its own.
+    All passes over unlabeled images use batch statistics and the same dropout
+    masks. They update no batch-norm average; only the pass over the labeled
+    images does. With --precision=mixed_bfloat16 the direction is computed in
+    full precision, with other dropout masks.
     """
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         precise = in_full_precision(self.student)
-        # A function, because a network would become part of checkpoints.
+        # A function, because Keras would add the variables of a network to
+        # this one's, and so to its checkpoints.
         self._precise = lambda: precise
 
     @property
@@ -66,7 +67,7 @@ class Vat(Consistency):
         return ConsistencyTerms(labeled, clean, losses, target_logits)
 
     def still_pass(self, params, state, images):
-        """The student's output in training mode; it changes no variable."""
+        """The student's output in training mode; changes no variable."""
         logits, _ = functional.call(self.student, params, state, images)
         return NetworkOutput(logits)
 
@@ -101,18 +102,21 @@ class Vat(Consistency):
 def in_full_precision(network):
     """A network that computes in Keras' float type, for `functional.call`.
 
-    A change of length xi is lost in the rounding of bfloat16, and at the
-    lengths that are not, the direction is another. The cosine with that in
-    float32 at xi = 0.1, in the mean over images, of an untrained and a little
-    trained wrn_16_2: 0.50 and 0.67 in bfloat16; at xi = 1 0.75 and 0.71, which
-    in float32 are 0.77 and 0.72, too; at xi = 10 0.13 and 0.27.
+    bfloat16 rounds away a perturbation of length xi = 0.1, and with longer
+    ones the direction is a different one. Cosines with the direction in float32
+    at xi = 0.1, mean over images, for an untrained and a briefly trained
+    wrn_16_2:
+
+        xi = 0.1   bfloat16 0.50, 0.67
+        xi = 1     bfloat16 0.75, 0.71   float32 0.77, 0.72
+        xi = 10    bfloat16 0.13, 0.27
 
     Args:
         network: a Keras model.
 
     Returns:
-        The network itself if all of its layers compute so; else one of the
-        same layers, with variables of its own that stand in the same order.
+        The network itself if all of its layers compute in that type; else a
+        network of the same layers whose own variables are in the same order.
     """
     full = keras.config.floatx()
     if all(layer.compute_dtype == full for layer in network._flatten_layers()):
@@ -127,15 +131,15 @@ def in_full_precision(network):
 
 
 def steepest_direction(losses_at, noise, xi):
-    """One step of the power iteration: where does a loss at its minimum rise?
+    """The direction in which a loss rises most; one power iteration step.
 
     Args:
-        losses_at: perturbation `[N, ...]` -> `[N]`, least at 0.
-        noise: `[N, ...]`, the random directions to start from.
-        xi: length at which the gradient is taken.
+        losses_at: perturbation `[N, ...]` -> `[N]`, with its minimum at 0.
+        noise: `[N, ...]`, the random initial directions.
+        xi: length of the perturbation at which the gradient is computed.
 
     Returns:
-        `[N, ...]` of length 1 each, or 0 where there is no gradient; without
+        `[N, ...]`, rows of length 1, or 0 where the gradient is 0; without
         gradient.
 
     Source: Miyato et al., arXiv 1704.03976, equation 12.
@@ -150,7 +154,8 @@ def steepest_direction(losses_at, noise, xi):
 def unit_rows(values):
     """Scales every row of `[N, ...]` to Euclidean length 1; 0 stays 0."""
     axes = list(range(1, values.shape.rank))
-    # First to a largest element of 1: squares of small gradients underflow.
+    # Dividing by the largest element first keeps squares of small gradients
+    # from underflowing.
     largest = tf.reduce_max(tf.abs(values), axes, keepdims=True)
     values = tf.math.divide_no_nan(values, largest)
     length = tf.sqrt(tf.reduce_sum(values**2, axes, keepdims=True))

@@ -1,17 +1,18 @@
-"""CTAugment: operations whose magnitudes are learned while training.
+"""CTAugment: operations whose magnitudes are learned during training.
 
-Berthelot et al., arXiv 1911.09785; the operations and their ranges are those of
-the authors' code for FixMatch, with Pillow's rounding. Other than there,
-translations are fractions of the side, not of a pixel, and images are uncovered
-with the same gray everywhere.
-
-`draw_ctaugment` makes all random choices, `apply_ctaugment` carries them out.
+Source: Berthelot et al., arXiv 1911.09785; the operations and their ranges are
+those of the authors' code for FixMatch, with Pillow's rounding. Unlike there,
+translations are fractions of the side, not of a pixel, and uncovered pixels
+have the same gray everywhere.
 """
+
+import dataclasses
 
 import numpy as np
 import tensorflow as tf
 
-from tf_metassl.data import image_ops, policies
+from tf_metassl.data import host_draws, image_ops, operations
+from tf_metassl.data.policy import Policy
 from tf_metassl.ops import augmentation_rates
 
 DEPTH = 2
@@ -19,74 +20,71 @@ _FILL = 127
 _NAMES = tuple(augmentation_rates.BINS)
 
 
-@tf.autograph.experimental.do_not_convert
-def draw_ctaugment(seed, num_images, image_shape, probabilities=None):
+@dataclasses.dataclass(frozen=True, eq=False)
+class CTAugmentPolicy(Policy):
     """Draws `DEPTH` operations per image and a level for each parameter.
 
-    Args:
-        seed: `[2]` int32.
-        num_images: N, static.
-        image_shape: (height, width, channels), ints.
-        probabilities: of the bins, see `augmentation_rates`; None draws
-            all bins alike, as for a probe.
+    A draw is a dict of `op` `[N, DEPTH]` int32; `bin` `[N, DEPTH,
+    NUM_PARAMETERS]` int32; `level` of the same shape, float32 in 0 ... 1 inside
+    the bin; `center_y` and `center_x` `[N, DEPTH + 1]` int32 of cutouts. N must
+    be static.
 
-    Returns:
-        Dict of `op` `[N, DEPTH]` int32, `bin` `[N, DEPTH, NUM_PARAMETERS]`
-        int32, `level` of the same shape, float32 in 0 ... 1 inside the bin, and
-        `center_y` and `center_x` `[N, DEPTH + 1]` int32 of cutouts.
+    Attributes:
+        probabilities: of the bins, see `augmentation_rates`; None: all bins
+            are equally probable.
+        final_cutout: side of the square that is cut out of every image in the
+            end, as a fraction of the shorter side; 0 for none.
     """
-    seeds = tf.unstack(tf.random.split(tf.convert_to_tensor(seed), 5))
-    height, width, _ = image_shape
-    shape = [num_images, DEPTH]
-    uniform = tf.random.stateless_uniform
-    op = uniform(shape, seeds[0], 0, len(_NAMES), tf.int32)
-    counts = tf.gather(augmentation_rates.bin_counts(), op)
-    if probabilities is None:
-        probabilities = augmentation_rates.probabilities(
-            augmentation_rates.initial()
+
+    probabilities: np.ndarray | tf.Tensor | None = None
+    final_cutout: float = 0.5
+
+    @property
+    def mixes_colors(self):
+        """True: `color` and `contrast` compute gray levels."""
+        return True
+
+    def _draw(self, seed, num_images, image_shape):
+        seeds = host_draws.split(seed, 5)
+        height, width, _ = image_shape
+        op = host_draws.integers(
+            [num_images, DEPTH], seeds[0], 0, len(_NAMES) - 1
         )
-    # The bin in which the cumulated probability passes a uniform draw.
-    edges = tf.cumsum(tf.gather(probabilities, op), axis=-1)
-    passed = uniform(counts.shape, seeds[1])[..., None] >= edges
-    chosen = tf.reduce_sum(tf.cast(passed, tf.int32), axis=-1)
-    chosen = tf.minimum(chosen, tf.maximum(counts - 1, 0))
-    inside = uniform(counts.shape, seeds[2])
-    level = (tf.cast(chosen, tf.float32) + inside) / tf.cast(
-        tf.maximum(counts, 1), tf.float32
-    )
-    centers = [num_images, DEPTH + 1]
-    return {
-        "op": op,
-        "bin": chosen,
-        "level": level,
-        "center_y": uniform(centers, seeds[3], 0, height, tf.int32),
-        "center_x": uniform(centers, seeds[4], 0, width, tf.int32),
-    }
+        counts = tf.gather(augmentation_rates.bin_counts(), op)
+        probabilities = self.probabilities
+        if probabilities is None:
+            probabilities = augmentation_rates.probabilities(
+                augmentation_rates.initial()
+            )
+        # The bin in which the cumulated probability passes a uniform draw.
+        edges = tf.cumsum(tf.gather(probabilities, op), axis=-1)
+        passed = host_draws.uniform(counts.shape, seeds[1])[..., None] >= edges
+        chosen = tf.reduce_sum(tf.cast(passed, tf.int32), axis=-1)
+        chosen = tf.minimum(chosen, tf.maximum(counts - 1, 0))
+        inside = host_draws.uniform(counts.shape, seeds[2])
+        level = (tf.cast(chosen, tf.float32) + inside) / tf.cast(
+            tf.maximum(counts, 1), tf.float32
+        )
+        centers = [num_images, DEPTH + 1]
+        return {
+            "op": op,
+            "bin": chosen,
+            "level": level,
+            "center_y": host_draws.integers(centers, seeds[3], 0, height - 1),
+            "center_x": host_draws.integers(centers, seeds[4], 0, width - 1),
+        }
 
-
-@tf.autograph.experimental.do_not_convert
-def apply_ctaugment(images, draw, *, cutout_fraction=0.5):
-    """Carries out what `draw_ctaugment` has drawn.
-
-    Args:
-        images: `[N, H, W, C]` uint8, C = 1 or 3.
-        draw: dict of tensors with leading dimension N.
-        cutout_fraction: side of the square that is cut out of every image in
-            the end, as a fraction of the shorter side; 0 for none.
-
-    Returns:
-        `[N, H, W, C]` uint8.
-    """
-    images = tf.convert_to_tensor(images)
-    for layer in range(DEPTH):
-        column = {name: values[:, layer] for name, values in draw.items()}
-        images = _apply_layer(images, column)
-    if not cutout_fraction:
-        return images
-    half = round(min(images.shape[1:3]) * cutout_fraction / 2)
-    center_y, center_x = draw["center_y"][:, -1], draw["center_x"][:, -1]
-    half_width = tf.fill(tf.shape(center_y), half)
-    return image_ops.cutout(images, center_y, center_x, half_width, _FILL)
+    def _apply(self, images, draw):
+        for layer in range(DEPTH):
+            column = {name: values[:, layer] for name, values in draw.items()}
+            images = _apply_layer(images, column)
+        return operations.cutout_fraction(
+            images,
+            draw["center_y"][:, -1],
+            draw["center_x"][:, -1],
+            self.final_cutout,
+            _FILL,
+        )
 
 
 def _factor(level):
@@ -102,7 +100,7 @@ def _floor(values):
 
 
 def _blended(change):
-    """An operation that is mixed into the image by its level."""
+    """Makes an operation that is blended into the image by its level."""
 
     def kernel(images, level):
         return image_ops.blend(images, change(images), level, "down")
@@ -180,9 +178,9 @@ _KERNELS = {
 
 
 def _apply_layer(images, draw):
-    """One operation per image; `draw` holds one layer of a draw."""
+    """Applies one operation per image; `draw` holds one layer of a draw."""
     everywhere = tf.ones_like(draw["op"], tf.bool)
-    rows = policies.rows_of_operations(draw["op"], everywhere, _NAMES)
+    rows = operations.rows_of_operations(draw["op"], everywhere, _NAMES)
 
     def level(op, parameter=0):
         return tf.gather(draw["level"][:, parameter], rows[op])
@@ -207,7 +205,7 @@ def _apply_layer(images, draw):
             return _rescaled(part, level(op), level(op, 1))
         return _KERNELS[op](part, level(op))
 
-    return policies.apply_operations(
+    return operations.apply_operations(
         images,
         rows,
         matrices={op: matrices for op in _MATRICES},
@@ -218,7 +216,7 @@ def _apply_layer(images, draw):
 
 
 def _rescaled(images, level, method_level):
-    """Enlarges the middle of each image, with a filter of its own."""
+    """Enlarges the center of each image, with the filter drawn for it."""
     method = _floor(method_level * 5.999)
     for number, name in enumerate(image_ops.RESAMPLING):
         chosen = tf.where(method == number)

@@ -1,4 +1,4 @@
-"""Bytes of an image file to pixels, or the reason why not."""
+"""Decodes image files, and says why one cannot be decoded."""
 
 import contextlib
 import io
@@ -6,7 +6,7 @@ import io
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# MPO is what some cameras write: JPEG with further JPEGs behind it.
+# MPO, written by some cameras, is a JPEG followed by further JPEGs.
 FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP")
 
 
@@ -17,7 +17,7 @@ class BadImageError(ValueError):
 def decode(data, image_size=0, channels=3):
     """Decodes one image file: JPEG, PNG, BMP, GIF (first frame) or WebP.
 
-    The image is turned upright as its EXIF orientation says. Transparency is
+    The image is turned upright by its EXIF orientation. Transparency is
     dropped, as TensorFlow's decoders do.
 
     Args:
@@ -30,8 +30,8 @@ def decode(data, image_size=0, channels=3):
         `[H, W, channels]` uint8.
 
     Raises:
-        BadImageError: if the file is no whole image of a known format, or its
-            shorter side is less than `image_size`.
+        BadImageError: if the file is not a complete image of a known format,
+            or its shorter side is less than `image_size`.
     """
     if not data:
         raise BadImageError("zero bytes")
@@ -67,7 +67,7 @@ def decode(data, image_size=0, channels=3):
 
 
 def _eight_bits(image):
-    """Pillow's own conversion clips 16-bit gray values, it does not scale."""
+    """Scales 16-bit gray values to 8 bits; Pillow's conversion clips them."""
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64) >> 8
         return Image.fromarray(values.clip(0, 255).astype(np.uint8))

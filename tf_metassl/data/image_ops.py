@@ -2,17 +2,17 @@
 
 All functions take uint8 images `[N, H, W, C]` and vectors `[N]` of parameters,
 are pure, draw nothing, and work eagerly and in tf.data graphs; N may be unknown
-or 0, but H, W and C must be static. They do what tensorflow-addons 0.23.0 and
-Pillow do, to the pixel, unless a docstring says otherwise.
+or 0, but H, W and C must be static. Their results equal those of
+tensorflow-addons 0.23.0 and Pillow in every pixel, unless a docstring says
+otherwise.
 
 Two families make RandAugment cheap: every geometric operation is a matrix for
 one `projective_transform`, every tonal operation is a table for one
 `apply_lookup_table`, so a batch in which each image has another operation still
 needs a single kernel per family.
 
-The kernels use bit operations, gathers and scatters where `tf.where` would be
-the first thought: on uint8 images a broadcasting `tf.where` costs as much as a
-projective transform.
+The kernels use bit operations, gathers and scatters instead of `tf.where`: on
+uint8 images a broadcasting `tf.where` costs as much as a projective transform.
 """
 
 import numpy as np
@@ -77,8 +77,8 @@ def projective_transform(
 
     A row `(a0, a1, a2, b0, b1, b2, c0, c1)` maps the output pixel (x, y) to
     the input position ((a0 x + a1 y + a2) / k, (b0 x + b1 y + b2) / k) with
-    k = c0 x + c1 y + 1: the convention of `tfa.image.transform`, which this
-    equals to the pixel. Bilinear values are rounded down, as there.
+    k = c0 x + c1 y + 1, as in `tfa.image.transform`; the results are equal in
+    every pixel. Bilinear values are rounded down, as there.
 
     Args:
         images: `[N, H, W, C]` uint8.
@@ -131,7 +131,7 @@ def rotation_matrix(angle, height, width):
     """Matrices that turn the content about the middle of the image.
 
     Args:
-        angle: `[N]` float, radians, counter-clockwise as one sees the image.
+        angle: `[N]` float, radians, counter-clockwise in the displayed image.
         height: int, of the images.
         width: int, of the images.
 
@@ -299,7 +299,7 @@ def compose(*matrices):
 
 
 def centered(matrices, height, width):
-    """Makes the middle of the image, not its top left corner, stay in place.
+    """Moves the fixed point from the top left corner to the image's center.
 
     Args:
         matrices: `[N, 8]` float32, such as shears.
@@ -601,7 +601,7 @@ def equalize_table(counts):
     return _table(tf.where(step == 0, tf.range(256), even))
 
 
-# Operations that look at neighbors, at several channels or at positions.
+# Operations on neighbors, several channels or positions.
 
 
 def blend(first, second, factor, rounding="nearest"):
@@ -823,7 +823,7 @@ def enlarge_center(images, margin, method):
 
     As Pillow's `crop` and `resize`, columns first, but with exact weights where
     Pillow has 22 bits: some pixels differ by 1. Of two equally near pixels
-    `nearest` takes the right or lower one, Pillow whichever its rounding gives.
+    `nearest` takes the right or lower one; in Pillow it depends on rounding.
 
     Args:
         images: `[N, H, W, C]` uint8.

@@ -6,40 +6,6 @@ import pathlib
 
 from tf_metassl.hyperparameters import setting
 
-# The keys of `tf_metassl.data.sources.SOURCES`, for flags that are defined
-# before TensorFlow is imported.
-DATASETS = (
-    "digits",
-    "cifar10",
-    "cifar100",
-    "svhn_cropped",
-    "stl10",
-    "fashion_mnist",
-    "mnist",
-    "imagenet2012",
-    "imagenet2012_subset/10pct",
-    "folder",
-    "csv",
-    "two_moons",
-)
-
-# Mean and standard deviation of each channel of the training images, on a scale
-# of 0...1, as the literature has them.
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-PIXEL_STATISTICS = {
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": (
-        (0.507075, 0.486549, 0.440918),
-        (0.267334, 0.256438, 0.276151),
-    ),
-    "svhn_cropped": (
-        (0.43768, 0.44377, 0.47280),
-        (0.19803, 0.20102, 0.19704),
-    ),
-    "imagenet2012": _IMAGENET,
-    "imagenet2012_subset/10pct": _IMAGENET,
-}
-
 LABEL_SPLITS = ("balanced", "proportional", "first")
 
 
@@ -54,8 +20,8 @@ class DataOptions:
     )
     manual_dir: str = setting(
         "",
-        "Folder of archives that were downloaded by hand, from which a dataset "
-        "is prepared. Empty = downloads/manual in --data_dir.",
+        "Folder of archives that were downloaded by hand, to prepare a dataset "
+        "from. Empty = downloads/manual in --data_dir.",
     )
     labeled_dir: str = setting(
         "",
@@ -84,8 +50,8 @@ class DataOptions:
     )
     test_fraction: float = setting(
         0.2,
-        "Share of each class's labeled images that is held out for testing "
-        "where folder or csv name no test images.",
+        "folder and csv without test images: share of each class's labeled "
+        "images that is held out for testing.",
         minimum=0.0,
         maximum=0.9,
     )
@@ -103,15 +69,16 @@ class DataOptions:
     )
     stored_size: int = setting(
         0,
-        "Height and width at which images are kept where that is more than "
-        "--image_size: --weak_augmentation=random_crop and resized_crop take "
-        "their windows out of it, all others and evaluation the middle. 0 = "
+        "Height and width at which images are stored, at least --image_size: "
+        "--weak_augmentation=random_crop and resized_crop cut windows out of "
+        "the stored image; other policies and evaluation use its center. 0 = "
         "--image_size (imagenet: 8/7 of it).",
         minimum=0,
     )
     max_bad_fraction: float = setting(
         0.01,
-        "folder and csv: a larger share of unusable image files stops the run.",
+        "folder and csv: the run stops if a larger share of the image files "
+        "cannot be used.",
         minimum=0.0,
         maximum=1.0,
     )
@@ -121,8 +88,8 @@ class DataOptions:
     )
     cache_gib: float = setting(
         4.0,
-        "Decoded images up to this many GiB are held in memory, more are read "
-        "from --cache_dir as they are needed.",
+        "Decoded images of up to this many GiB are held in memory; larger "
+        "datasets are read from --cache_dir as they are needed.",
         minimum=0.0,
     )
     svhn_extra: bool = setting(
@@ -144,13 +111,13 @@ class DataOptions:
     )
 
 
-def stored_size(options, image_size, times=1):
-    """Height and width at which square images are stored.
+def stored_size(options: DataOptions, image_size: int, times: float = 1) -> int:
+    """Returns the height and width at which square images are stored.
 
     Args:
         options: a `DataOptions`.
         image_size: of the views; 0 = as published.
-        times: stored in relation to it where `--stored_size` does not say.
+        times: ratio of the stored size to it, unless `--stored_size` is given.
 
     Raises:
         ValueError: if `--stored_size` is too small.
@@ -168,8 +135,8 @@ def stored_size(options, image_size, times=1):
     return options.stored_size or round(image_size * times)
 
 
-def cache_folder(options):
-    """The folder of decoded images, a `pathlib.Path`.
+def cache_folder(options: DataOptions) -> pathlib.Path:
+    """Returns the folder of decoded images, a `pathlib.Path`.
 
     Args:
         options: a `DataOptions`.

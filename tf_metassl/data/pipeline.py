@@ -1,18 +1,23 @@
-"""Batches as a pure function of (seed, step): see `tf_metassl.contract`.
+"""Batches as a pure function of seed and step, see `tf_metassl.contract`.
 
-Nothing here has a state to save. Which images are in the batch of step t, how
-they are augmented and whom they are mixed with follows from the seed and t;
-resuming is starting at step t.
+The pipeline has no state to save: the seed and the step t decide which images
+are in the batch, how they are augmented and which of them are mixed. A run is
+resumed at step t by asking for the batches from t on.
 """
 
 import dataclasses
-import zlib
 
 import numpy as np
 import tensorflow as tf
 
-from tf_metassl.contract import MIX_BLOCK, view_kind
-from tf_metassl.data import ctaugment, image_ops, policies
+from tf_metassl.contract import MIX_BLOCK, Views, view_kind
+from tf_metassl.data import host_draws, image_ops, policies
+from tf_metassl.data.ctaugment import CTAugmentPolicy
+from tf_metassl.data.store import Source
+
+# The pipeline contains no control flow for autograph to convert, and its
+# attempt takes seconds when a dataset is mapped.
+_without_autograph = tf.autograph.experimental.do_not_convert
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +46,8 @@ class Augmentation:
         strong: a key of `policies.STRONG_POLICIES`.
         magnitude: magnitude of the strong policy; None for its own.
         probabilities: of CTAugment's bins, see
-            `tf_metassl.ops.augmentation_rates`; None for all alike.
+            `tf_metassl.ops.augmentation_rates`; None: all bins are equally
+            probable.
     """
 
     weak: str
@@ -51,10 +57,10 @@ class Augmentation:
 
 
 def augmentation(source, options):
-    """The policies that the options name, with `auto` resolved.
+    """Returns the policies that the options name, with `auto` resolved.
 
     Args:
-        source: the `tf_metassl.data.store.Source` that `auto` suits.
+        source: the `tf_metassl.data.store.Source` whose policies `auto` means.
         options: anything with `weak_augmentation`, `strong_augmentation` and
             `strong_magnitude`, 0 for a policy's own.
     """
@@ -67,7 +73,7 @@ def augmentation(source, options):
 
 
 def check_channels(views, augmentation, channels):
-    """Refuses policies that mix colors where there are none.
+    """Checks that the policies of all views suit the images.
 
     Args:
         views: a `tf_metassl.contract.Views`.
@@ -75,34 +81,23 @@ def check_channels(views, augmentation, channels):
         channels: of the images.
 
     Raises:
-        ValueError: if a view needs gray or color images.
+        ValueError: if a policy needs gray or color images and there are
+            others, or has no magnitude and one is given.
     """
-    if channels in (1, 3):
-        return
-    kinds = set(map(view_kind, (*views.labeled, *views.unlabeled)))
-    strong = policies.STRONG_POLICIES[augmentation.strong]
-    wrong = "changes colors, and the images have"
-    if "strong" in kinds and isinstance(strong, policies.RandAugmentPolicy):
+    for view in (*views.labeled, *views.unlabeled):
+        kind = view_kind(view)
+        layers = _layers(kind, augmentation).values()
+        if channels in (1, 3) or not any(p.mixes_colors for p in layers):
+            continue
+        if kind == "strong":
+            what = f"--strong_augmentation={augmentation.strong}"
+            remedy = "leave it at auto"
+        else:
+            what, remedy = "CTAugment", "choose an --algo without it"
         raise ValueError(
-            f"--strong_augmentation={augmentation.strong} {wrong} {channels} "
-            "channels, not 1 or 3: leave it at auto."
+            f"{what} changes colors, and the images have {channels} channels, "
+            f"not 1 or 3: {remedy}."
         )
-    if kinds & {"ctaugment", "probe"}:
-        raise ValueError(
-            f"CTAugment {wrong} {channels} channels, not 1 or 3: choose an "
-            "--algo without it."
-        )
-
-
-def fold(seed, *data):
-    """Folds integers and names into a stateless seed `[2]`, one by one."""
-    for item in data:
-        if isinstance(item, str):
-            item = zlib.crc32(item.encode()) & 0x7FFFFFFF
-        seed = tf.random.experimental.stateless_fold_in(
-            seed, tf.cast(item, tf.int32)
-        )
-    return seed
 
 
 def epoch_rows(num_rows, first, count, seed):
@@ -148,12 +143,14 @@ def mix_draws(seed, count, alpha, rule, block=MIX_BLOCK):
 
     Returns:
         `mix_weight [N]` float32 and `mix_partner [N]` int32. Inside a block
-        the partners form one random cycle: every row is a partner once and
-        nobody's own. With N not a multiple of `block`, partners are rows
-        themselves.
+        the partners form one random cycle: every row is a partner once, and
+        never its own. If N is not a multiple of `block`, every row is its own
+        partner.
     """
     if alpha:
-        gamma = tf.random.stateless_gamma([2, count], fold(seed, 0), alpha)
+        gamma = tf.random.stateless_gamma(
+            [2, count], host_draws.fold_in(seed, 0), alpha
+        )
         weight = tf.math.divide_no_nan(gamma[0], gamma[0] + gamma[1])
         if rule == "dominant":
             weight = tf.maximum(weight, 1.0 - weight)
@@ -161,7 +158,9 @@ def mix_draws(seed, count, alpha, rule, block=MIX_BLOCK):
         weight = tf.ones([count])
     if count % block:
         return weight, tf.range(count, dtype=tf.int32) % block
-    keys = tf.random.stateless_uniform([count // block, block], fold(seed, 1))
+    keys = host_draws.uniform(
+        [count // block, block], host_draws.fold_in(seed, 1)
+    )
     cycle = tf.argsort(keys)
     place = tf.argsort(cycle)
     partner = tf.gather(tf.roll(cycle, -1, axis=1), place, batch_dims=1)
@@ -184,59 +183,135 @@ def view_of(images, view, seed, total, rows, augmentation, size=None):
         size: (height, width) of the view; None for that of the images.
 
     Returns:
-        `(view, notes)`: `[n, height, width, C]` uint8 and a dict of what a
-        method has to know of the draw.
+        `(view, notes)`: `[n, height, width, C]` uint8, and a dict of the parts
+        of the draw that belong to the batch.
     """
     kind = view_kind(view)
-    weak = policies.WEAK_POLICIES[augmentation.weak]
-    strong = policies.STRONG_POLICIES[augmentation.strong]
-    stored = tuple(images.shape[1:])
-    size = size or stored[:2]
-    shape = (*size, stored[2])
-
-    def of_replica(tensor):
-        # A slice from a tensor on has no static size of its own.
-        size = images.shape[0]
-        return tf.ensure_shape(tensor[rows], [size, *tensor.shape[1:]])
-
-    def replica_rows(draw):
-        return tf.nest.map_structure(of_replica, draw)
-
-    # Other operations than those of an affine policy work on a weakly augmented
-    # image; that one moves the image itself, and a second resampling would only
-    # blur it.
-    affine = kind == "strong" and isinstance(strong, policies.AffinePolicy)
-    if kind == "clean" or affine:
-        images = image_ops.center_crop(images, *size)
-    else:
-        draw = policies.draw_weak(
-            fold(seed, view, "weak"), total, stored, weak, size
-        )
-        images = policies.apply_weak(images, replica_rows(draw), weak, size)
+    size = size or tuple(images.shape[1:3])
     notes = {}
-    if kind == "strong":
-        draw = policies.draw_strong(
-            fold(seed, view, "strong"),
+    for name, policy in _layers(kind, augmentation).items():
+        draw = policy.draw(
+            host_draws.fold_in(seed, view, name),
             total,
-            shape,
-            strong,
-            augmentation.magnitude,
+            tuple(images.shape[1:]),
+            size,
         )
-        images = policies.apply_strong(images, replica_rows(draw), strong)
-    elif kind in ("ctaugment", "probe"):
-        draw = ctaugment.draw_ctaugment(
-            fold(seed, view, kind),
-            total,
-            shape,
-            augmentation.probabilities if kind == "ctaugment" else None,
-        )
-        draw = replica_rows(draw)
-        if kind == "probe":
+        draw = {
+            key: _replica_rows(values, rows, images.shape[0])
+            for key, values in draw.items()
+        }
+        images = policy.apply(images, draw, size)
+        if name == "probe":
             notes = {"probe_op": draw["op"], "probe_bin": draw["bin"]}
-            images = ctaugment.apply_ctaugment(images, draw, cutout_fraction=0)
-        else:
-            images = ctaugment.apply_ctaugment(images, draw)
+    if kind == "clean":
+        images = image_ops.center_crop(images, *size)
     return images, notes
+
+
+def _layers(kind, augmentation):
+    """Policies of a kind of view, by name, in the order of application."""
+    if kind == "clean":
+        return {}
+    layers = {"weak": policies.WEAK_POLICIES[augmentation.weak]}
+    if kind == "strong":
+        strong = policies.STRONG_POLICIES[augmentation.strong]
+        if augmentation.magnitude is not None:
+            strong = strong.with_magnitude(augmentation.magnitude)
+        if strong.replaces_weak:
+            return {kind: strong}
+        layers[kind] = strong
+    elif kind == "ctaugment":
+        layers[kind] = CTAugmentPolicy(augmentation.probabilities)
+    elif kind == "probe":
+        layers[kind] = CTAugmentPolicy(final_cutout=0.0)
+    return layers
+
+
+def _replica_rows(values, rows, size):
+    """The rows of one replica; a slice from a tensor on has no static size."""
+    return tf.ensure_shape(values[rows], [size, *values.shape[1:]])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Batches:
+    """Everything that a batch depends on, besides its step and replica.
+
+    Attributes:
+        source: the dataset.
+        labels: `[N]` int32 tensor, those of its training images.
+        pools: the groups of the batch.
+        views: for the MixUp draws.
+        augmentation: the policies.
+        seed: `[2]` int32, of the run.
+        num_shards: replicas in all.
+    """
+
+    source: Source
+    labels: tf.Tensor
+    pools: tuple[Pool, ...]
+    views: Views
+    augmentation: Augmentation
+    seed: tf.Tensor
+    num_shards: int
+
+    def batch(self, step, replica):
+        """The batch of one replica, a dict of groups.
+
+        Args:
+            step: scalar int64.
+            replica: scalar int32.
+        """
+        return {
+            pool.name: self._group(pool, step, replica) for pool in self.pools
+        }
+
+    def _group(self, pool, step, replica):
+        share = pool.batch_size // self.num_shards
+        start = replica * share
+        rows = slice(start, start + share)
+        pool_seed = host_draws.fold_in(self.seed, pool.name)
+        step_seed = host_draws.fold_in(pool_seed, step)
+        position = epoch_rows(
+            len(pool.rows),
+            step * pool.batch_size + tf.cast(start, tf.int64),
+            share,
+            pool_seed,
+        )
+        index = tf.gather(tf.constant(pool.rows, tf.int64), position)
+        label_key = "label" if pool.name == "labeled" else "oracle_label"
+        group = {"index": index, label_key: tf.gather(self.labels, index)}
+        for name, values in self._row_draws(step_seed, pool.batch_size).items():
+            group[name] = _replica_rows(values, rows, share)
+        train = self.source.train
+        images = tf.ensure_shape(train.gather(index), [share, *train.shape])
+        for view in pool.views:
+            group[view], notes = view_of(
+                images,
+                view,
+                step_seed,
+                pool.batch_size,
+                rows,
+                self.augmentation,
+                self.source.info.image_shape[:2],
+            )
+            group |= notes
+        return group
+
+    def _row_draws(self, seed, total):
+        """The draws of a step that are no augmentation, `[total]` each."""
+        weight, partner = mix_draws(
+            host_draws.fold_in(seed, "mix"),
+            total,
+            self.views.mixup_alpha,
+            self.views.mix_weight_rule,
+        )
+        return {
+            "label_draw": host_draws.uniform(
+                [total], host_draws.fold_in(seed, "label")
+            ),
+            "mix_weight": weight,
+            "mix_partner": partner,
+        }
 
 
 def training_dataset(
@@ -264,10 +339,10 @@ def training_dataset(
         shard: the first replica that reads this dataset.
         num_shards: replicas in all, each of which gets consecutive rows of
             the global batch.
-        local_shards: replicas that read this dataset; they get its elements
-            in turns.
+        local_shards: replicas that read this dataset; its elements go to them
+            in turn.
         num_parallel_calls: batches that are made at the same time; changes
-            the speed alone.
+            only the speed.
 
     Returns:
         A `tf.data.Dataset` of per-replica batches with static shapes.
@@ -281,68 +356,21 @@ def training_dataset(
                 f"The {pool.name} batch of {pool.batch_size} images cannot be "
                 f"split over {num_shards} replicas: change --batch_size."
             )
-    labels = tf.constant(source.train.labels)
-    size = source.info.image_shape[:2]
-    run_seed = tf.constant([seed & 0x7FFFFFFF, 0x5E11], tf.int32)
+    batches = _Batches(
+        source=source,
+        labels=tf.constant(source.train.labels),
+        pools=tuple(pools),
+        views=views,
+        augmentation=augmentation,
+        seed=tf.constant([seed & 0x7FFFFFFF, 0x5E11], tf.int32),
+        num_shards=num_shards,
+    )
 
-    def group(pool, step, replica):
-        per_replica = pool.batch_size // num_shards
-        pool_seed = fold(run_seed, pool.name)
-        step_seed = fold(pool_seed, step)
-        start = replica * per_replica
-        position = epoch_rows(
-            len(pool.rows),
-            step * pool.batch_size + tf.cast(start, tf.int64),
-            per_replica,
-            pool_seed,
-        )
-        index = tf.gather(tf.constant(pool.rows, tf.int64), position)
-        rows = slice(start, start + per_replica)
-
-        def replica_rows(tensor):
-            tensor = tensor[rows]
-            tensor.set_shape([per_replica, *tensor.shape[1:]])
-            return tensor
-
-        weight, partner = mix_draws(
-            fold(step_seed, "mix"),
-            pool.batch_size,
-            views.mixup_alpha,
-            views.mix_weight_rule,
-        )
-        draw = tf.random.stateless_uniform(
-            [pool.batch_size], fold(step_seed, "label")
-        )
-        label_key = "label" if pool.name == "labeled" else "oracle_label"
-        plain = tf.ensure_shape(
-            source.train.gather(index), [per_replica, *source.train.shape]
-        )
-        views_of_group, notes = {}, {}
-        for view in pool.views:
-            views_of_group[view], noted = view_of(
-                plain,
-                view,
-                step_seed,
-                pool.batch_size,
-                rows,
-                augmentation,
-                size,
-            )
-            notes |= noted
-        return {
-            **views_of_group,
-            **notes,
-            "index": index,
-            label_key: tf.gather(labels, index),
-            "label_draw": replica_rows(draw),
-            "mix_weight": replica_rows(weight),
-            "mix_partner": replica_rows(partner),
-        }
-
+    @_without_autograph
     def batch(element):
         step = element // local_shards
         replica = shard + tf.cast(element % local_shards, tf.int32)
-        return {pool.name: group(pool, step, replica) for pool in pools}
+        return batches.batch(step, replica)
 
     dataset = tf.data.Dataset.range(first_step * local_shards, 2**62)
     return dataset.map(batch, num_parallel_calls).prefetch(2 * local_shards)
@@ -376,6 +404,8 @@ def evaluation_dataset(
     total = len(images)
     size = size or images.shape[:2]
 
+    @_without_autograph
+    @_without_autograph
     def batch(element):
         step = element // local_shards
         replica = shard + element % local_shards

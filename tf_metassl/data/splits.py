@@ -2,9 +2,10 @@
 
 import dataclasses
 import hashlib
-import pathlib
 
 import numpy as np
+
+from tf_metassl import files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,22 +46,22 @@ def split(
     """Splits training rows, the same way for the same seed.
 
     The validation rows are class-balanced, as far as that leaves each class
-    half of its images. They do not depend on `split_seed`, so that runs which
-    differ in it are chosen by the same images.
+    half of its images. They do not depend on `split_seed`, so that runs with
+    different split seeds are compared on the same validation images.
 
     Args:
         labels: `[N]` true labels, -1 where unknown.
         num_labeled: how many rows are labeled; 0 = all that are left.
-        num_validation: how many rows are held out; without effect if there are
-            `validation_rows`.
+        num_validation: how many rows are held out; ignored if
+            `validation_rows` are given.
         split_seed: which rows are labeled.
         labeled_inside: whether the labeled rows are in the unlabeled pool too.
         label_split: `balanced`: labeled rows are class-balanced;
             `proportional`: by class frequency, at least one of each class;
-            `first`: the first ones, whatever their class and the seed;
-            validation rows are chosen after them.
-        labeled_rows: rows that may be labeled; None: all with a label. Where
-            there are enough others, validation rows are none of them.
+            `first`: the first ones, regardless of class and seed; validation
+            rows are chosen after them.
+        labeled_rows: rows that may be labeled; None: all with a label.
+            Validation rows are chosen among the others if there are enough.
         validation_rows: rows that are the validation images; None: choose.
         class_names: for messages.
 
@@ -78,18 +79,9 @@ def split(
         known &= ~_inside(labels, validation_rows)
     can_label = known & _inside(labels, labeled_rows, default=True)
     classes = np.unique(labels[known])
-    if 0 < num_labeled < len(classes):
-        raise ValueError(
-            f"--num_labeled={num_labeled} gives some of the {len(classes)} "
-            "classes no label: raise --num_labeled."
-        )
-    if num_labeled + num_validation > np.count_nonzero(known):
-        raise ValueError(
-            f"--num_labeled={num_labeled} and --num_validation="
-            f"{num_validation} together exceed the {np.count_nonzero(known)} "
-            "labeled training images: lower one of them."
-        )
-
+    _check_sizes(
+        num_labeled, num_validation, len(classes), np.count_nonzero(known)
+    )
     labeled = None
     if label_split == "first" and num_labeled:
         labeled = np.flatnonzero(can_label)[:num_labeled]
@@ -135,13 +127,13 @@ def split(
 
 
 def check_unlabeled(splits):
-    """Checks that there are unlabeled images which are not labeled, too.
+    """Checks that some of the unlabeled images are not labeled as well.
 
     Args:
         splits: the `Splits` of a method that uses unlabeled images.
 
     Raises:
-        ValueError: if there are none.
+        ValueError: if all of them are.
     """
     if not len(np.setdiff1d(splits.unlabeled, splits.labeled)):
         raise ValueError(
@@ -160,7 +152,7 @@ def balanced_subset(labels, order, size):
         size: how many rows to return.
 
     Returns:
-        `[size]` rows. Classes differ by at most one image while they last.
+        `[size]` rows. Classes that have enough images differ by at most one.
 
     Raises:
         ValueError: if there are fewer labeled rows than `size`.
@@ -198,17 +190,17 @@ def proportional_subset(labels, order, size):
 
 
 def duplicates(source, splits):
-    """Finds images with the same pixels in different parts of the data.
+    """Finds images with equal pixels in different parts of the data.
 
     Args:
         source: a `Source`.
         splits: the `Splits` of its training images.
 
     Returns:
-        Dict from pairs of `labeled`, `unlabeled`, `validation` and `test`, as
-        far as there are any, to `[K, 2]` rows; those of `test` are rows of
-        the test images, all others of the training images. An image that is
-        labeled and in the unlabeled pool is not its own duplicate.
+        Dict from pairs out of `labeled`, `unlabeled`, `validation` and `test`
+        to `[K, 2]` rows, for pairs with duplicates only; those of `test` are
+        rows of the test images, all others of the training images. An image
+        that is labeled and in the unlabeled pool is not its own duplicate.
     """
     parts = {
         "labeled": (source.train, splits.labeled),
@@ -239,7 +231,7 @@ def duplicates(source, splits):
 
 
 def describe_duplicates(source, found):
-    """What `duplicates` has found, as lines of text.
+    """Describes what `duplicates` has found.
 
     Args:
         source: the `Source`.
@@ -262,7 +254,7 @@ def describe_duplicates(source, found):
 
 
 def save_ids(source, splits, path):
-    """Writes which images are labeled: row, class and name, one to a line.
+    """Writes which images are labeled: row, class and name, one per line.
 
     Args:
         source: the `Source`.
@@ -274,14 +266,28 @@ def save_ids(source, splits, path):
         name = source.info.class_names[source.train.labels[row]]
         lines.append(f"{row}\t{name}\t{_image_name(source.train, row)}")
     text = "\n".join(lines) + "\n"
-    pathlib.Path(path).write_text(text, encoding="utf-8")
+    files.write_text(path, text)
+
+
+def _check_sizes(num_labeled, num_validation, num_classes, num_known):
+    if 0 < num_labeled < num_classes:
+        raise ValueError(
+            f"--num_labeled={num_labeled} gives some of the {num_classes} "
+            "classes no label: raise --num_labeled."
+        )
+    if num_labeled + num_validation > num_known:
+        raise ValueError(
+            f"--num_labeled={num_labeled} and --num_validation="
+            f"{num_validation} together exceed the {num_known} labeled "
+            "training images: lower one of them."
+        )
 
 
 def _hold_out(labels, size, labeled, labeled_rows):
     """Chooses validation rows, none of which are in `labeled`.
 
-    Takes the first of these that are enough: rows outside of `labeled_rows`,
-    half of each class, all of each class but one.
+    Chooses among the first of these sets that is large enough: rows outside of
+    `labeled_rows`, half of each class, all but one of each class.
     """
     order = np.random.default_rng(2007).permutation(len(labels))
     if labeled is None:

@@ -1,14 +1,15 @@
-"""What a network's first layer subtracts and divides by, computed once.
+"""Pixel statistics with which a network's first layer scales its input.
 
-Only training images are looked at, labeled or not.
+They are computed once, from all training images, labeled or not.
 """
 
-import os
+import io
 import pathlib
 
 import numpy as np
 
-from tf_metassl.data.options import PIXEL_STATISTICS
+from tf_metassl import files
+from tf_metassl.data.datasets import DATASETS
 
 # Whitening multiplies with a matrix of the square of this many numbers.
 LARGEST_WHITENED = 4096
@@ -58,7 +59,7 @@ def whitening(images, epsilon=1e-5):
     (x - mean) U diag(1 / sqrt(eigenvalue + epsilon)) U^T, with eigenvectors
     and eigenvalues of the covariance of pixels in 0...1; the epsilon of the
     code of Temporal Ensembling (arXiv 1610.02242). Papers whiten images before
-    they shift them, here a network whitens what it is given.
+    they augment them; here the network whitens the augmented images.
 
     Args:
         images: a `tf_metassl.data.store.Images`.
@@ -91,22 +92,23 @@ def whitening(images, epsilon=1e-5):
 
 
 def scaling(kind, dataset, images, path=None):
-    """The arguments of `tf_metassl.models.build` that scale pixels.
+    """Returns the arguments of `tf_metassl.models.build` that scale pixels.
 
     Args:
         kind: value of `--normalization`.
         dataset: name of the dataset.
         images: its training images, a `tf_metassl.data.store.Images`.
-        path: `.npz` file from which computed values are read if it is there,
-            else it is written; None for neither.
+        path: `.npz` file of computed values; it is read if it exists, else
+            written. None: neither.
 
     Returns:
         A dict, empty for `unit`.
     """
     if kind == "unit":
         return {}
-    if kind == "mean_std" and dataset in PIXEL_STATISTICS:
-        mean, std = PIXEL_STATISTICS[dataset]
+    known = dataset in DATASETS and DATASETS[dataset].pixel_statistics
+    if kind == "mean_std" and known:
+        mean, std = known
         return {"mean": mean, "std": std}
     names = ("mean", "std") if kind == "mean_std" else ("mean", "matrix")
     path = path and pathlib.Path(path)
@@ -118,9 +120,9 @@ def scaling(kind, dataset, images, path=None):
         values = compute(images)
         if path:
             path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_name(f".{path.name}.{os.getpid()}.npz")
-            np.savez(aside, **dict(zip(names, values, strict=True)))
-            os.replace(aside, path)
+            archive = io.BytesIO()
+            np.savez(archive, **dict(zip(names, values, strict=True)))
+            files.write_bytes(path, archive.getbuffer())
     if kind == "mean_std":
         mean, std = (tuple(map(float, value)) for value in values)
         return {"mean": mean, "std": std}

@@ -6,8 +6,8 @@ Images are decoded once, into a folder of the cache:
     <name>.npz      their labels, ids, content hashes and order
     manifest.json   what the folder was made from, and the SHA-256 of its files
 
-Such a folder is written aside, checked and renamed, so that it is either whole
-or not there, whoever else builds it at the same time.
+Such a folder is written under another name, checked and renamed, so that it is
+either complete or absent, even if several processes build it at the same time.
 """
 
 import contextlib
@@ -15,30 +15,28 @@ import dataclasses
 import functools
 import hashlib
 import json
-import os
 import pathlib
 import shutil
 import sys
-import time
 import uuid
 
 import numpy as np
 import tensorflow as tf
 
+from tf_metassl import files
 from tf_metassl.contract import DatasetInfo
 
-try:
-    import fcntl
-except ImportError:  # Windows.
-    fcntl = None
-
-# Smaller arrays are gathered from by TensorFlow, others by NumPy: TensorFlow is
-# some 0.2 ms a batch faster, but copies the whole array, about 1 s a GiB, for
-# every iterator.
+# TensorFlow gathers from smaller arrays, NumPy from larger ones: TensorFlow is
+# some 0.2 ms per batch faster, but copies the whole array, about 1 s per GiB,
+# for every iterator.
 _TENSOR_BYTES = 2**28
 
 _MANIFEST = "manifest.json"
 _CHECKED = "checked.json"
+
+# After this many seconds a cache is built without the lock, for file systems
+# whose locks cannot be trusted.
+_LOCK_TIMEOUT = 6 * 3600
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -184,12 +182,11 @@ class Source:
         test: never touched before the final evaluation.
         weak_policy: name of the weak augmentation that suits the images.
         strong_policy: name of the strong one.
-        description: what there is to know about the images, in sentences;
-            may be empty.
-        labeled_rows: rows of `train` that labeled images are taken from; None
-            for all with a label.
-        validation_rows: rows of `train` that are the validation images; None
-            if some have to be held out.
+        description: sentences about the images for the user; may be empty.
+        labeled_rows: rows of `train` that labeled images are taken from;
+            None: all with a label.
+        validation_rows: rows of `train` that are the validation images; None:
+            some have to be held out.
     """
 
     info: DatasetInfo
@@ -257,8 +254,8 @@ def read(folder, names, cache_gib):
     Args:
         folder: as for `write`.
         names: of the files.
-        cache_gib: if the pixels of all of them together are larger, in GiB,
-            they are not read now but each when it is needed.
+        cache_gib: GiB; if the pixels of all of them together are larger, each
+            image is read when it is needed.
 
     Returns:
         A list of `Images`.
@@ -282,10 +279,10 @@ def _read_one(path, in_memory):
 
 
 def cached(cache_dir, name, *, settings, fingerprint, build):
-    """The folder of decoded images, built unless it is there and whole.
+    """Returns the folder of decoded images; builds it unless it is complete.
 
-    Of processes that start together one builds, while the others wait and use
-    what it has built.
+    If several processes start together, one builds the folder and the others
+    wait for it.
 
     Args:
         cache_dir: the folder of all decoded images.
@@ -309,7 +306,14 @@ def cached(cache_dir, name, *, settings, fingerprint, build):
         if not _problem(folder, fingerprint):
             return folder
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with lock(folder.with_name(folder.name + ".lock")) as held:
+        lock = folder.with_name(folder.name + ".lock")
+        with files.locked(
+            lock,
+            timeout=_LOCK_TIMEOUT,
+            on_wait=lambda: _say(
+                f"Waiting for another process, which holds {lock}"
+            ),
+        ) as held:
             problem = _problem(folder, fingerprint)
             if problem:
                 if folder.exists():
@@ -325,45 +329,6 @@ def cached(cache_dir, name, *, settings, fingerprint, build):
             "enough space that can be written."
         ) from error
     return folder
-
-
-@contextlib.contextmanager
-def lock(path, timeout=6 * 3600):
-    """Keeps other processes out of the block; a dead one's lock is void.
-
-    Args:
-        path: of the lock file, which stays.
-        timeout: seconds after which the block is entered nevertheless, for
-            file systems whose locks cannot be trusted.
-
-    Yields:
-        Whether the lock is held.
-    """
-    if fcntl is None:
-        yield False
-        return
-    with open(path, "wb") as file:
-        deadline = time.monotonic() + timeout
-        held, said = _try_lock(file), False
-        while held is None and time.monotonic() < deadline:
-            if not said:
-                _say(f"Waiting for another process, which holds {path}")
-            said = True
-            time.sleep(0.1)
-            held = _try_lock(file)
-        # Closing the file releases the lock.
-        yield bool(held)
-
-
-def _try_lock(file):
-    """True: locked; None: somebody else has locked it; False: no locks here."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
-        return None
-    except OSError:
-        return False
 
 
 def _eager_tensor(array):
@@ -387,7 +352,7 @@ def _build(folder, settings, fingerprint, build):
     aside.mkdir()
     try:
         build(aside)
-        sums = {path.name: _sha256(path) for path in sorted(aside.iterdir())}
+        sums = {p.name: files.sha256(p) for p in sorted(aside.iterdir())}
         manifest = {
             "settings": settings,
             "fingerprint": fingerprint,
@@ -395,10 +360,9 @@ def _build(folder, settings, fingerprint, build):
         }
         (aside / _MANIFEST).write_text(json.dumps(manifest, indent=1))
         _remember(aside, sums)
-        for path in (*aside.iterdir(), aside):
-            _sync(path)
+        files.sync_tree(aside)
         _put_in_place(aside, folder, fingerprint)
-        _sync(folder.parent)
+        files.sync(folder.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -433,7 +397,7 @@ def _problem(folder, fingerprint):
         if _remembered(folder) == _stamps(folder, sums):
             return None
         for name, expected in sums.items():
-            if _sha256(folder / name) != expected:
+            if files.sha256(folder / name) != expected:
                 return f"{name} has a wrong checksum"
     except FileNotFoundError as error:
         return f"{pathlib.Path(error.filename).name} is missing"
@@ -452,13 +416,11 @@ def _stamps(folder, names):
 
 
 def _remember(folder, names):
-    """Notes down that the checksums of the files are right."""
-    path = folder / _CHECKED
-    aside = path.with_suffix(f".{uuid.uuid4().hex[:8]}")
-    # Without the note, as in a read-only cache, they are taken again.
+    """Notes that the checksums of the files have been compared and match."""
+    # Without the note, as in a read-only cache, they are compared again.
     with contextlib.suppress(OSError):
-        aside.write_text(json.dumps(_stamps(folder, names)))
-        aside.replace(path)
+        text = json.dumps(_stamps(folder, names))
+        files.write_text(folder / _CHECKED, text)
 
 
 def _remembered(folder):
@@ -466,18 +428,3 @@ def _remembered(folder):
         return json.loads((folder / _CHECKED).read_text())
     except (OSError, ValueError):
         return None
-
-
-def _sha256(path):
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path):
-    if os.name != "posix":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,8 +1,8 @@
 """The public datasets, as tensorflow-datasets prepares and stores them.
 
-Prepared data is read with no network. Data that is not prepared is prepared
-from archives that were downloaded by hand; only if those are missing as well,
-one short attempt is made to reach the server they come from.
+Prepared data is read without a network. Other data is prepared from archives
+that were downloaded by hand; if these are missing, one short attempt is made to
+reach their server.
 """
 
 import dataclasses
@@ -20,67 +20,16 @@ from tf_metassl.data import options as options_lib
 from tf_metassl.data import store
 
 _CONNECT_SECONDS = 5.0
-_IMAGENET_TARS = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
 _IMAGENET_LIST = "10percent.txt"
 _STL10_FOLDS = "fold_indices.txt"
 
 
-@dataclasses.dataclass(frozen=True)
-class _Dataset:
-    """What is particular about a dataset.
-
-    Attributes:
-        weak_policy: see `store.Source`.
-        strong_policy: see `store.Source`.
-        test: name of the split with the test images.
-        unlabeled: name of a split without labels.
-        key: feature that sorts the images into their published order; without
-            it, they were numbered in that order when they were prepared.
-        image_size: height and width if `--image_size` is 0; 0 = as published.
-        stored: size at which images are stored in relation to the one at which
-            they are used.
-        archives: what has to be downloaded by hand; empty: there are links to
-            all archives.
-    """
-
-    weak_policy: str = "flip_crop"
-    strong_policy: str = "fixmatch"
-    test: str = "test"
-    unlabeled: str | None = None
-    key: str = ""
-    image_size: int = 0
-    stored: float = 1
-    archives: tuple[str, ...] = ()
-
-
-_IMAGENET = _Dataset(
-    weak_policy="resized_crop",
-    strong_policy="mpl_imagenet",
-    test="validation",
-    key="file_name",
-    image_size=224,
-    stored=8 / 7,
-    archives=_IMAGENET_TARS,
-)
-_DATASETS = {
-    "cifar10": _Dataset(key="id"),
-    "cifar100": _Dataset(key="id"),
-    "svhn_cropped": _Dataset(weak_policy="crop", key="id"),
-    "stl10": _Dataset(unlabeled="unlabelled"),
-    "fashion_mnist": _Dataset(),
-    "mnist": _Dataset(weak_policy="affine", strong_policy="affine_digits"),
-    "imagenet2012": _IMAGENET,
-    "imagenet2012_subset/10pct": dataclasses.replace(
-        _IMAGENET, archives=(*_IMAGENET_TARS, _IMAGENET_LIST)
-    ),
-}
-
-
-def load(name, options, run_dir=None):
+def load(name, dataset, options, run_dir=None):
     """Loads a dataset of tensorflow-datasets in its published order.
 
     Args:
         name: of the dataset there.
+        dataset: its row of `tf_metassl.data.datasets.DATASETS`.
         options: a `DataOptions`.
         run_dir: not used.
 
@@ -88,16 +37,16 @@ def load(name, options, run_dir=None):
         A `Source`.
 
     Raises:
-        ValueError: if the data is not there and cannot be fetched, is damaged,
-            or does not fit the options; the message says what to do.
+        ValueError: if the data is missing and cannot be downloaded, is
+            damaged, or does not fit the options; the message says what to do.
     """
     del run_dir
-    dataset = _DATASETS[name]
+    published = dataset.published
     if name == "svhn_cropped" and options.svhn_extra:
-        dataset = dataclasses.replace(dataset, unlabeled="extra")
-    builder = _prepared(name, dataset, options)
-    size, shape = _image_shapes(name, dataset, builder, options)
-    splits = [s for s in ("train", dataset.unlabeled, dataset.test) if s]
+        published = dataclasses.replace(published, unlabeled="extra")
+    builder = _prepared(name, published, options)
+    size, shape = _image_shapes(name, published, builder, options)
+    splits = [s for s in ("train", published.unlabeled, published.test) if s]
     for split in splits:
         if split not in builder.info.splits:
             raise ValueError(
@@ -106,14 +55,14 @@ def load(name, options, run_dir=None):
             )
 
     def build(folder):
-        train = [s for s in splits if s != dataset.test]
+        train = [s for s in splits if s != published.test]
         batches = (
             batch
             for split in train
-            for batch in _batches(builder, split, dataset, shape)
+            for batch in _batches(builder, split, published, shape)
         )
         store.write(folder, "train", batches, sort_by_id=True)
-        batches = _batches(builder, dataset.test, dataset, shape)
+        batches = _batches(builder, published.test, published, shape)
         store.write(folder, "test", batches, sort_by_id=True)
 
     cache = store.cached(
@@ -146,11 +95,11 @@ def load(name, options, run_dir=None):
 # Reading.
 
 
-def _image_shapes(name, dataset, builder, options):
+def _image_shapes(name, published, builder, options):
     """(height, width) of the views, and the shape of the stored images."""
     height, width, channels = builder.info.features["image"].shape
-    size = options.image_size or dataset.image_size
-    stored = options_lib.stored_size(options, size, dataset.stored)
+    size = options.image_size or published.image_size
+    stored = options_lib.stored_size(options, size, published.stored_ratio)
     if stored and height and stored > min(height, width):
         flag = "stored_size" if options.stored_size else "image_size"
         raise ValueError(
@@ -164,8 +113,8 @@ def _image_shapes(name, dataset, builder, options):
     )
 
 
-def _batches(builder, split, dataset, shape):
-    """Yields `(images, labels, ids)`; sorted by id they are as published."""
+def _batches(builder, split, published, shape):
+    """Yields `(images, labels, ids)`; sorted by id, in published order."""
     import tensorflow_datasets as tfds
 
     def fit(example):
@@ -178,7 +127,7 @@ def _batches(builder, split, dataset, shape):
     )
     images = images.map(fit, tf.data.AUTOTUNE).batch(256)
     count = builder.info.splits[split].num_examples
-    has_key = dataset.key in builder.info.features
+    has_key = published.key in builder.info.features
     if not has_key:
         numbers = _published_numbers(builder, split, count)
     start = 0
@@ -186,10 +135,10 @@ def _batches(builder, split, dataset, shape):
         for batch in images.as_numpy_iterator():
             size = len(batch["image"])
             labels = batch["label"]
-            if split == dataset.unlabeled:
+            if split == published.unlabeled:
                 labels = np.full(size, -1)
             if has_key:
-                ids = batch[dataset.key]
+                ids = batch[published.key]
             else:
                 part = numbers[start : start + size]
                 ids = [f"{split}_{number:06d}".encode() for number in part]
@@ -202,7 +151,7 @@ def _batches(builder, split, dataset, shape):
 
 
 def _fit(image, shape):
-    """Shorter side to the size, center cut out, channels as wanted."""
+    """Resizes the shorter side, cuts out the center, converts channels."""
     height, width, channels = shape
     if image.shape[2] != channels:
         to_gray = channels == 1
@@ -222,7 +171,7 @@ def _fit(image, shape):
 
 
 def _published_numbers(builder, split, count):
-    """The number that each stored image had when it was prepared.
+    """Returns the number that each stored image had when it was prepared.
 
     Images are stored in the order of a hash of their number.
     """
@@ -249,7 +198,7 @@ def _damaged(builder, split, problem):
     )
 
 
-# Labeled parts that a dataset prescribes.
+# Labeled rows that a dataset prescribes.
 
 
 def _labeled_rows(name, train, options):
@@ -303,8 +252,8 @@ def _stl10_fold(options):
 # Preparing.
 
 
-def _prepared(name, dataset, options):
-    """A builder of tensorflow-datasets whose data is there."""
+def _prepared(name, published, options):
+    """Returns a builder of tensorflow-datasets whose data is prepared."""
     import tensorflow_datasets as tfds
 
     builder = tfds.builder(name, data_dir=_data_dir(options))
@@ -315,7 +264,7 @@ def _prepared(name, dataset, options):
     others = sorted(folder.parent.glob("*/dataset_info.json"))
     if others:
         return tfds.builder_from_directory(others[-1].parent)
-    _check_archives(name, dataset, builder, options)
+    _check_archives(name, published, builder, options)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with store.lock(folder.with_name(folder.name + ".lock")):
         try:
@@ -325,24 +274,24 @@ def _prepared(name, dataset, options):
                     manual_dir=_manual_dir(options)
                 ),
             )
-        except Exception as error:  # Of many kinds, from many libraries.
+        except Exception as error:  # Many libraries raise many types.
             raise ValueError(
                 f"--dataset={name} could not be prepared in {folder}: {error}"
             ) from error
     return builder
 
 
-def _check_archives(name, dataset, builder, options):
+def _check_archives(name, published, builder, options):
     """Raises ValueError if an archive is missing and cannot be fetched."""
     missing = {}
     for url, info in builder.url_infos.items():
         file_name = info.filename or url.rsplit("/", 1)[-1]
-        wanted = not dataset.archives or file_name in dataset.archives
+        wanted = not published.archives or file_name in published.archives
         if wanted and not _is_there(name, url, info, file_name, options):
             missing[file_name] = url
     if not missing:
         return
-    if dataset.archives:
+    if published.archives:
         reason = "some of them are for registered users only"
     else:
         reason = _unreachable(next(iter(missing.values())))
@@ -372,7 +321,7 @@ def _is_there(name, url, info, file_name, options):
 
 
 def _unreachable(url, seconds=None):
-    """Why `url` cannot be reached, found out in seconds; None if it can."""
+    """Returns within seconds why `url` cannot be reached; None if it can."""
     seconds = seconds or _CONNECT_SECONDS
     answers = []
 
@@ -383,7 +332,7 @@ def _unreachable(url, seconds=None):
             answers.append(None)
         except urllib.error.HTTPError as error:
             error.close()
-            answers.append(None)  # A server that refuses is a server.
+            answers.append(None)  # A server that refuses is reachable.
         except Exception as error:
             answers.append(getattr(error, "reason", None) or error)
 
@@ -415,7 +364,7 @@ def _manual_dir(options):
 
 
 def _find(file_name, options):
-    """A small file beside the archives; None if it is nowhere."""
+    """Finds a small file beside the archives; None if there is none."""
     places = (_manual_dir(options), _data_dir(options))
     extracted = _download_dir(options).glob(f"extracted/*/*/{file_name}")
     paths = [place / file_name for place in places] + sorted(extracted)

@@ -1,1 +1,1 @@
-"""Differentiating through training steps. Imports only TensorFlow and Keras."""
+"""Derivatives of training steps: meta gradients and feedback."""

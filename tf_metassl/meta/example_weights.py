@@ -1,59 +1,63 @@
-"""Meta gradients of example weights, and the weights they give.
+"""Meta gradients of example weights, and rules that turn them into weights.
 
-Meta-Semi: Wang, Guo, Song, Huang, arXiv 2007.02394. Line numbers are those of
-its Algorithm 1.
+Source: Meta-Semi (Wang, Guo, Song, Huang, arXiv 2007.02394). Comments give the
+lines of its Algorithm 1.
 """
 
 import typing
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from tf_metassl.meta import functional
 from tf_metassl.meta.lookahead import lookahead_step
+from tf_metassl.ops import replicas
 from tf_metassl.ops.checks import check_rank
 
+# What a method computes in the same forward pass as the losses.
+Extra = typing.TypeVar("Extra")
 
-class MetaPass(typing.NamedTuple):
-    """What a pass over the unlabeled batch leaves behind for the update.
+
+class MetaPass(typing.NamedTuple, typing.Generic[Extra]):
+    """The meta gradient, and the forward pass that the update uses again.
 
     Attributes:
         meta_gradient: `[N]`, d labeled loss / d example weight at weight 0.
-        unlabeled_loss: `[N]` at the present parameters.
-        extra: whatever else `losses_at` returned at the present parameters.
-        tape: a persistent tape that holds that forward pass. Entering it again
-            to weight the losses lets the update do without a second one.
+        unlabeled_loss: `[N]`, the losses at the current parameters.
+        extra: the second result of `losses_at` at the current parameters.
+        tape: a persistent tape that recorded this forward pass. Enter it again
+            to weight the losses, and the update needs no second forward pass.
     """
 
     meta_gradient: tf.Tensor
     unlabeled_loss: tf.Tensor
-    extra: typing.Any
+    extra: Extra
     tape: tf.GradientTape
 
 
 def nested_tape(
-    losses_at,
-    labeled_loss_at,
-    params,
-    learning_rate,
+    losses_at: Callable[[Sequence[tf.Tensor]], tuple[tf.Tensor, Extra]],
+    labeled_loss_at: Callable[[Sequence[tf.Tensor]], tf.Tensor],
+    params: Sequence[tf.Tensor],
+    learning_rate: tf.Tensor | float,
     *,
-    num_examples,
-    num_lookahead_steps=1,
-    sum_over_replicas=list,
-):
-    """Algorithm 1 as printed: differentiate through the lookahead step.
+    num_examples: int,
+    num_lookahead_steps: int = 1,
+) -> MetaPass[Extra]:
+    """Algorithm 1 as printed: differentiates through the lookahead step.
+
+    The lookahead follows the gradient of the global batch: gradients are summed
+    over replicas, see `tf_metassl.ops.replicas`.
 
     Args:
         losses_at: `params -> (unlabeled_loss [N], extra)`, differentiable.
         labeled_loss_at: `params -> scalar`, this replica's share of the
             labeled loss.
-        params: list of tensors, the present parameters theta.
+        params: list of tensors, the current parameters theta.
         learning_rate: scalar alpha.
-        num_examples: N.
-        num_lookahead_steps: M. At weight 0 every lookahead step stays where
-            it is, so the result is M times that of one step.
-        sum_over_replicas: sums a list of tensors over replicas. Without it
-            the lookahead would follow one replica's gradient, which is
-            another algorithm.
+        num_examples: N, the examples of this replica.
+        num_lookahead_steps: M. With all weights 0 a lookahead step does not
+            change the parameters, so the result is M times that of one step.
 
     Returns:
         A `MetaPass`.
@@ -70,7 +74,7 @@ def nested_tape(
         # Lines 7 and 8.
         gradient = functional.gradient(shared, weighted_loss, params)
         lookahead_params = lookahead_step(
-            params, sum_over_replicas(gradient), learning_rate
+            params, replicas.sum_over_replicas(gradient), learning_rate
         )
         for _ in range(num_lookahead_steps - 1):
             with tf.GradientTape() as inner:
@@ -81,57 +85,64 @@ def nested_tape(
                 inner, weighted_loss, lookahead_params
             )
             lookahead_params = lookahead_step(
-                lookahead_params, sum_over_replicas(gradient), learning_rate
+                lookahead_params,
+                replicas.sum_over_replicas(gradient),
+                learning_rate,
             )
         # Line 9.
         labeled_loss = labeled_loss_at(lookahead_params)
     # Line 10.
     meta_gradient = outer.gradient(labeled_loss, example_weight)
-    return MetaPass(meta_gradient, unlabeled_loss, extra, shared)
+    # Never `IndexedSlices`, which the type stubs allow: no row is gathered.
+    return MetaPass(meta_gradient, unlabeled_loss, extra, shared)  # type: ignore[arg-type]
 
 
 def forward_mode(
-    losses_at,
-    labeled_loss_at,
-    params,
-    learning_rate,
+    losses_at: Callable[[Sequence[tf.Tensor]], tuple[tf.Tensor, Extra]],
+    labeled_loss_at: Callable[[Sequence[tf.Tensor]], tf.Tensor],
+    params: Sequence[tf.Tensor],
+    learning_rate: tf.Tensor | float,
     *,
-    num_examples,
-    num_lookahead_steps=1,
-    sum_over_replicas=list,
-):
-    """The same meta gradient as one derivative along the labeled gradient.
+    num_examples: int,
+    num_lookahead_steps: int = 1,
+) -> MetaPass[Extra]:
+    """The same meta gradient as a forward-mode derivative.
 
     The slides derive it: at weight 0 the meta gradient of example j is
     -M * alpha * <grad of the labeled loss, grad of example j's loss>. One
-    forward-mode pass gives all N inner products, and the pass is the very one
-    that the update differentiates.
+    derivative along the gradient of the labeled loss gives all N inner
+    products, in the same forward pass that the update differentiates.
+
+    It is not exact where the forward pass reduces over replicas, as
+    synchronized batch norm does: TensorFlow drops the tangent there.
 
     Arguments and result are those of `nested_tape`.
     """
-    del num_examples  # Known from the losses; part of the common signature.
+    del num_examples  # Part of the common signature.
     with tf.GradientTape() as labeled_tape:
         labeled_tape.watch(params)
         labeled_loss = labeled_loss_at(params)
-    labeled_gradient = sum_over_replicas(
+    labeled_gradient = replicas.sum_over_replicas(
         functional.gradient(labeled_tape, labeled_loss, params)
     )
     with tf.GradientTape(persistent=True) as shared:
         shared.watch(params)
-        with tf.autodiff.ForwardAccumulator(params, labeled_gradient) as along:
+        # The type stubs allow one tensor here, no list; and a derivative of
+        # None, which `ZERO` excludes.
+        with tf.autodiff.ForwardAccumulator(params, labeled_gradient) as along:  # type: ignore[arg-type]
             unlabeled_loss, extra = losses_at(params)
         slope = along.jvp(unlabeled_loss, tf.UnconnectedGradients.ZERO)
-    meta_gradient = -num_lookahead_steps * learning_rate * slope
+    meta_gradient = -num_lookahead_steps * learning_rate * slope  # type: ignore[operator]
     return MetaPass(
         tf.stop_gradient(meta_gradient), unlabeled_loss, extra, shared
     )
 
 
-def indicator(meta_gradient):
+def indicator(meta_gradient: tf.Tensor) -> tf.Tensor:
     """Equation 9: 1 where the meta gradient is <= 0, else 0.
 
-    Line 11 prints sign(max(-gradient, 0)), which differs at exactly 0; the
-    derivation's case distinction decides.
+    Line 11 prints sign(max(-gradient, 0)), which is 0 at a gradient of exactly
+    0. This function follows the case distinction of the derivation.
 
     Args:
         meta_gradient: `[N]`.
@@ -143,18 +154,18 @@ def indicator(meta_gradient):
     return tf.cast(meta_gradient <= 0, meta_gradient.dtype)
 
 
-def constant(meta_gradient):
+def constant(meta_gradient: tf.Tensor) -> tf.Tensor:
     """1 for every example: the ablation without reweighting, `[N]`."""
     check_rank("meta_gradient", meta_gradient, 1)
     return tf.ones_like(meta_gradient)
 
 
-def plus_minus_one(meta_gradient):
+def plus_minus_one(meta_gradient: tf.Tensor) -> tf.Tensor:
     """1 where the meta gradient is <= 0, else -1: an ablation, `[N]`."""
     return 2.0 * indicator(meta_gradient) - 1.0
 
 
-def relu(meta_gradient):
+def relu(meta_gradient: tf.Tensor) -> tf.Tensor:
     """max(-gradient, 0): learning-to-reweight's rule before normalization.
 
     Source: Ren et al., arXiv 1803.09050, equation 8.
@@ -171,8 +182,8 @@ RULES = {
 }
 
 
-def normalized(example_weight, total):
-    """Divides weights by their global total; all 0 where nothing is selected.
+def normalized(example_weight: tf.Tensor, total: tf.Tensor) -> tf.Tensor:
+    """Divides weights by their global total; 0 where the total is 0.
 
     Args:
         example_weight: `[N]`.

@@ -1,20 +1,26 @@
 """The student's feedback to the teacher in Meta Pseudo Labels.
 
-Pham, Dai, Xie, Luong, Le, arXiv 2003.10580. Everywhere h > 0 means that the
-student's step on the pseudo-labels lowered its labeled loss, and the teacher
-makes those labels more likely.
+Source: Pham, Dai, Xie, Luong, Le, arXiv 2003.10580. In all functions h > 0
+means that the student's step on the pseudo-labels lowered its labeled loss, and
+that the teacher makes these labels more likely.
 """
+
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from tf_metassl.meta import functional
+from tf_metassl.ops import replicas
 from tf_metassl.ops.checks import check_rank
 
 
-def taylor(student_loss_before, student_loss_after):
-    """h = CE before - CE after: first-order equal to `dot`, costs no gradient.
+def taylor(
+    student_loss_before: tf.Tensor, student_loss_after: tf.Tensor
+) -> tf.Tensor:
+    """h = CE before - CE after: equal to `dot` to first order.
 
-    Public code computes after - before, which inverts the sign.
+    It needs no gradient. Public code computes after - before, which inverts the
+    sign.
 
     Args:
         student_loss_before: scalar labeled loss at the old parameters.
@@ -27,8 +33,12 @@ def taylor(student_loss_before, student_loss_after):
 
 
 def dot(
-    learning_rate, labeled_gradient, unlabeled_gradient, *, keep_gradient=False
-):
+    learning_rate: tf.Tensor | float,
+    labeled_gradient: Sequence[tf.Tensor],
+    unlabeled_gradient: Sequence[tf.Tensor],
+    *,
+    keep_gradient: bool = False,
+) -> tf.Tensor:
     """h = lr * <labeled gradient, unlabeled gradient> (equation 12).
 
     Args:
@@ -51,39 +61,36 @@ def dot(
 
 
 def per_example(
-    learning_rate,
-    labeled_gradient,
-    losses_at,
-    params,
-    *,
-    num_replicas=1,
-    sum_over_replicas=list,
-):
+    learning_rate: tf.Tensor | float,
+    labeled_gradient: Sequence[tf.Tensor],
+    losses_at: Callable[[Sequence[tf.Tensor]], tf.Tensor],
+    params: Sequence[tf.Tensor],
+) -> tf.Tensor:
     """h_i = lr * <labeled gradient, gradient of example i's loss>.
 
     The expectation of 1/N sum_i h_i CE_i is that of h sum_i CE_i, without the
-    noise of the products between different examples. On one replica all N
-    products come from one forward-mode pass. A tangent is lost in reductions
-    over replicas (synchronized batch norm), so several replicas differentiate
-    the inner product with respect to weights of the losses instead.
+    noise of the products between different examples. With one replica a single
+    forward-mode pass gives all N products. TensorFlow drops a tangent in
+    reductions over replicas (synchronized batch norm), so with several replicas
+    the inner product is differentiated with respect to weights of the losses.
 
     Args:
         learning_rate: the student's, scalar.
         labeled_gradient: as in `dot`.
         losses_at: `params -> [N]` pseudo-label losses of this replica.
         params: the old student's parameters, list of tensors.
-        num_replicas: replicas that share the global batch.
-        sum_over_replicas: sums a list of tensors over replicas.
 
     Returns:
         `[N]` without gradient.
     """
-    if num_replicas == 1:
-        with tf.autodiff.ForwardAccumulator(params, labeled_gradient) as along:
+    if replicas.count() == 1:
+        # The type stubs allow one tensor here, no list; and a derivative of
+        # None, which `ZERO` excludes.
+        with tf.autodiff.ForwardAccumulator(params, labeled_gradient) as along:  # type: ignore[arg-type]
             losses = losses_at(params)
         check_rank("losses_at(params)", losses, 1)
         slope = along.jvp(losses, tf.UnconnectedGradients.ZERO)
-        return tf.stop_gradient(learning_rate * slope)
+        return tf.stop_gradient(learning_rate * slope)  # type: ignore[operator]
 
     with tf.GradientTape() as outer:
         with tf.GradientTape() as inner:
@@ -93,25 +100,32 @@ def per_example(
             weight = tf.ones_like(losses)
             outer.watch(weight)
             weighted_loss = tf.reduce_sum(weight * losses)
-        gradient = sum_over_replicas(
+        gradient = replicas.sum_over_replicas(
             functional.gradient(inner, weighted_loss, params)
         )
         # Every replica computes this product, and the gradient of a sum over
         # replicas is a sum over replicas.
         product = dot(1.0, labeled_gradient, gradient, keep_gradient=True)
-        product /= num_replicas
-    return tf.stop_gradient(learning_rate * outer.gradient(product, weight))
+        product /= replicas.count()
+    by_weight = outer.gradient(product, weight)
+    # Never `IndexedSlices`, which the type stubs allow: no row is gathered.
+    return tf.stop_gradient(learning_rate * by_weight)  # type: ignore[operator]
 
 
-def update_baseline(baseline, feedback, momentum):
+def update_baseline(
+    baseline: tf.Tensor, feedback: tf.Tensor, momentum: float
+) -> tf.Tensor:
     """baseline <- momentum * baseline + (1 - momentum) * feedback.
 
-    Starts at 0 and is updated before it is subtracted, as in the released
-    code, whose own baseline starts at a random value.
+    Start it at 0 and update it before it is subtracted, as in the released
+    code, except that the released code starts it at a random value.
 
     Args:
         baseline: scalar tensor.
         feedback: scalar tensor.
         momentum: 0.99 in the released code.
+
+    Returns:
+        The new baseline, a scalar tensor.
     """
     return momentum * baseline + (1.0 - momentum) * feedback

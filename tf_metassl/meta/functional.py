@@ -1,27 +1,37 @@
 """A Keras network as a function of its parameters."""
 
+from collections.abc import Sequence
+
+import keras
 import tensorflow as tf
 
 from tf_metassl.ops import remat
 
 
-def parameters(network):
-    """The trainable variables' values as a list of tensors.
+def parameters(network: keras.Model) -> list[tf.Tensor]:
+    """The values of the trainable variables, a list of tensors.
 
-    Tensors, not variables: a gradient with respect to them cannot be cut by
-    an assignment, and nothing computed from them can change the network.
+    They are tensors, not variables, so that later assignments to the variables
+    change neither them nor gradients with respect to them.
     """
     return [tf.convert_to_tensor(v.value) for v in network.trainable_variables]
 
 
-def state(network):
-    """The non-trainable values: batch-norm averages and dropout seeds."""
+def state(network: keras.Model) -> list[tf.Tensor]:
+    """The values of the other variables: batch-norm averages, dropout seeds."""
     return [
         tf.convert_to_tensor(v.value) for v in network.non_trainable_variables
     ]
 
 
-def call(network, params, network_state, images, *, training=True):
+def call(
+    network: keras.Model,
+    params: Sequence[tf.Tensor],
+    network_state: Sequence[tf.Tensor],
+    images: tf.Tensor,
+    *,
+    training: bool = True,
+) -> tuple[tf.Tensor | Sequence[tf.Tensor], list[tf.Tensor]]:
     """Runs `network` with the given parameters and state.
 
     Args:
@@ -33,8 +43,9 @@ def call(network, params, network_state, images, *, training=True):
         training: as in Keras; True uses batch statistics and dropout.
 
     Returns:
-        `(logits, new_state)`; the network itself is left bit-identical. The
-        same state gives the same dropout masks.
+        `(logits, new_state)`, with all outputs in place of the logits if the
+        network has several. No variable of the network changes. The same state
+        gives the same dropout masks.
     """
     if training and remat.is_on(network):
         return remat.call(network, params, network_state, images)
@@ -43,16 +54,18 @@ def call(network, params, network_state, images, *, training=True):
     )
 
 
-def assign_state(network, new_state):
-    """Makes the state returned by `call` the state of the network."""
+def assign_state(network: keras.Model, new_state: Sequence[tf.Tensor]) -> None:
+    """Assigns the state that `call` returned to the network."""
     for variable, value in zip(
         network.non_trainable_variables, new_state, strict=True
     ):
         variable.assign(value)
 
 
-def gradient(tape, target, params):
-    """The gradient of a scalar, with zeros where a parameter has no part.
+def gradient(
+    tape: tf.GradientTape, target: tf.Tensor, params: Sequence[tf.Tensor]
+) -> list[tf.Tensor]:
+    """The gradient of a scalar; zeros for parameters that it is independent of.
 
     Args:
         tape: a gradient tape that watched `params`.
@@ -62,6 +75,8 @@ def gradient(tape, target, params):
     Returns:
         List of tensors of the parameters' shapes.
     """
-    return tape.gradient(
+    # `IndexedSlices`, which the type stubs allow, are gradients of tensors from
+    # which rows are gathered; parameters of image classifiers are not.
+    return tape.gradient(  # type: ignore[return-value]
         target, params, unconnected_gradients=tf.UnconnectedGradients.ZERO
     )

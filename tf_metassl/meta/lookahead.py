@@ -1,11 +1,19 @@
-"""One differentiable SGD step. Not Zhang et al.'s Lookahead optimizer."""
+"""A differentiable SGD step; not the Lookahead optimizer of Zhang et al."""
+
+from collections.abc import Sequence
+
+import tensorflow as tf
 
 
-def lookahead_step(params, gradients, learning_rate):
+def lookahead_step(
+    params: Sequence[tf.Tensor],
+    gradients: Sequence[tf.Tensor | None],
+    learning_rate: tf.Tensor | float,
+) -> list[tf.Tensor]:
     """The parameters after one plain SGD step, as tensors.
 
-    Keras optimizers assign to variables, which cuts the graph; this is the
-    arithmetic of SGD alone, so that an outer tape sees through it.
+    Keras optimizers assign to variables, which stops gradients. This function
+    computes tensors, so that an outer tape can differentiate through the step.
 
     Source: Meta-Semi, Algorithm 1, line 8; Meta Pseudo Labels, equation 3.
 

@@ -1,7 +1,7 @@
-"""CNN-13, on which most semi-supervised methods compare on small photos.
+"""CNN-13, the network of many semi-supervised methods for small photos.
 
-Laine and Aila, arXiv 1610.02242, and the papers after them, each with changes
-of its own.
+Source: Laine and Aila, arXiv 1610.02242. Later papers changed it, see
+`VARIANTS`.
 """
 
 import functools
@@ -19,7 +19,7 @@ from tf_metassl.models.layers import (
 
 
 class Variant(typing.NamedTuple):
-    """What implementations of the literature disagree about.
+    """Choices in which implementations of the literature differ.
 
     Attributes:
         mean_only: batch norm that subtracts the mean alone.

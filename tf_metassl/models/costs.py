@@ -1,4 +1,4 @@
-"""What a network costs: parameters, arithmetic, memory."""
+"""The costs of a network: parameters, operations, memory."""
 
 import contextlib
 import dataclasses
@@ -20,15 +20,15 @@ _MULTIPLIERS = (
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """Of one network.
+    """The costs of one network.
 
     Attributes:
         trainable: number of trained values.
         averages: number of other values, such as batch-norm averages.
         flops: operations of a forward pass per image. A multiply-add counts
             2; convolutions and dense layers count, nothing else.
-        activation_bytes: per image, the outputs of all layers together, which
-            is about what training keeps for the backward pass.
+        activation_bytes: per image, the outputs of all layers together, about
+            the memory that training keeps for the backward pass.
     """
 
     trainable: int
@@ -39,15 +39,16 @@ class Costs:
 
 @contextlib.contextmanager
 def shapes_only():
-    """Networks built in here have variables with shapes but without memory.
+    """A context in which networks are built without memory for variables.
 
-    They can be looked at, but not run, even afterwards.
+    Their variables have shapes only. Such a network can be inspected, but not
+    run, also after the context has ended.
     """
     try:
         with keras.StatelessScope(initialize_variables=False):
             yield
     finally:
-        # Keras would give them values at the end of its next such scope.
+        # Keras would initialize them at the end of its next such scope.
         global_state.set_global_attribute("uninitialized_variables", [])
 
 
@@ -75,7 +76,7 @@ def of(network):
 
 
 def _leaves(network):
-    """All layers but inputs, those of networks inside included."""
+    """All layers except inputs, including those of nested networks."""
     for layer in network.layers:
         if isinstance(layer, keras.Model):
             yield from _leaves(layer)

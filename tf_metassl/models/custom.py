@@ -1,4 +1,4 @@
-"""A network that the user brings: `--model=module:function`."""
+"""Networks of the user: `--model=module:function`."""
 
 import importlib
 
@@ -9,10 +9,10 @@ import numpy as np
 def load(name, image_shape, num_classes):
     """Calls the user's function and checks the network that it returns.
 
-    The function gets height, width and channels as a tuple and the number of
-    classes. It returns a functional or sequential Keras model that takes
-    pixels in 0...255 and gives logits. Its layers have names and types that
-    Keras can copy, because the averaged network is a copy.
+    The function is called with `(height, width, channels)` and the number of
+    classes. It returns a functional or sequential Keras model from pixels in
+    0...255 to logits. Keras must be able to copy its layers, because the
+    averaged network is a copy.
 
     Args:
         name: `module:function`; the module is importable from where the
@@ -24,8 +24,8 @@ def load(name, image_shape, num_classes):
         The Keras model.
 
     Raises:
-        ValueError: if there is no such function, or the network is of another
-            kind, takes other images or gives something else than logits.
+        ValueError: if there is no such function, or the network is no such
+            model, has another input shape or does not return logits.
     """
     module_name, function_name = name.split(":")
     try:

@@ -17,10 +17,10 @@ from tf_metassl.models.layers import (
 
 
 def efficientnet(images, num_classes, *, width, depth, dropout, synchronized):
-    """keras.applications' EfficientNet on images that are scaled already.
+    """keras.applications' EfficientNet without its scaling of pixels.
 
-    Residual branches are dropped as published, with a rate that rises to 0.2,
-    whatever `dropout` is.
+    Residual branches are dropped as published, at rates that rise to 0.2 with
+    depth, independently of `dropout`.
 
     Args:
         images: scaled images, a Keras tensor `[N, H, W, C]`, at least 32x32.
@@ -33,7 +33,7 @@ def efficientnet(images, num_classes, *, width, depth, dropout, synchronized):
     Returns:
         Logits, a Keras tensor `[N, C]`.
     """
-    # Keras walks a graph by recursion, here and when it is copied, and that of
+    # Keras traverses graphs recursively, here and when it copies them; that of
     # L2 is a thousand layers deep.
     sys.setrecursionlimit(max(sys.getrecursionlimit(), 10_000))
     application = EfficientNet(

@@ -12,12 +12,12 @@ from tf_metassl.models.layers import (
     synchronize,
 )
 
-# Smaller images would leave the ImageNet stem as less than 16x16 values.
+# The ImageNet stem would reduce smaller images to less than 16x16.
 SMALL = 64
 
 
 def resnet(images, num_classes, *, depth, dropout, synchronized):
-    """keras.applications' ResNet, changed to what papers call ResNet-50.
+    """keras.applications' ResNet, changed to match published ResNets.
 
     Convolutions have no bias, which batch norm would cancel, and the 3x3
     convolution of a bottleneck has the stride, not the first 1x1. ResNet-50

@@ -14,7 +14,7 @@ from tf_metassl.models.layers import (
 
 
 class Variant(typing.NamedTuple):
-    """What implementations of the literature disagree about.
+    """Choices in which implementations of the literature differ.
 
     Attributes:
         wide_stem: 16 K filters in the stem, rather than 16.

@@ -1,12 +1,12 @@
 """CTAugment's learned magnitudes: which bins of which operation to use.
 
-Berthelot et al., arXiv 1911.09785 (ReMixMatch). Every parameter of an operation
-is divided into bins; a bin's rate is a moving average of how well the network
-recognizes labeled images that were changed with it. Images are augmented with
-the bins whose rate is nearly the best.
+Source: Berthelot et al., arXiv 1911.09785 (ReMixMatch). The range of every
+parameter of an operation is divided into bins; a bin's rate is a moving average
+of how well the network recognizes labeled images that were augmented with it.
+Images are augmented with the bins whose rates are close to the best.
 
-What is here is pure: the pipeline draws with `probabilities`, a method updates
-the rates with `update`.
+All functions are pure: the pipeline draws with `probabilities`, and a method
+updates the rates with `update`.
 """
 
 import tensorflow as tf
@@ -41,7 +41,7 @@ MAX_BINS = 17
 
 
 def bin_counts():
-    """Bins of each parameter, `[operations, NUM_PARAMETERS]` int32; 0: none."""
+    """Number of bins, `[operations, NUM_PARAMETERS]` int32; 0: no parameter."""
     return tf.constant(
         [
             list(counts) + [0] * (NUM_PARAMETERS - len(counts))
@@ -53,16 +53,16 @@ def bin_counts():
 def initial():
     """Rates of 1 for every bin, `[operations, NUM_PARAMETERS, MAX_BINS]`.
 
-    float32; where an operation has no such parameter or bin, 0.
+    float32; 0 where an operation has no such parameter or bin.
     """
     return tf.sequence_mask(bin_counts(), MAX_BINS, dtype=tf.float32)
 
 
 def probabilities(rates, *, decay=0.99, threshold=0.8):
-    """How often each bin is drawn.
+    """Probability of each bin.
 
-    A bin counts by its rate + 1 - decay in relation to the best bin of the same
-    parameter, and not at all below `threshold`.
+    A bin's weight is its rate + 1 - decay, divided by that of the best bin of
+    the same parameter; weights below `threshold` become 0.
 
     Args:
         rates: `[operations, NUM_PARAMETERS, MAX_BINS]`, see `initial`.
@@ -82,16 +82,16 @@ def probabilities(rates, *, decay=0.99, threshold=0.8):
 
 
 def update(rates, op, bins, proximity, *, decay=0.99):
-    """Moves the rates of the bins that probed images were changed with.
+    """Updates the rates of the bins that probed images were augmented with.
 
-    One after the other, as the images come: two images with the same bin move
-    it twice.
+    The images are processed one after the other: two images with the same bin
+    update it twice.
 
     Args:
         rates: as for `probabilities`.
         op: `[N, depth]` int32, operations in the order of `BINS`.
         bins: `[N, depth, NUM_PARAMETERS]` int32, bins of their parameters;
-            what stands for a parameter that does not exist is not used.
+            entries of parameters that do not exist are ignored.
         proximity: `[N]` float32, 1 - |prediction - label|_1 / 2 of each image.
         decay: of the moving average.
 

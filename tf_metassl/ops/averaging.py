@@ -1,18 +1,18 @@
-"""Exponential moving average of a whole network, batch-norm included."""
+"""Exponential moving averages of networks and of single variables."""
 
 import keras
 import tensorflow as tf
 
 
-def ramped_decay(ema_decay, num_updates):
-    """min(ema_decay, (1 + t) / (10 + t)): early averages forget faster.
+def ramped_decay(ema_decay: float, num_updates: tf.Tensor | int) -> tf.Tensor:
+    """min(ema_decay, (1 + t) / (10 + t)): a smaller decay at first.
 
     Golden values for `ema_decay` = 0.995: 0.1 at t = 0, 0.917 at t = 99,
     0.991 at t = 1000, and 0.995 from about t = 1790 on.
 
     Args:
-        ema_decay: the decay that is reached in the end.
-        num_updates: scalar integer tensor, the updates made before this one.
+        ema_decay: the final decay.
+        num_updates: scalar integer tensor, t, the number of earlier updates.
 
     Returns:
         A float32 scalar.
@@ -21,7 +21,7 @@ def ramped_decay(ema_decay, num_updates):
     return tf.minimum(ema_decay, (1.0 + step) / (10.0 + step))
 
 
-def copy_of(network, name="ema"):
+def copy_of(network: keras.Model, name: str = "ema") -> keras.Model:
     """A second network with the same weights, none of them trainable."""
     twin = keras.models.clone_model(network)
     twin.set_weights(network.get_weights())
@@ -30,11 +30,12 @@ def copy_of(network, name="ema"):
     return twin
 
 
-def parameters(average, network):
-    """The average's values of what is trainable in the network.
+def parameters(average: keras.Model, network: keras.Model) -> list[tf.Tensor]:
+    """The average's values of the network's trainable variables.
 
-    They run the network itself, through `functional.call`: the average is not
-    trainable, and Keras' batch norm would not use batch statistics in it.
+    To run the average in training mode, call the network itself with them
+    (`functional.call`). The average is not trainable, so that its own batch
+    norm would not use batch statistics.
 
     Args:
         average: a `copy_of` the network.
@@ -51,16 +52,36 @@ def parameters(average, network):
     ]
 
 
-def update(ema_network, network, decay):
+def move(
+    variable: keras.Variable, value: tf.Tensor, decay: tf.Tensor | float
+) -> None:
+    """Assigns decay * variable + (1 - decay) * value to a variable.
+
+    Args:
+        variable: a float Keras variable.
+        value: tensor of the same shape and any float dtype.
+        decay: scalar in [0, 1].
+    """
+    decay = tf.cast(decay, variable.dtype)
+    value = tf.cast(value, variable.dtype)
+    variable.assign(decay * variable.value + (1.0 - decay) * value)
+
+
+def update(
+    ema_network: keras.Model, network: keras.Model, decay: tf.Tensor | float
+) -> None:
     """ema <- decay * ema + (1 - decay) * network, for all float weights.
 
-    Batch-norm moving averages are averaged like parameters, so that the
-    averaged network's statistics belong to its parameters.
+    Batch norm's moving averages are averaged like parameters, so that the
+    statistics of the averaged network belong to its parameters.
+
+    Args:
+        ema_network: a `copy_of` the network.
+        network: the network.
+        decay: scalar in [0, 1].
     """
     for average, variable in zip(
         ema_network.weights, network.weights, strict=True
     ):
-        if not tf.as_dtype(average.dtype).is_floating:
-            continue
-        d = tf.cast(decay, average.dtype)
-        average.assign(d * average.value + (1.0 - d) * variable.value)
+        if tf.as_dtype(average.dtype).is_floating:
+            move(average, variable.value, decay)

@@ -1,11 +1,11 @@
-"""Losses of a batch: one value per example, `[N]`, never reduced here."""
+"""Losses of a batch: one value per example, `[N]`, without reduction."""
 
 import tensorflow as tf
 
-from tf_metassl.ops.checks import check_rank, check_same_shape
+from tf_metassl.ops.checks import check_rank, check_same_shape, known_size
 
 
-def smooth_labels(labels, label_smoothing):
+def smooth_labels(labels: tf.Tensor, label_smoothing: float) -> tf.Tensor:
     """Mixes a distribution over classes with the uniform one.
 
     Args:
@@ -20,11 +20,11 @@ def smooth_labels(labels, label_smoothing):
     check_rank("labels", labels, 2)
     if not label_smoothing:
         return labels
-    num_classes = labels.shape[-1]
+    num_classes = known_size("labels", labels, -1)
     return (1.0 - label_smoothing) * labels + label_smoothing / num_classes
 
 
-def cross_entropy(labels, logits):
+def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Cross-entropy between target distributions and predicted logits.
 
     Args:
@@ -32,7 +32,7 @@ def cross_entropy(labels, logits):
         logits: `[N, C]` of the same dtype.
 
     Returns:
-        `[N]`: -sum_c labels_c log softmax(logits)_c. Gradients reach both
+        `[N]`: -sum_c labels_c log softmax(logits)_c. Gradients flow to both
         arguments; stop the gradient of a pseudo-label where it is made.
 
     Raises:
@@ -40,13 +40,13 @@ def cross_entropy(labels, logits):
     """
     check_rank("logits", logits, 2)
     check_same_shape(labels=labels, logits=logits)
-    # Written out because the fused op's gradient has no forward-mode rule of
-    # its own and stops second derivatives with respect to `labels`, which
-    # the differentiable soft labels of Meta Pseudo Labels need.
+    # Not the fused op: its gradient has no forward-mode rule and stops second
+    # derivatives with respect to `labels`, which the differentiable soft labels
+    # of Meta Pseudo Labels need.
     return -tf.reduce_sum(labels * tf.nn.log_softmax(logits), axis=-1)
 
 
-def squared_error(targets, probs):
+def squared_error(targets: tf.Tensor, probs: tf.Tensor) -> tf.Tensor:
     """Squared difference of two distributions, averaged over the classes.
 
     Args:
@@ -54,7 +54,8 @@ def squared_error(targets, probs):
         probs: `[N, C]` probabilities of the same dtype.
 
     Returns:
-        `[N]`: 1/C sum_c (target_c - prob_c)^2. Gradients reach both arguments.
+        `[N]`: 1/C sum_c (target_c - prob_c)^2. Gradients flow to both
+        arguments.
 
     Raises:
         ValueError: if the arguments are not two matrices of one shape.
@@ -66,7 +67,7 @@ def squared_error(targets, probs):
     return tf.reduce_mean((targets - probs) ** 2, axis=-1)
 
 
-def entropy(logits):
+def entropy(logits: tf.Tensor) -> tf.Tensor:
     """Entropy of the predicted distribution.
 
     Args:
@@ -81,7 +82,7 @@ def entropy(logits):
     return cross_entropy(tf.nn.softmax(logits), logits)
 
 
-def kl_divergence(target_logits, logits):
+def kl_divergence(target_logits: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """KL divergence from a target distribution to a predicted one.
 
     Args:
@@ -96,20 +97,26 @@ def kl_divergence(target_logits, logits):
     return cross_entropy(target, logits) - cross_entropy(target, target_logits)
 
 
-def consistency_cross_entropy(target_logits, logits, *, temperature, threshold):
+def consistency_cross_entropy(
+    target_logits: tf.Tensor,
+    logits: tf.Tensor,
+    *,
+    temperature: float,
+    threshold: float,
+) -> tuple[tf.Tensor, tf.Tensor]:
     """The unlabeled loss of UDA: sharpened, thresholded cross-entropy.
 
     Args:
-        target_logits: `[N, C]` logits of the weak view; no gradient reaches
+        target_logits: `[N, C]` logits of the weak view; no gradient flows to
             them.
         logits: `[N, C]` logits of the strong view.
-        temperature: divides the target logits; 1 leaves them alone.
+        temperature: divides the target logits; 1 changes nothing.
         threshold: examples whose sharpened confidence is below it get loss 0;
             0 keeps all.
 
     Returns:
-        A pair `(loss, confidence_mask)` of two `[N]` tensors. The loss of a
-        rejected example is 0 and it still counts in a mean over `[N]`.
+        `(loss, confidence_mask)`, two `[N]` tensors. Rejected examples have
+        loss 0; include them in the mean over `[N]`.
 
     Source: Xie et al., arXiv 1904.12848; the mask on the sharpened
     probabilities follows the released code of Meta Pseudo Labels.

@@ -1,4 +1,4 @@
-"""Metrics that are exact on any number of devices."""
+"""Metrics that are exact on any number of replicas."""
 
 import math
 
@@ -74,8 +74,22 @@ class ConfusionMatrix(keras.metrics.Metric):
         return {**super().get_config(), "num_classes": self.num_classes}
 
 
+def is_correct(label, scores):
+    """Whether the true class has the largest score.
+
+    Args:
+        label: `[N]` integer true classes.
+        scores: `[N, C]`, such as logits or probabilities.
+
+    Returns:
+        `[N]` float32 of 0 and 1.
+    """
+    predicted = tf.argmax(scores, axis=-1, output_type=tf.int32)
+    return tf.cast(predicted == tf.cast(label, tf.int32), tf.float32)
+
+
 def in_top_5(label, logits):
-    """Whether the true class is among the five likeliest.
+    """Whether the true class is among the five most likely ones.
 
     Args:
         label: `[N]` integer true classes.
@@ -123,10 +137,11 @@ class ClassEntropy(keras.metrics.Metric):
 
 
 def reader(metrics, strategy):
-    """A function that reads the variables of `metrics` without loss.
+    """A function that reads the variables of `metrics` exactly.
 
-    Each replica has its own part of a running mean. Sums over replicas would
-    be rounded otherwise than in a run that goes on.
+    Each replica has its own part of a running mean, and the parts are read one
+    by one: their sum is rounded differently from that of a run without
+    interruption.
 
     Args:
         metrics: Keras metrics.
@@ -134,8 +149,8 @@ def reader(metrics, strategy):
 
     Returns:
         A function without arguments that returns JSON-ready numbers: metric
-        name -> one nested list `[replicas, ...]` per variable. It is traced
-        once, so keep it.
+        name -> one nested list `[replicas, ...]` per variable. Call it several
+        times rather than creating it again: it is traced once.
     """
 
     @tf.function
@@ -161,10 +176,15 @@ def reader(metrics, strategy):
 
 
 def from_lists(metrics, strategy, lists):
-    """Gives the variables of `metrics` the values that a `reader` gave.
+    """Restores the variables of `metrics`.
 
-    With another number of replicas the sums are the same. A metric that is not
-    in `lists`, because it came with a later version, is left alone.
+    With a different number of replicas the sums over replicas are restored.
+
+    Args:
+        metrics: Keras metrics. One that is not in `lists`, because a later
+            version added it, keeps its value.
+        strategy: the strategy that they were made in.
+        lists: what a `reader` returned.
     """
     metrics = [metric for metric in metrics if metric.name in lists]
     size = strategy.num_replicas_in_sync

@@ -1,4 +1,6 @@
-"""MixUp with weights and partners that were drawn by the data pipeline."""
+"""MixUp with weights and partners that the data pipeline draws."""
+
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -6,8 +8,8 @@ from tf_metassl.contract import MIX_BLOCK
 from tf_metassl.ops.checks import check_rank
 
 
-def num_blocks(size, block=MIX_BLOCK):
-    """How many blocks of `block` rows a batch of `size` rows has.
+def num_blocks(size: int | None, block: int = MIX_BLOCK) -> int:
+    """The number of blocks of `block` rows in a batch of `size` rows.
 
     Raises:
         ValueError: if it is not a whole number.
@@ -20,14 +22,15 @@ def num_blocks(size, block=MIX_BLOCK):
     return size // block
 
 
-def joined(groups, count):
-    """Puts groups together so that each block has its share of every group.
+def joined(groups: Sequence[tf.Tensor], count: int) -> tf.Tensor:
+    """Concatenates groups so that each block has its share of every group.
 
-    Rows are then mixed across groups and still inside blocks, which never
-    span replicas.
+    Rows can then be mixed across groups within blocks, which never span
+    replicas.
 
     Args:
-        groups: tensors `[N_i, ...]`, equal but for N_i, multiples of `count`.
+        groups: tensors `[N_i, ...]` that differ in N_i only, a multiple of
+            `count`.
         count: number of blocks.
 
     Returns:
@@ -38,14 +41,18 @@ def joined(groups, count):
     return tf.reshape(values, [-1, *values.shape[2:]])
 
 
-def parted(values, sizes, count):
-    """Takes groups of N_i = `sizes` apart that `joined` has put together."""
+def parted(
+    values: tf.Tensor, sizes: Sequence[int], count: int
+) -> list[tf.Tensor]:
+    """Splits what `joined` returned into groups of N_i = `sizes` rows."""
     blocks = tf.reshape(values, [count, -1, *values.shape[1:]])
-    blocks = tf.split(blocks, [size // count for size in sizes], axis=1)
-    return [tf.reshape(b, [-1, *b.shape[2:]]) for b in blocks]
+    groups = tf.split(blocks, [size // count for size in sizes], axis=1)
+    return [tf.reshape(g, [-1, *g.shape[2:]]) for g in groups]
 
 
-def partners(values, mix_partner, block=MIX_BLOCK):
+def partners(
+    values: tf.Tensor, mix_partner: tf.Tensor, block: int = MIX_BLOCK
+) -> tf.Tensor:
     """Gathers the MixUp partner of every row.
 
     Args:
@@ -58,17 +65,21 @@ def partners(values, mix_partner, block=MIX_BLOCK):
         `[N, ...]`, same dtype; gradients flow to the gathered rows.
     """
     check_rank("mix_partner", mix_partner, 1)
-    size = values.shape[0]
-    num_blocks(size, block)
+    size = block * num_blocks(values.shape[0], block)
     start = tf.repeat(tf.range(0, size, block, dtype=mix_partner.dtype), block)
     return tf.gather(values, start + mix_partner)
 
 
-def mixup(values, mix_weight, mix_partner, block=MIX_BLOCK):
+def mixup(
+    values: tf.Tensor,
+    mix_weight: tf.Tensor,
+    mix_partner: tf.Tensor,
+    block: int = MIX_BLOCK,
+) -> tf.Tensor:
     """Convex combination of every row with its partner.
 
-    Images (in 0...255, float) and label distributions are mixed by two calls
-    with the same draw.
+    Call it twice with the same draw: for float images in 0...255 and for label
+    distributions.
 
     Source: Zhang et al., arXiv 1710.09412, equation 1.
 
@@ -82,7 +93,7 @@ def mixup(values, mix_weight, mix_partner, block=MIX_BLOCK):
         `[N, ...]`: weight * row + (1 - weight) * partner, same dtype.
 
     Raises:
-        ValueError: on integer values, which would be truncated.
+        ValueError: if the values are integers, which would be truncated.
     """
     check_rank("mix_weight", mix_weight, 1)
     if not values.dtype.is_floating:

@@ -1,11 +1,11 @@
-"""Pseudo-labels: targets made from predictions. No gradient leaves them."""
+"""Pseudo-labels: targets made from predictions, without gradient."""
 
 import tensorflow as tf
 
-from tf_metassl.ops.checks import check_rank
+from tf_metassl.ops.checks import check_rank, known_size
 
 
-def soft(logits):
+def soft(logits: tf.Tensor) -> tf.Tensor:
     """The predicted distribution itself.
 
     Args:
@@ -18,7 +18,7 @@ def soft(logits):
     return tf.stop_gradient(tf.nn.softmax(logits))
 
 
-def one_hot(logits):
+def one_hot(logits: tf.Tensor) -> tf.Tensor:
     """The most likely class as a one-hot distribution.
 
     Source: Lee, "Pseudo-Label", ICML workshop 2013, equation 14.
@@ -34,11 +34,11 @@ def one_hot(logits):
     return tf.one_hot(label, logits.shape[-1], dtype=logits.dtype)
 
 
-def sampled(logits, label_draw):
+def sampled(logits: tf.Tensor, label_draw: tf.Tensor) -> tf.Tensor:
     """A class sampled from the predicted distribution, one-hot.
 
-    The draw comes with the batch, so the sample depends on the step and the
-    example alone: not on the number of replicas, nor on what ran before.
+    The draw is part of the batch, so that the sample depends on the step and
+    the example only, not on the number of replicas or on earlier draws.
 
     Source: Pham et al., arXiv 2003.10580, Algorithm 1 (y_u ~ P(.|x_u)).
 
@@ -56,11 +56,12 @@ def sampled(logits, label_draw):
     draw = tf.cast(label_draw, cumulative.dtype)[:, tf.newaxis]
     below = tf.cast(cumulative <= draw, tf.int32)
     # Rounding may leave the last cumulative value just under 1.
-    label = tf.minimum(tf.reduce_sum(below, axis=-1), logits.shape[-1] - 1)
-    return tf.one_hot(label, logits.shape[-1], dtype=logits.dtype)
+    num_classes = known_size("logits", logits, -1)
+    label = tf.minimum(tf.reduce_sum(below, axis=-1), num_classes - 1)
+    return tf.one_hot(label, num_classes, dtype=logits.dtype)
 
 
-def sharpened(probs, temperature):
+def sharpened(probs: tf.Tensor, temperature: float) -> tf.Tensor:
     """Probabilities to the power of 1 / temperature, normalized.
 
     Source: Berthelot et al., arXiv 1905.02249, equation 7.
@@ -78,14 +79,16 @@ def sharpened(probs, temperature):
     return soft(log_probs / temperature)
 
 
-def aligned(probs, *, target, current):
+def aligned(
+    probs: tf.Tensor, *, target: tf.Tensor, current: tf.Tensor
+) -> tf.Tensor:
     """Distribution alignment: predictions scaled toward a class distribution.
 
     Source: Berthelot et al., arXiv 1911.09785, section 3.1.
 
     Args:
         probs: `[N, C]` probabilities.
-        target: `[C]`, the distribution of the classes that is wanted.
+        target: `[C]`, the desired distribution of the classes.
         current: `[C]`, the running mean of the predictions.
 
     Returns:

@@ -1,14 +1,14 @@
-"""Activations that are computed again for the gradient instead of kept.
+"""Rematerialization: activations are computed again for the gradient.
 
-Chen, Xu, Zhang, Guestrin, "Training Deep Nets with Sublinear Memory Cost",
-arXiv 1604.06174. A functional network is cut where a single tensor connects its
-layers before with those after, such as between residual blocks. Only those
-tensors are kept; what lies between them is computed a second time when its
-gradient is needed.
+Source: Chen, Xu, Zhang, Guestrin, "Training Deep Nets with Sublinear Memory
+Cost", arXiv 1604.06174. A functional network is cut where a single tensor
+connects the layers before with those after, such as between residual blocks.
+Only these tensors are kept in memory; everything between them is computed a
+second time when its gradient is needed.
 
-`keras.RematScope` keeps the input of every single layer and so saves next to
-nothing in a network whose layers are small, and the gradient of
-`tf.recompute_grad` has no gradient itself, which nested tapes need.
+Alternatives do not suffice: `keras.RematScope` keeps the input of every layer,
+which saves almost nothing in networks of small layers, and the gradient of
+`tf.recompute_grad` cannot be differentiated, which nested tapes need.
 """
 
 import dataclasses
@@ -32,16 +32,16 @@ class _Parts:
 
 
 def switch_on(network):
-    """Makes `call` possible and `functional.call` use it in training.
+    """Prepares a network for `call`, which `functional.call` then uses.
 
     Args:
-        network: a functional Keras model. Of several outputs each must be
-            computed from the one before alone, such as logits from features.
+        network: a functional Keras model. If it has several outputs, each must
+            be a function of the one before, such as logits of features.
 
     Raises:
         ValueError: if the model is not functional.
     """
-    # Keras does not export the class.
+    # Keras does not export the class of functional models.
     if not hasattr(network, "_operations_by_depth"):
         raise ValueError(
             "--remat cuts functional Keras models; this network is a "
@@ -62,11 +62,11 @@ def is_on(network):
 
 
 def segments(network):
-    """Parts of `network` to be computed again one at a time.
+    """Divides `network` into parts that are recomputed one at a time.
 
-    Of all ways to join neighboring parts into longer ones that are about
-    equally large, the one with the smallest sum of kept tensors and largest
-    part, in elements per image.
+    Neighboring pieces are joined into parts of about equal size. The number of
+    parts is the one with the least memory: kept tensors plus largest part, in
+    elements per image.
 
     Args:
         network: a functional Keras model with one input and one output.
@@ -87,8 +87,8 @@ def segments(network):
 def _pieces(network):
     """`(tensor, elements)` for every cut, in order.
 
-    The tensor is the only one that crosses the cut, and `elements` is how much
-    the operations since the cut before put out, per image.
+    The tensor is the only one that crosses the cut; `elements` is the size of
+    all outputs since the cut before, per image.
     """
     operations = [
         op
@@ -141,13 +141,13 @@ def _joined(pieces, count):
 
 
 def _peak(groups):
-    """Elements per image that are alive at once: kept and computed again."""
+    """Elements per image in memory at once: kept and recomputed ones."""
     kept = sum(math.prod(group[-1][0].shape[1:]) for group in groups)
     return kept + max(sum(size for _, size in group) for group in groups)
 
 
 def call(network, params, network_state, images):
-    """`functional.call` in training, keeping only what is between the parts.
+    """`functional.call` in training, keeping only tensors between the parts.
 
     Args:
         network: a Keras model for which `switch_on` was called.
@@ -189,7 +189,7 @@ def call(network, params, network_state, images):
 
 
 def _recomputed(part, x, params, state):
-    """One part's output and new state; its gradient runs it again."""
+    """Output and new state of a part, which its gradient computes again."""
     size = len(params)
 
     def outputs(x, params, state):
@@ -201,8 +201,8 @@ def _recomputed(part, x, params, state):
         y, new_state = outputs(x, others[:size], others[size:])
 
         def gradient(upstream, *_):
-            # Not before its gradient is asked for, or nothing would be saved;
-            # and not merged with the first time by the compiler.
+            # Only when the gradient is needed, or no memory would be saved, and
+            # without being merged with the first computation by the compiler.
             again = _after(upstream, [x, *others])
             inputs = again[: size + 1]
             with tf.GradientTape() as tape:
@@ -223,10 +223,10 @@ def _recomputed(part, x, params, state):
 
 
 def _after(upstream, tensors):
-    """`tensors`, but not before `upstream` is known, also under XLA.
+    """`tensors`, made dependent on `upstream` such that XLA keeps the order.
 
-    Zero is added that the compiler cannot know to be zero, as
-    `tf.recompute_grad` does: whether a number equals itself.
+    Adds a zero that the compiler cannot simplify, as `tf.recompute_grad` does:
+    it depends on whether a number of `upstream` equals itself.
     """
     first = tf.reshape(upstream, [-1])[0]
     zero = tf.where(tf.equal(first, first), 0.0, float("nan"))

@@ -1,4 +1,4 @@
-"""Image transformations inside a training step, with parameters to be guessed.
+"""Image transformations inside a training step, whose parameters are predicted.
 
 Unlike the operations of the data pipeline they work on float images, are
 differentiable in their parameters and compile under XLA. A matrix maps
@@ -125,7 +125,7 @@ def _matrix(*entries):
 
 
 def warp(images, matrices):
-    """Bilinear sampling; what lies outside continues the border.
+    """Bilinear sampling; outside of an image its border is continued.
 
     Args:
         images: `[N, H, W, C]` of a float dtype, static but for N.
@@ -170,7 +170,7 @@ def warp(images, matrices):
 
 
 def recolored(images, draw):
-    """Contrast, brightness, sharpness and, if there are colors, saturation.
+    """Changes contrast, brightness, sharpness and the saturation of colors.
 
     Args:
         images: `[N, H, W, C]` of a float dtype in 0...255.
@@ -191,7 +191,7 @@ def recolored(images, draw):
 
 
 def num_color_factors(channels):
-    """How many factors `recolored` has for images of so many channels."""
+    """Number of factors of `recolored` for images with these channels."""
     return 3 if channels == 1 else 4
 
 
@@ -207,7 +207,7 @@ def _mean_gray(images):
 
 
 def _smooth(images):
-    """The mean of 3x3 pixels, the one in the middle five times."""
+    """Mean of 3x3 pixels, in which the center counts five times."""
     height, width = images.shape[1:3]
     padded = tf.pad(images, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
     total = 4.0 * images
@@ -217,5 +217,5 @@ def _smooth(images):
     return total / 13.0
 
 
-# What a factor of 0 leaves of an image, in the order of the factors.
+# The image for a factor of 0, in the order of the factors.
 _COLORLESS = (_mean_gray, tf.zeros_like, _smooth, _gray)

@@ -1,25 +1,47 @@
-"""Checkpoints that are whole or not there: written aside, checked, renamed.
+"""Checkpoints that are whole or absent: written aside, checked, renamed.
 
 A checkpoint is a folder `step-00000200` with TensorFlow's files, `state.json`
 and `checksums.json`, the SHA-256 of all others. It gets its name only when it
-is complete on disk. Folders whose name begins with a dot are remains of a
+is complete on disk. Folders whose name begins with a dot were left behind by a
 process that was killed.
 """
 
-import hashlib
+import dataclasses
 import json
 import os
 import pathlib
-import re
 import shutil
+from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 from absl import logging
 
-from tf_metassl.errors import CheckpointError
+from tf_metassl import files
+from tf_metassl.algorithms.algorithm import Algorithm
+from tf_metassl.errors import CheckpointError, error_text
 
 
-def save(folder, algorithm, step, state, *, keep=2, name=None):
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """A checkpoint whose checksums have been compared and match.
+
+    Attributes:
+        path: its folder.
+    """
+
+    path: pathlib.Path
+
+
+def save(
+    folder: files.AnyPath,
+    algorithm: Algorithm,
+    step: int,
+    state: Mapping[str, Any],
+    *,
+    keep: int = 2,
+    name: str | None = None,
+) -> pathlib.Path:
     """Writes a checkpoint of `algorithm` and removes old ones.
 
     Args:
@@ -46,42 +68,29 @@ def save(folder, algorithm, step, state, *, keep=2, name=None):
         aside.mkdir(parents=True)
         _checkpoint(algorithm).write(str(aside / "variables"))
         (aside / "state.json").write_text(json.dumps({**state, "step": step}))
-        sums = {path.name: _sha256(path) for path in sorted(aside.iterdir())}
+        sums = {p.name: files.sha256(p) for p in sorted(aside.iterdir())}
         (aside / "checksums.json").write_text(json.dumps(sums))
-        for path in [*aside.iterdir(), aside]:
-            _flush(path)
-        # A folder cannot be renamed over a full one.
-        replaced = folder / f".{target.name}.replaced"
-        if target.exists():
-            os.replace(target, replaced)
-        os.replace(aside, target)
-        _flush(folder)
+        files.replace_folder(aside, target)
     except (OSError, tf.errors.OpError) as error:
         clean(folder)
         raise CheckpointError(
             f"The checkpoint {target} cannot be written: {error_text(error)}. "
-            "Those before it are intact. Make room; the same command goes on "
-            "from the last."
+            "Earlier checkpoints are intact. Free some disk space and run the "
+            "same command again to resume from the last one."
         ) from error
-    shutil.rmtree(replaced, ignore_errors=True)
     if name is None:
-        # Later ones are damaged: the run would have started from them.
+        # Later checkpoints are damaged, else the run would have resumed there.
         earlier = [path for path in _by_step(folder) if path <= target]
         for path in set(_by_step(folder)) - set(earlier[-keep:]):
             shutil.rmtree(path, ignore_errors=True)
     return target
 
 
-def error_text(error):
-    """What an error of Python or TensorFlow says, without the operation."""
-    return re.sub(r"\{\{.*?\}\} | \[Op:.*?\]", "", str(error))
-
-
-def clean(folder):
+def clean(folder: files.AnyPath) -> None:
     """Removes what a process that was killed while saving has left behind.
 
-    A checkpoint that was about to be replaced gets its name back. Only for
-    the process that writes the run.
+    A checkpoint that was about to be replaced gets its name back. Call this
+    only in the process that writes the run.
     """
     folder = pathlib.Path(folder)
     for path in folder.glob(".*.replaced"):
@@ -92,7 +101,7 @@ def clean(folder):
         shutil.rmtree(path, ignore_errors=True)
 
 
-def all_finite(algorithm):
+def all_finite(algorithm: Algorithm) -> bool:
     """Whether no number of `algorithm`'s state is infinite or not a number."""
     return all(
         bool(tf.reduce_all(tf.math.is_finite(v.value)))
@@ -101,23 +110,23 @@ def all_finite(algorithm):
     )
 
 
-def newest_whole(folder):
+def newest_whole(folder: files.AnyPath) -> Whole | None:
     """The newest checkpoint in `folder` whose checksums match.
 
     Damaged ones are skipped with a warning.
 
     Returns:
-        Its path, or None if `folder` holds no checkpoint.
+        A `Whole`, or None if `folder` holds no checkpoint.
 
     Raises:
         CheckpointError: if there are checkpoints and all are damaged. A run
-            never starts afresh over its own remains.
+            never starts afresh in a folder with checkpoints.
     """
     candidates = _by_step(pathlib.Path(folder))
     for path in reversed(candidates):
         problem = damage(path)
         if problem is None:
-            return path
+            return Whole(path)
         logging.warning("Skipping the checkpoint %s: %s.", path, problem)
     if candidates:
         raise CheckpointError(
@@ -127,26 +136,33 @@ def newest_whole(folder):
     return None
 
 
-def last(folder, count):
+def last(folder: files.AnyPath, count: int) -> list[pathlib.Path]:
     """The `count` newest checkpoints in `folder`, or as many as there are."""
     return _by_step(pathlib.Path(folder))[-count:]
 
 
-def damage(path):
+def damage(path: files.AnyPath) -> str | None:
     """What is wrong with the checkpoint at `path`, or None if it is whole."""
     path = pathlib.Path(path)
     try:
         checksums = json.loads((path / "checksums.json").read_text())
         for name, expected in checksums.items():
-            if _sha256(path / name) != expected:
+            if files.sha256(path / name) != expected:
                 return f"{name} does not match its checksum"
     except (OSError, ValueError) as error:
         return f"it cannot be read ({error})"
     return None
 
 
-def restore(path, algorithm):
-    """Restores `algorithm` from the checkpoint at `path`.
+def restore(
+    checkpoint: Whole | files.AnyPath, algorithm: Algorithm
+) -> dict[str, Any]:
+    """Restores `algorithm` from a checkpoint.
+
+    Args:
+        checkpoint: a `Whole`, which is not checked again, or a path, whose
+            checksums are compared first.
+        algorithm: an `Algorithm`; its `state_variables` are assigned.
 
     Returns:
         The dict that was given to `save` as `state`, with `step`.
@@ -154,10 +170,12 @@ def restore(path, algorithm):
     Raises:
         CheckpointError: if the checkpoint is damaged or of another network.
     """
-    path = pathlib.Path(path)
-    problem = damage(path)
-    if problem:
-        raise CheckpointError(f"Cannot restore {path}: {problem}.")
+    if isinstance(checkpoint, Whole):
+        path = checkpoint.path
+    else:
+        path = pathlib.Path(checkpoint)
+        if problem := damage(path):
+            raise CheckpointError(f"Cannot restore {path}: {problem}.")
     try:
         _read(path / "variables", algorithm)
     except (AssertionError, ValueError, tf.errors.OpError) as error:
@@ -168,18 +186,18 @@ def restore(path, algorithm):
     return json.loads((path / "state.json").read_text())
 
 
-def _checkpoint(algorithm):
+def _checkpoint(algorithm: Algorithm) -> tf.train.Checkpoint:
     variables = [v.value for v in algorithm.state_variables]
     return tf.train.Checkpoint(variables=variables)
 
 
-def _read(prefix, algorithm):
+def _read(prefix: pathlib.Path, algorithm: Algorithm) -> None:
     """Assigns the checkpoint's values to the algorithm's variables.
 
-    Checkpoints of version 0.1 have no number of updates of batch norm (see
-    `tf_metassl.models.layers.MovingStatistics`). It is set so high that the
-    moving averages go on with the layer's own momentum, as that version did:
-    the run ends with the same bits.
+    Checkpoints that were written before batch norm counted its updates (see
+    `tf_metassl.models.layers.MovingStatistics`) have no counts. The counts are
+    then set so high that the moving averages keep the layer's own momentum: a
+    run that was started before ends with the same bits.
     """
     variables = algorithm.state_variables
     counts = [v for v in variables if v.name == "num_updates"]
@@ -194,19 +212,5 @@ def _read(prefix, algorithm):
     status.assert_existing_objects_matched()
 
 
-def _by_step(folder):
+def _by_step(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(folder.glob("step-*"))
-
-
-def _sha256(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path):
-    """Waits until a file or a folder's entries are on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,6 +1,6 @@
-"""The workers of a cluster, as the environment names them.
+"""The workers of a cluster, read from the environment.
 
-Imports no TensorFlow: which strategy `auto` means is known before.
+Imports no TensorFlow, because the strategy has to be known before its import.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import re
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """Who takes part in a run, and which of them this process is.
+    """The workers of a run, and which of them this process is.
 
     Attributes:
         workers: `host:port` of every worker; the first one is the chief.
@@ -23,23 +23,24 @@ class Cluster:
 
     @property
     def is_chief(self):
-        """Whether this process is the one that writes."""
+        """Whether this process is the one that writes the files of the run."""
         return self.index == 0
 
 
 def from_environment(environ=os.environ):
     """The cluster that `TF_CONFIG` or SLURM's variables describe.
 
-    `TF_CONFIG` wins, so that a SLURM job can be divided in another way.
+    `TF_CONFIG` has precedence, so that a SLURM job can be divided in another
+    way.
 
     Args:
         environ: name -> text.
 
     Returns:
-        A `Cluster`, or None if no variable speaks of one.
+        A `Cluster`, or None if the variables are not set.
 
     Raises:
-        ValueError: if what they say makes no sense.
+        ValueError: if their values do not describe a cluster.
     """
     if environ.get("TF_CONFIG"):
         return _from_tf_config(environ["TF_CONFIG"])
@@ -49,7 +50,15 @@ def from_environment(environ=os.environ):
 
 
 def for_strategy(name, environ=os.environ):
-    """The cluster that a run with `--strategy=name` is part of, or None.
+    """The cluster that a run with `--strategy=name` is part of.
+
+    Args:
+        name: name of the strategy.
+        environ: name -> text.
+
+    Returns:
+        A `Cluster`; None with a strategy for one process, and with `auto` if
+        there is one worker only.
 
     Raises:
         ValueError: as `from_environment`.
@@ -62,7 +71,7 @@ def for_strategy(name, environ=os.environ):
 
 
 def _from_tf_config(text):
-    """A chief that is listed apart becomes the first worker."""
+    """A `Cluster`; a chief that is listed separately is its first worker."""
     try:
         config = json.loads(text)
         jobs = config["cluster"]
@@ -81,12 +90,12 @@ def _from_tf_config(text):
     if others:
         raise ValueError(
             f"TF_CONFIG names the jobs {', '.join(sorted(others))}; only "
-            "worker and chief are used here."
+            "worker and chief are supported."
         )
     if not known:
         raise ValueError(
-            f"TF_CONFIG says that this is {kind} {index}, whom its cluster "
-            "does not have."
+            f"TF_CONFIG says that this process is {kind} {index}, which is "
+            "not in its cluster. Correct its task or its cluster."
         )
     place = index if kind == "chief" else index + len(chiefs)
     return Cluster(workers, place)
@@ -95,14 +104,15 @@ def _from_tf_config(text):
 def _from_slurm(environ):
     """One worker per task of the job step, in the order of ranks.
 
-    TensorFlow's own resolver sorts the hosts by name, so that rank 1 of n2 and
-    n10 would listen on n2 and be looked for on n10; and it needs nvidia-smi.
+    TensorFlow's own resolver sorts the hosts by name: with the hosts n2 and n10
+    the others would look for rank 0 on n10 although it runs on n2. It also
+    needs nvidia-smi.
     """
     try:
         hosts = _hosts(environ["SLURM_STEP_NODELIST"])
         tasks = _tasks(environ["SLURM_STEP_TASKS_PER_NODE"])
         rank = int(environ["SLURM_PROCID"])
-        # Jobs that share a node must not share ports.
+        # Jobs on the same node need different ports.
         job = int(environ.get("SLURM_JOB_ID", 0))
         first_port = 10_000 + job * 64 % 20_000
         workers = tuple(
@@ -112,11 +122,12 @@ def _from_slurm(environ):
         )
     except KeyError as error:
         raise ValueError(
-            f"SLURM has not set {error}: start the command with srun."
+            f"SLURM has not set {error}. Start the command with srun."
         ) from error
     if not 0 <= rank < len(workers):
         raise ValueError(
-            f"SLURM_PROCID={rank}, but the job step has {len(workers)} tasks."
+            f"SLURM_PROCID={rank}, but the job step has {len(workers)} tasks. "
+            "Start the command with srun."
         )
     return Cluster(workers, rank)
 

@@ -1,32 +1,99 @@
-"""What every command line has in common."""
+"""The command lines: flags, `--help`, errors, and the command `tf-metassl`.
 
+The only module that defines and reads the flags of the settings. It imports no
+TensorFlow, so that `--help` and a wrong value answer at once.
+"""
+
+import dataclasses
+import importlib
+import os
+import pathlib
+import re
 import sys
 
 from absl import app, flags, logging
 
+import tf_metassl
+from tf_metassl import config as config_lib
+from tf_metassl.algorithms import ALGORITHMS, ALIASES
 from tf_metassl.errors import UserError
+from tf_metassl.run import help_text, presets, run_directory
+from tf_metassl.run.help_text import sections
 from tf_metassl.run.termination import Terminated
 
+# Name -> what it does. Each is a module of the package with a `run_command`.
+COMMANDS = {
+    "train": "train, evaluate and export a classifier",
+    "evaluate": "evaluate a finished run again",
+    "export": "export a finished run as a SavedModel",
+    "summary": "print the size and the cost of a network",
+}
 
-def run(main):
-    """Parses flags and calls `main`; a user's mistake ends in one message.
+_DEFINE = {
+    "boolean": flags.DEFINE_boolean,
+    "integer": flags.DEFINE_integer,
+    "number": flags.DEFINE_float,
+    "text": flags.DEFINE_string,
+}
+
+
+def main(argv=None):
+    """The command `tf-metassl <command>`: as `python -m tf_metassl.<command>`.
+
+    Args:
+        argv: program, command and flags; `sys.argv` if None.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    program, name = pathlib.Path(argv[0]).name, "".join(argv[1:2])
+    if name == "presets":
+        print("\n".join(presets.names()))
+        return
+    if name in COMMANDS:
+        # By its name, because the commands import this module.
+        module = importlib.import_module(f"tf_metassl.{name}")
+        module.run_command([argv[0], *argv[2:]])
+        return
+    listed = {**COMMANDS, "presets": "list the presets for --flagfile"}
+    lines = "".join(f"  {n:<10}{text}\n" for n, text in listed.items())
+    usage = (
+        f"usage: {program} <command> [--flag=value ...]\n\n{lines}\n"
+        f"{program} <command> --help lists the flags of a command."
+    )
+    if name in ("--help", "-h", "help"):
+        print(usage)
+    elif name == "--version":
+        print(f"tf_metassl {tf_metassl.__version__}")
+    else:
+        wrong = f"Unknown command {name!r}." if name else "No command given."
+        print(f"{wrong}\n{usage}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run(main, command_help=None, argv=None):
+    """Parses flags and calls `main`; an error of the user ends in a message.
 
     Args:
         main: function of the arguments that are left after the flags.
+        command_help: function of the arguments that returns the text of
+            `--help`; None for absl's own text.
+        argv: program and flags; `sys.argv` if None.
     """
 
-    def checked(argv):
-        if argv[1:]:
-            raise app.UsageError(f"Not a flag: {' '.join(argv[1:])}")
+    def checked(rest):
         try:
-            main(argv)
+            if rest[1:]:
+                raise UserError(
+                    f"Not a flag: {' '.join(rest[1:])}. Write --name=value; "
+                    "--help lists the flags."
+                )
+            main(rest)
         except UserError as error:
             print(f"\nError: {error}", file=sys.stderr)
             sys.exit(1)
         except KeyboardInterrupt:
             print(
-                "\nStopped. The same command with --run_dir set to this run's "
-                "folder goes on from its last checkpoint.",
+                "\nStopped. Run the same command with --run_dir set to this "
+                "run's folder to resume from the last checkpoint.",
                 file=sys.stderr,
             )
             sys.exit(130)
@@ -35,19 +102,163 @@ def run(main):
             raise
         except OSError as error:
             print(
-                f"\nError: {error}\nWhat was saved before is intact; the same "
-                "command with --run_dir set to the run's folder goes on.",
+                f"\nError: {error}\nEverything saved before is intact. Run "
+                "the same command with --run_dir set to the run's folder to "
+                "resume.",
                 file=sys.stderr,
             )
             sys.exit(1)
 
-    app.run(checked)
+    argv = sys.argv if argv is None else argv
+    app.define_help_flags()
+    if command_help:
+        for name, short_name in (("help", "?"), ("helpshort", None)):
+            flags.DEFINE_flag(
+                _Help(name, short_name, lambda: command_help(argv[1:]))
+            )
+    # The one place where the arguments of a command are handed to absl.
+    try:
+        argv = presets.resolve_flagfiles(argv)
+    except UserError as error:
+        sys.exit(f"\nError: {error}")
+    app.run(checked, argv=argv)
+
+
+class _Help(flags.BooleanFlag):
+    """Prints a text of our own in place of absl's list of flags."""
+
+    def __init__(self, name, short_name, text):
+        super().__init__(
+            name,
+            False,
+            "show this help",
+            short_name=short_name,
+            allow_override=True,
+            allow_hide_cpp=True,
+        )
+        self._text = text
+
+    def parse(self, argument):
+        """Ends the process, unless it is `--nohelp`."""
+        if not self._parse(argument):
+            return
+        try:
+            print(self._text(), flush=True)
+        except BrokenPipeError:
+            # The reader, such as `head`, has ended. Python flushes once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def train_help(arguments):
+    """The text of `--help` of the training command.
+
+    Args:
+        arguments: of the command line; with `--algo=NAME` the text is about
+            that method alone.
+    """
+    given = re.findall(r"--?algo[= ](\S+)", " ".join(arguments))
+    algo = ALIASES.get(given[-1], given[-1]) if given else None
+    return help_text.of_train(algo if algo in ALGORITHMS else None)
+
+
+def help_on(summary, *names):
+    """A `command_help` of `run` for a command with few flags.
+
+    Args:
+        summary: what the command does.
+        *names: of its flags.
+    """
+    return lambda _: help_text.of_command(summary, flags.FLAGS, names)
 
 
 def quieten():
-    """Hides TensorFlow's notes; call it after importing TensorFlow.
+    """Hides TensorFlow's messages; call it after importing TensorFlow.
 
-    Importing it raises absl's verbosity. `--verbosity` still decides.
+    Importing TensorFlow raises absl's verbosity. `--verbosity` has precedence.
     """
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
+
+
+def define_flags(values=None):
+    """Defines one flag per setting of `Config` and of all methods.
+
+    Args:
+        values: the `flags.FlagValues` to define them in; the global ones if
+            None.
+    """
+    values = flags.FLAGS if values is None else values
+    for _, rows in sections():
+        for row in rows:
+            _DEFINE[row.kind](
+                row.name, None, help_text.description(row), flag_values=values
+            )
+
+
+def from_flags(values=None):
+    """Resolves the parsed flags to a `Config`.
+
+    A flag that was given has precedence over the dataset's default, and that
+    over the field's.
+
+    Args:
+        values: flag values; the global ones if None.
+
+    Raises:
+        ConfigError: if a value is not allowed, or excludes another one.
+    """
+    values = flags.FLAGS if values is None else values
+    names = [row.name for _, rows in sections() for row in rows]
+    given = {name: getattr(values, name) for name in names}
+    return config_lib.resolve(
+        {name: value for name, value in given.items() if value is not None}
+    )
+
+
+def parse(arguments):
+    """The `Config` of a command line; the global flags are not changed.
+
+    Args:
+        arguments: strings such as `--algo=supervised`, without the program.
+
+    Raises:
+        ConfigError: see `from_flags`.
+        flags.Error: if one is not a flag or cannot be parsed.
+    """
+    values = flags.FlagValues()
+    define_flags(values)
+    values(presets.resolve_flagfiles(["train", *arguments]))
+    return from_flags(values)
+
+
+def define_run_flags():
+    """Defines the flags of commands on a finished run."""
+    flags.DEFINE_string("run_dir", None, "Folder of a finished run.")
+    flags.DEFINE_string(
+        "output",
+        None,
+        "Where to write an export; servers expect a number as the last part. "
+        "Empty = export/1 in the run's folder.",
+    )
+    flags.mark_flag_as_required("run_dir")
+
+
+def run_from_flags():
+    """The run that the flags of `define_run_flags` name.
+
+    A run of several workers or a TPU is evaluated on this machine: the networks
+    are the same.
+
+    Returns:
+        `(config, run_dir, output)`: its configuration and two folders.
+
+    Raises:
+        ConfigError: if `--run_dir` holds no run.
+    """
+    run_dir = pathlib.Path(flags.FLAGS.run_dir)
+    output = pathlib.Path(flags.FLAGS.output or run_dir / "export" / "1")
+    config = run_directory.load_config(run_dir)
+    if config.strategy in ("multi_worker", "tpu"):
+        config = dataclasses.replace(config, strategy="auto")
+    return config, run_dir, output

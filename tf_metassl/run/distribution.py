@@ -1,4 +1,4 @@
-"""Strategies by name, and datasets that know their replica."""
+"""`tf.distribute` strategies by name, workers, and distributed datasets."""
 
 import contextlib
 import faulthandler
@@ -11,30 +11,30 @@ import tensorflow as tf
 from tf_metassl.errors import WorkerLostError
 from tf_metassl.run import cluster as cluster_lib
 
-# Seconds for which a worker waits for the others before anything starts.
+# Seconds that a worker waits for the others to join.
 JOIN_TIMEOUT = 60
 
 
 def make_strategy(name, num_replicas=0, tpu=""):
-    """The `tf.distribute` strategy called `name`.
+    """Makes the `tf.distribute` strategy called `name`.
 
-    Has to come before any other use of TensorFlow: neither can a CPU be split
-    nor a cluster be joined later.
+    Call it before any other use of TensorFlow, after which a CPU cannot be
+    split and a cluster cannot be joined.
 
     Args:
         name: `one_device`, `mirrored`, `multi_worker`, `tpu` or `auto`, which
             is `multi_worker` if the environment names several workers, else
             `mirrored` if there are several GPUs, else `one_device`.
-        num_replicas: replicas of `mirrored`; 0 for all GPUs. Without a GPU
-            the CPU is split into as many logical devices.
-        tpu: name or address of the TPU, or `local`; empty for what the
-            environment names.
+        num_replicas: number of replicas of `mirrored`; 0 for all GPUs.
+            Without a GPU the CPU is split into as many logical devices.
+        tpu: name or address of the TPU, or `local`; empty for the one that
+            the environment names.
 
     Raises:
-        ValueError: if there are not as many devices, no cluster or no TPU.
+        ValueError: if there are too few devices, no cluster or no TPU.
     """
-    # Physical devices: asking for logical ones would initialize TensorFlow,
-    # after which the CPU cannot be split any more.
+    # Listing logical devices would initialize TensorFlow, after which the CPU
+    # cannot be split.
     gpus = tf.config.list_physical_devices("GPU")
     cluster = cluster_lib.for_strategy(name)
     if name == "multi_worker" or cluster:
@@ -49,7 +49,8 @@ def make_strategy(name, num_replicas=0, tpu=""):
         wanted = num_replicas or len(gpus)
         if wanted > len(gpus):
             raise ValueError(
-                f"--num_replicas={num_replicas}: there are {len(gpus)} GPUs."
+                f"--num_replicas={num_replicas}, but there are {len(gpus)} "
+                "GPUs. Use at most as many replicas as GPUs."
             )
         return tf.distribute.MirroredStrategy(
             [f"GPU:{index}" for index in range(wanted)]
@@ -59,7 +60,7 @@ def make_strategy(name, num_replicas=0, tpu=""):
 
 
 def _logical_cpus(count):
-    """Names of `count` logical CPU devices, made if TensorFlow still can."""
+    """Names of `count` logical CPU devices, created if necessary."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     configured = tf.config.get_logical_device_configuration(cpu) or [None]
     if len(configured) < count:
@@ -69,21 +70,21 @@ def _logical_cpus(count):
             )
         except RuntimeError as error:
             raise ValueError(
-                f"--num_replicas={count}: the CPU was in use before it could "
-                "be split into logical devices. Ask for them in a fresh "
-                "process."
+                f"--num_replicas={count}: TensorFlow was already in use when "
+                "the CPU was to be split into logical devices. Make the "
+                "strategy first in a new process."
             ) from error
     names = [d.name for d in tf.config.list_logical_devices("CPU")]
     return names[:count]
 
 
 def _multi_worker(cluster, num_gpus):
-    """All GPUs, or the CPU, of every worker of `cluster`."""
+    """A strategy of all GPUs, or the CPU, of every worker of `cluster`."""
     if cluster is None:
         raise ValueError(
-            "--strategy=multi_worker: neither TF_CONFIG nor SLURM names the "
-            "workers. Start the command once per worker, with TF_CONFIG set "
-            "or with srun."
+            "--strategy=multi_worker needs the names of the workers, but "
+            "neither TF_CONFIG nor SLURM provides them. Start the command "
+            "once per worker, with TF_CONFIG set or with srun."
         )
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": list(cluster.workers)}),
@@ -93,14 +94,14 @@ def _multi_worker(cluster, num_gpus):
         rpc_layer="grpc",
     )
     print(
-        f"Worker {cluster.index} of {', '.join(cluster.workers)}: waiting at "
+        f"Worker {cluster.index} of {', '.join(cluster.workers)} waits at "
         f"most {JOIN_TIMEOUT} s for the others. A timeout below means that "
-        "one of them has not come.",
+        "one of them did not join.",
         file=sys.stderr,
         flush=True,
     )
-    # Joining holds the interpreter's lock, so that no Python code could end
-    # it; this watchdog needs none. TensorFlow's own limit is an hour.
+    # Joining holds the interpreter lock, so no Python code could interrupt it;
+    # this watchdog does not need the lock. TensorFlow's own limit is one hour.
     faulthandler.dump_traceback_later(
         JOIN_TIMEOUT, exit=True, file=sys.__stderr__
     )
@@ -116,7 +117,7 @@ def _multi_worker(cluster, num_gpus):
 
 
 def _tpu(name):
-    """All cores of a TPU."""
+    """A strategy of all cores of a TPU."""
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(name)
         if name != "local":
@@ -126,9 +127,9 @@ def _tpu(name):
     except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise ValueError(
-            f"--strategy=tpu --tpu={name!r}: there is no TPU to be reached "
-            f"({type(error).__name__}: {first_line}). Give its name or address "
-            "as --tpu, or --tpu=local on a TPU VM."
+            f"--strategy=tpu --tpu={name!r}: cannot connect to a TPU "
+            f"({type(error).__name__}: {first_line}). Set --tpu to its name or "
+            "address, or to local on a TPU VM."
         ) from error
 
 
@@ -138,42 +139,43 @@ def check_xla(strategy):
     on_tpu = isinstance(strategy, tf.distribute.TPUStrategy)
     if strategy.num_replicas_in_sync > 1 and not gpus and not on_tpu:
         raise ValueError(
-            "--jit_compile: XLA knows no sum over replicas that are CPUs. Use "
+            "--jit_compile: XLA cannot sum over several CPU replicas. Use "
             "--jit_compile=false, or GPUs."
         )
 
 
 def is_chief(strategy):
-    """Whether this process is the one that writes files."""
+    """Whether this process is the one that writes the files of the run."""
     resolver = strategy.cluster_resolver
     return num_workers(strategy) == 1 or resolver.task_id == 0
 
 
 def num_workers(strategy):
-    """The number of processes that share the training."""
+    """The number of processes that train together."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return 1
     return strategy.cluster_resolver.cluster_spec().num_tasks("worker")
 
 
 def wait_for_all(strategy):
-    """Returns when every worker has come here; files are written by then.
+    """Returns when every worker has called it.
 
-    It fails within seconds if one of them is gone, see `lost_workers_named`.
+    What a worker has written before its call can then be read by all. The call
+    fails within seconds if a worker is gone, see `lost_workers_named`.
     """
     worker_means(strategy, 0.0)
 
 
 def worker_means(strategy, *values):
-    """Means of numbers over all workers; all workers have to ask.
+    """Means of numbers over all workers; every worker has to call it.
 
-    A worker alone may know that it has to end, and each has a clock of its
-    own. If one acted alone, the others would wait for it in the next step.
+    Workers must agree on what to do next: if one of them stopped on a signal
+    or by its own clock, the others would wait for it in the next step.
 
     Args:
         strategy: a `tf.distribute.Strategy`.
-        *values: numbers of this worker; a flag is set on any worker if its
-            mean is above 0.
+        *values: numbers of this worker. The mean of a flag is above 0 if it
+            is set on any worker.
 
     Returns:
         A tuple of numbers, the same on all workers.
@@ -187,11 +189,11 @@ def worker_means(strategy, *values):
 
 @functools.cache
 def _summing(strategy):
-    """A compiled sum over all replicas of a tensor that each worker has."""
+    """A compiled function that sums a tensor over all replicas."""
 
     def total(values):
         context = tf.distribute.get_replica_context()
-        # A copy on the replica's own device, which a constant has not.
+        # A constant is not on the replica's device; its copy is.
         values = tf.identity(values)
         return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
 
@@ -202,17 +204,17 @@ def _summing(strategy):
 
 @contextlib.contextmanager
 def lost_workers_named(strategy):
-    """Turns TensorFlow's errors about a lost worker into one sentence.
+    """Turns TensorFlow's errors about a lost worker into one message.
 
     Raises:
-        WorkerLostError: if a worker was killed (at once: its connection is
-            closed) or has not answered for some ten seconds (TensorFlow's
-            heartbeat).
+        WorkerLostError: if another worker was killed, which is noticed at
+            once because its connection is closed, or has not answered
+            TensorFlow's heartbeat for about ten seconds.
     """
     try:
         yield
     except tf.errors.OpError as error:
-        # Cancelled: the other collectives of the step that failed.
+        # The other collectives of the step that failed are cancelled.
         lost = (
             tf.errors.UnavailableError,
             tf.errors.DeadlineExceededError,
@@ -223,12 +225,12 @@ def lost_workers_named(strategy):
         if num_workers(strategy) == 1 or not isinstance(error, lost):
             raise
         index = strategy.cluster_resolver.task_id
-        # Without the names of TensorFlow's nodes before and the rest after.
+        # Without the names of TensorFlow's nodes, and the first line only.
         reason = re.sub(r"{{.*?}} *", "", error.message).strip()
         reason = reason.partition("\n")[0].rstrip(":")
         raise WorkerLostError(
             f"Worker {index} has lost another worker and stops ({reason}). "
-            "Start the same command on all workers again; it goes on from the "
+            "Run the same command on all workers again to continue from the "
             "last checkpoint."
         ) from error
 
@@ -240,11 +242,11 @@ def distribute(strategy, make_dataset):
         strategy: a `tf.distribute.Strategy`.
         make_dataset: function of `shard`, `num_shards` and `local_shards`, see
             `tf_metassl.data.pipeline`, that returns per-replica batches. Each
-            worker reads the rows of its own replicas alone.
+            worker reads the rows of its own replicas only.
 
     Returns:
-        A `tf.data.Dataset`, or its distributed form, without end, if there are
-        several replicas.
+        What `make_dataset` returns; with several replicas a distributed
+        dataset that repeats it without end.
     """
     if strategy.num_replicas_in_sync == 1:
         return make_dataset(shard=0, num_shards=1, local_shards=1)
@@ -256,9 +258,9 @@ def distribute(strategy, make_dataset):
             num_shards=context.num_replicas_in_sync,
             local_shards=local,
         )
-        # Whoever reads it counts the steps. From a dataset that may end,
-        # several workers would get batches of unknown size, because one of
-        # them might have no more.
+        # The caller counts the steps. If the dataset could end, several
+        # workers would get batches of unknown size, because one of them might
+        # have none left.
         return dataset.repeat()
 
     return strategy.distribute_datasets_from_function(for_pipeline)

@@ -1,6 +1,8 @@
-"""What a run tells people: the plan, the final table, report.md, pictures."""
+"""What a run prints and reports: plan, final table, report.md, figures."""
 
+import io
 import json
+import math
 import pathlib
 import textwrap
 
@@ -8,9 +10,10 @@ import matplotlib.figure
 import numpy as np
 import tensorflow as tf
 
+from tf_metassl import files
 from tf_metassl.data import splits
 
-# What is measured of a network -> how the final table calls it.
+# Metric of a network -> its name in the final table.
 MEASURES = {
     "accuracy": "accuracy",
     "top_5_accuracy": "top-5",
@@ -19,40 +22,17 @@ MEASURES = {
 
 
 def plan(experiment):
-    """What is about to happen, as lines of text.
+    """What a run is going to do, as lines of text.
 
     Args:
         experiment: an `Experiment`.
     """
-    config, rows = experiment.config, experiment.splits
-    algorithm, info = experiment.algorithm, experiment.source.info
-    budget = config.time_budget_minutes
-    pools = experiment.pools(algorithm)
-    inside = "inside" if config.labeled_inside_unlabeled else "outside"
-    networks = ", ".join(
-        f"{role} {network.count_params():,} parameters"
-        for role, network in algorithm.evaluated_networks.items()
-    )
-    height, width, channels = info.image_shape
+    config = experiment.config
     policy = experiment.augmentation
-    found = splits.duplicates(experiment.source, rows)
-    notes = "\n".join(
-        [
-            *textwrap.wrap(experiment.source.description, 100),
-            splits.describe_duplicates(experiment.source, found),
-        ]
-    )
+    budget = config.time_budget_minutes
     lines = [
         ("method", config.algo),
-        (
-            "images",
-            f"{info.name} {height}x{width}x{channels}, {info.num_classes} "
-            f"classes: {len(rows.labeled)} labeled ({inside} the unlabeled "
-            f"pool), {len(rows.unlabeled)} unlabeled, {len(rows.validation)} "
-            f"validation, {len(experiment.source.test)} test",
-        ),
-        ("splits", f"split seed {config.split_seed}, {rows.fingerprint}"),
-        *(("", line) for line in notes.splitlines()),
+        *_data_lines(experiment),
         ("views", f"weak: {policy.weak}, strong: {policy.strong}"),
         *(
             (
@@ -61,7 +41,7 @@ def plan(experiment):
                 f"{config.num_steps * pool.batch_size / len(pool.rows):,.1f} "
                 "passes",
             )
-            for pool in pools
+            for pool in experiment.pools(experiment.algorithm)
         ),
         (
             "steps",
@@ -70,7 +50,7 @@ def plan(experiment):
             + f", evaluated every {config.evaluate_every}; "
             f"reported: {config.selection}",
         ),
-        ("network", f"{config.model}: {networks}"),
+        ("network", f"{config.model}: {networks(experiment.algorithm)}"),
         (
             "devices",
             f"{config.strategy}: "
@@ -83,13 +63,64 @@ def plan(experiment):
     )
 
 
+def _data_lines(experiment):
+    """The plan's lines about images and splits, `(name, text)` each."""
+    config, rows = experiment.config, experiment.splits
+    source, info = experiment.source, experiment.source.info
+    height, width, channels = info.image_shape
+    inside = "inside" if config.labeled_inside_unlabeled else "outside"
+    duplicates = splits.duplicates(source, rows)
+    notes = "\n".join(
+        [
+            *textwrap.wrap(source.description, 100),
+            splits.describe_duplicates(source, duplicates),
+        ]
+    )
+    return [
+        (
+            "images",
+            f"{info.name} {height}x{width}x{channels}, {info.num_classes} "
+            f"classes: {len(rows.labeled)} labeled ({inside} the unlabeled "
+            f"pool), {len(rows.unlabeled)} unlabeled, {len(rows.validation)} "
+            f"validation, {len(source.test)} test",
+        ),
+        ("splits", f"split seed {config.split_seed}, {rows.fingerprint}"),
+        *(("", line) for line in notes.splitlines()),
+    ]
+
+
+def networks(algorithm):
+    """The evaluated networks and their numbers of trainable parameters.
+
+    Batch-norm averages do not count, as in `python -m tf_metassl.summary`. An
+    average of the student's parameters has as many as the student, although it
+    is not trained itself.
+
+    Args:
+        algorithm: an `Algorithm`.
+
+    Returns:
+        Text such as `student 140,458 parameters, ema 140,458 parameters`.
+    """
+
+    def count(network):
+        trained = network.trainable_variables
+        trained = trained or algorithm.student.trainable_variables
+        return sum(math.prod(variable.shape) for variable in trained)
+
+    return ", ".join(
+        f"{role} {count(network):,} parameters"
+        for role, network in algorithm.evaluated_networks.items()
+    )
+
+
 def device_kind():
     """`GPU` if TensorFlow sees one, else `CPU`."""
     return "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
 
 
 def unused_time(config, stage):
-    """What to do about a budget that has not ended a stage, a sentence.
+    """What to do about a stage that did not use up its time budget.
 
     Args:
         config: the `Config`.
@@ -97,8 +128,8 @@ def unused_time(config, stage):
     """
     return (
         f"The {stage.num_steps} steps of {stage.name} took less than "
-        f"--time_budget_minutes={config.time_budget_minutes:g}: for a "
-        "comparison at equal time raise their number."
+        f"--time_budget_minutes={config.time_budget_minutes:g}. Raise the "
+        "number of steps for a comparison at equal time."
     )
 
 
@@ -106,7 +137,7 @@ def table(rows):
     """The final table in Markdown.
 
     Args:
-        rows: dicts as `experiment.final_metrics` makes them.
+        rows: dicts as `evaluation.final_metrics` makes them.
     """
     columns = {
         f"{split}_{name}": f"{split} {title}"
@@ -131,46 +162,56 @@ def table(rows):
 
 
 def recovery(entry):
-    """One recovery of `experiment.run_stage` as a sentence."""
+    """One recovery of `stage.run_stage` as a sentence.
+
+    Args:
+        entry: a dict, see `tf_metassl.run.resume.ResumeState`.
+    """
     return (
         f"{entry['what']} at step {entry['at']} of {entry['stage']}: the run "
-        f"went back to step {entry['back_to']} and on with other batches."
+        f"went back to step {entry['back_to']} and continued with other "
+        "batches."
     )
 
 
 def write(run_dir, *, plan, results, recoveries, rows, confusion, class_names):
-    """Writes report.md, results.json and the pictures.
+    """Writes report.md, results.json and the figures.
 
     Args:
         run_dir: folder of the run.
         plan: text of the plan.
         results: rows of the final table, see `table`.
-        recoveries: what `experiment.run_stage` returned.
+        recoveries: those of all stages, see `recovery`.
         rows: all rows of metrics.jsonl.
-        confusion: `[C, C]` test counts of the exported network.
+        confusion: `[C, C]` test counts of the exported network; rows are true
+            classes.
         class_names: one per class.
 
     Returns:
-        Lines that say what is where.
+        Text that says which file holds what.
     """
     run_dir = pathlib.Path(run_dir)
-    learning_curve(rows).savefig(run_dir / "learning_curve.png", dpi=120)
-    confusion_matrix(confusion, class_names).savefig(
-        run_dir / "confusion_matrix.png", dpi=120
-    )
+    figures = {
+        "learning_curve.png": learning_curve(rows),
+        "confusion_matrix.png": confusion_matrix(confusion, class_names),
+    }
+    for name, figure in figures.items():
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png", dpi=120)
+        files.write_bytes(run_dir / name, picture.getbuffer())
     method = next(line for line in plan.splitlines() if "method" in line)
-    accidents = "".join(f"- {recovery(entry)}\n" for entry in recoveries)
+    recovered = "".join(f"- {recovery(entry)}\n" for entry in recoveries)
     text = (
         f"# {method.split()[-1]}\n\n```\n{plan}\n```\n\n{table(results)}\n\n"
-        "Test images were evaluated once, after training; nothing was chosen "
-        "by them.\n\n"
-        f"{accidents}\n"
+        "The test images were evaluated once, after training. Nothing was "
+        "selected by them.\n\n"
+        f"{recovered}\n"
         "![Learning curves](learning_curve.png)\n\n"
         "![Confusion matrix of the exported network on the test images]"
         "(confusion_matrix.png)\n"
     )
-    (run_dir / "report.md").write_text(text)
-    (run_dir / "results.json").write_text(json.dumps(results, indent=2))
+    files.write_text(run_dir / "report.md", text)
+    files.write_text(run_dir / "results.json", json.dumps(results, indent=2))
     places = [
         ("report", "report.md"),
         ("model", "export/1"),
@@ -182,7 +223,7 @@ def write(run_dir, *, plan, results, recoveries, rows, confusion, class_names):
 
 
 def learning_curve(rows):
-    """Loss and accuracies against the step.
+    """Plots losses and accuracies against the step.
 
     Args:
         rows: rows of metrics.jsonl.
@@ -213,10 +254,12 @@ def learning_curve(rows):
 
 
 def confusion_matrix(confusion, class_names):
-    """True against predicted classes, in shares of the true class.
+    """Plots a confusion matrix; colors are shares of the true class.
+
+    Classes are named up to 100 of them, counts are written up to 30.
 
     Args:
-        confusion: `[C, C]` counts, rows are true classes.
+        confusion: `[C, C]` counts; rows are true classes.
         class_names: one per class.
 
     Returns:

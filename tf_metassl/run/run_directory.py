@@ -1,34 +1,31 @@
-"""The run directory as a contract: one process, one configuration, one origin.
+"""The run directory: one process, one configuration, one origin.
 
-`config.json` holds the settings of a run, `provenance.json` what it was made
-from and with. A run is resumed only if both are the same.
+`config.json` holds the settings of a run, `provenance.json` the data and the
+library versions. A run is resumed only if both are unchanged. Importing this
+module imports no TensorFlow.
 """
 
 import contextlib
 import hashlib
 import json
-import os
 import pathlib
-import platform
 import time
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 import tf_metassl
 from tf_metassl import config as config_lib
+from tf_metassl import files
 from tf_metassl.errors import ConfigError
 
-try:
-    import fcntl
-except ImportError:  # Windows.
-    fcntl = None
-
-# Computed before the run is known to be possible.
+# Written before it is known whether the run can start.
 NORMALIZATION = "normalization.npz"
 
+# The rule by which new runs draw batches, see `stage.seed_offset`.
+BATCH_SEED_VERSION = 2
+
 _LOCK = ".lock"
+_CONFIG = "config.json"
 _PROVENANCE = "provenance.json"
 
 
@@ -49,7 +46,8 @@ def locked(run_dir):
     """Keeps other processes from writing the same run.
 
     The lock ends with the process that holds it, however that ends. A folder
-    that holds nothing else at the end is removed.
+    that holds nothing else at the end is removed. On a file system without
+    locks the block runs unprotected.
 
     Args:
         run_dir: folder of the run; made if necessary.
@@ -59,33 +57,51 @@ def locked(run_dir):
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     path = run_dir / _LOCK
-    with open(path, "a+", encoding="utf-8") as file:
-        try:
-            if fcntl:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
+    with files.locked(path) as held:
+        if held is False:
             raise ConfigError(
-                f"--run_dir={run_dir} is being written by {file.read()}. Wait "
-                "for it to end, or use another --run_dir."
-            ) from error
-        except OSError:
-            # A file system without locks: better no lock than no run.
-            pass
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}")
-        file.flush()
+                f"--run_dir={run_dir} is being written by "
+                f"{files.holder(path)}. Wait for it to end, or use another "
+                "--run_dir."
+            )
         try:
             yield
         finally:
-            if not (run_dir / "config.json").exists():
-                path.unlink()
+            if not (run_dir / _CONFIG).exists():
+                # Windows removes no open file; the folder stays there.
                 with contextlib.suppress(OSError):
+                    path.unlink()
                     run_dir.rmdir()
 
 
+def load_config(run_dir):
+    """The configuration of the run in `run_dir`.
+
+    Raises:
+        ConfigError: if there is no run.
+    """
+    path = pathlib.Path(run_dir) / _CONFIG
+    if not path.is_file():
+        raise ConfigError(
+            f"--run_dir={run_dir} is not the folder of a run: it has no "
+            f"{_CONFIG}."
+        )
+    return config_lib.Config.from_json(json.loads(path.read_text()))
+
+
+def save_config(config, run_dir):
+    """Writes `config.json` and `run.flags` into `run_dir`."""
+    run_dir = pathlib.Path(run_dir)
+    text = json.dumps(config.to_json(), indent=2) + "\n"
+    files.write_text(run_dir / _CONFIG, text)
+    lines = "\n".join(config.to_flags()) + "\n"
+    files.write_text(run_dir / "run.flags", lines)
+
+
 def normalization(run_dir):
-    """Where the scaling of pixels is kept; what an aborted start left is void.
+    """Where the scaling of pixels is kept.
+
+    A file that was left by a start that failed is removed.
 
     Args:
         run_dir: folder of the run.
@@ -95,13 +111,17 @@ def normalization(run_dir):
     """
     run_dir = pathlib.Path(run_dir)
     path = run_dir / NORMALIZATION
-    if not (run_dir / "config.json").exists():
+    if not (run_dir / _CONFIG).exists():
         path.unlink(missing_ok=True)
     return path
 
 
 def versions():
-    """Library -> version, of all that the numbers of a run depend on."""
+    """The libraries that the results of a run depend on: name -> version."""
+    # A command imports this module before it has checked its flags.
+    import keras
+    import tensorflow as tf
+
     return {
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
@@ -111,7 +131,7 @@ def versions():
 
 
 def data_fingerprint(source, splits):
-    """Short hashes of the images, their labels and their use.
+    """Short hashes of the images, the labels and the splits.
 
     Args:
         source: a `Source`.
@@ -142,35 +162,54 @@ def check_settings(config, run_dir):
 
     Compares settings and versions, which are known before any data is read.
     """
-    # The list of bad images is written even if there are too many to start.
-    # Hidden files are the lock and what a killed process was about to write.
+    # The list of bad images is written even if the run does not start. Hidden
+    # files are the lock and files that a killed process was writing.
     if not run_dir.exists() or all(
         path.name in ("bad_images.csv", NORMALIZATION)
         or path.name.startswith(".")
         for path in run_dir.iterdir()
     ):
         return
-    old = config_lib.compared(config_lib.load(run_dir))
+    old = config_lib.compared(load_config(run_dir))
     old |= _recorded(run_dir, versions())
     _compare(old, config_lib.compared(config) | versions(), config, run_dir)
 
 
 def check_data(config, run_dir, fingerprint):
-    """Raises ConfigError if the run in `run_dir` has seen other images."""
+    """Raises ConfigError if the run in `run_dir` has other images."""
     _compare(_recorded(run_dir, fingerprint), fingerprint, config, run_dir)
 
 
 def save(config, run_dir, fingerprint):
-    """Writes the contract of a run into `run_dir`."""
-    config_lib.save(config, run_dir)
+    """Writes the configuration, the versions and the data's fingerprint.
+
+    Args:
+        config: a `Config`.
+        run_dir: folder of the run.
+        fingerprint: of the data, see `data_fingerprint`.
+    """
+    save_config(config, run_dir)
     text = json.dumps({**versions(), **fingerprint}, indent=2) + "\n"
-    config_lib.write_text(run_dir / _PROVENANCE, text)
+    files.write_text(run_dir / _PROVENANCE, text)
+
+
+def batch_seed_version(run_dir):
+    """The rule by which the run in `run_dir` draws its batches.
+
+    Returns:
+        What `provenance.json` records; 1 if the file was written before there
+        was another rule, and `BATCH_SEED_VERSION` if there is no such file.
+    """
+    path = run_dir / _PROVENANCE
+    if not path.exists():
+        return BATCH_SEED_VERSION
+    return json.loads(path.read_text()).get("batch_seed_version", 1)
 
 
 def _recorded(run_dir, default):
-    """What `provenance.json` says of the fields of `default`."""
+    """`default` with the values that `provenance.json` has for its keys."""
     path = run_dir / _PROVENANCE
-    # A process may be killed before it writes the file.
+    # A process may have been killed before it wrote the file.
     known = json.loads(path.read_text()) if path.exists() else {}
     return {name: known.get(name, value) for name, value in default.items()}
 

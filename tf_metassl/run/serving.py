@@ -1,4 +1,7 @@
-"""SavedModels that need TensorFlow alone and say what the network says."""
+"""Exports as SavedModels, which are checked against the network.
+
+Serving one needs TensorFlow alone, not this package.
+"""
 
 import os
 import pathlib
@@ -8,7 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_metassl.errors import ExportError
+from tf_metassl import files
+from tf_metassl.errors import ExportError, WriteError, error_text
 
 
 def export_saved_model(network, class_names, folder, *, examples):
@@ -21,12 +25,15 @@ def export_saved_model(network, class_names, folder, *, examples):
     Args:
         network: images in 0...255 -> logits.
         class_names: one per class.
-        folder: where to write; it appears when it is complete and checked,
-            and replaces what was there.
-        examples: `[N, H, W, C]` uint8, to compare the two on.
+        folder: where to write. It appears when the export is complete and
+            checked, and replaces an existing folder.
+        examples: `[N, H, W, C]` uint8, on which the export is compared with
+            the network.
 
     Raises:
         ExportError: if the probabilities differ by more than 1e-5.
+        WriteError: if the export cannot be written. An export that was there
+            before is unchanged.
     """
     names = tf.constant(list(class_names))
 
@@ -42,15 +49,23 @@ def export_saved_model(network, class_names, folder, *, examples):
 
     image = tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8, "image")
     folder = pathlib.Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     aside = folder.with_name(f".{folder.name}.{os.getpid()}")
     archive = keras.export.ExportArchive()
     archive.track(network)
     archive.add_endpoint("serving_default", serve, [image])
-    archive.write_out(str(aside), verbose=False)
-    check_saved_model(aside, network, examples)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(aside, folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        archive.write_out(str(aside), verbose=False)
+        check_saved_model(aside, network, examples)
+        files.replace_folder(aside, folder)
+    except (OSError, tf.errors.OpError) as error:
+        raise WriteError(
+            f"The export {folder} cannot be written: {error_text(error)}. The "
+            "checkpoints are intact. Free some disk space, or choose another "
+            "folder with python -m tf_metassl.export --output=..."
+        ) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def check_saved_model(folder, network, examples, tolerance=1e-5):

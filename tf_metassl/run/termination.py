@@ -1,6 +1,6 @@
-"""SIGTERM: the step is finished, a checkpoint written, then exit code 143.
+"""SIGTERM ends a run after its step, with a checkpoint and exit code 143.
 
-Imports no TensorFlow, so that a command can listen while it is imported.
+Imports no TensorFlow, so that signals are handled while it is imported.
 """
 
 import os
@@ -14,7 +14,7 @@ class Terminated(SystemExit):
     """Ends the process with `EXIT_CODE`.
 
     Args:
-        message: says what was saved.
+        message: says what was saved and how to continue.
     """
 
     def __init__(self, message):
@@ -25,15 +25,15 @@ class Terminated(SystemExit):
 class Termination:
     """Whether this process has been asked to end; a context manager.
 
-    Inside of the block SIGTERM raises `Terminated` at once while `deferred` is
-    false: there is nothing to save then. While it is true, the first signal
-    sets `requested`, which the training loop looks at after every step, and a
-    second one kills the process wherever it is. Outside of the block, as in a
-    notebook, signals are left alone.
+    Inside the block, SIGTERM raises `Terminated` at once while `deferred` is
+    false, because there is nothing to save. While `deferred` is true, the first
+    signal sets `requested`, which the training loop reads after every step,
+    and a second one kills the process at once. Outside the block, for example
+    in a notebook, signals are not handled.
 
     Attributes:
-        deferred: set by whoever promises to look at `requested`.
-        requested: whether SIGTERM has come meanwhile.
+        deferred: set it to true while `requested` is read regularly.
+        requested: whether SIGTERM has been received while `deferred` was true.
     """
 
     def __init__(self):
@@ -50,12 +50,12 @@ class Termination:
     def _handle(self, number, frame):
         del number, frame
         if not self.deferred:
-            raise Terminated("Stopped by SIGTERM; nothing had to be saved.")
+            raise Terminated("Stopped by SIGTERM. There was nothing to save.")
         self.requested = True
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        # Not `print`, which must not be entered twice.
+        # Not `print`, which the signal may have interrupted.
         os.write(
             sys.__stderr__.fileno(),
-            b"\nSIGTERM: a checkpoint follows this step; a second signal stops "
-            b"at once.\n",
+            b"\nSIGTERM: stopping with a checkpoint after this step; a second "
+            b"signal stops at once.\n",
         )

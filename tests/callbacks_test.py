@@ -1,0 +1,200 @@
+"""What the recorder writes and in which order; when a run is stopped."""
+
+import json
+import types
+
+import pytest
+import tensorflow as tf
+
+from tests.helpers import run, tiny_algorithm, tiny_batch
+from tf_metassl import config
+from tf_metassl.algorithms.algorithm import Stage
+from tf_metassl.errors import CollapseError, TrainingDivergedError
+from tf_metassl.run import callbacks, checkpoints
+from tf_metassl.run.metrics_file import MetricsFile
+from tf_metassl.run.resume import ResumeState
+from tf_metassl.run.stage import StageRun
+from tf_metassl.run.termination import Terminated
+
+
+def recorder_of(folder, accuracies=(), state=None, first_step=0, **settings):
+    """A `Recorder` whose evaluations give these accuracies, one by one.
+
+    Returns:
+        `(recorder, run)`, the `StageRun` of a tiny algorithm.
+    """
+    settings = config.resolve({"algo": "supervised", **settings})
+    strategy = tf.distribute.get_strategy()
+    stage_run = StageRun(
+        types.SimpleNamespace(config=settings, strategy=strategy),
+        tiny_algorithm("supervised"),
+        Stage("train", 6, None),
+        folder,
+        folder,
+        first_step,
+    )
+    left = iter(accuracies)
+
+    def evaluate(split, watchers):
+        del split, watchers
+        return {"student_accuracy": 0.0, "ema_accuracy": next(left)}
+
+    recorder = callbacks.Recorder(stage_run, state or ResumeState(), evaluate)
+    recorder.set_model(stage_run.algorithm)
+    return recorder, stage_run
+
+
+def state_of(path):
+    return json.loads((path / "state.json").read_text())
+
+
+def test_metrics_come_before_checkpoints_and_the_best_before_the_last(
+    tmp_path, monkeypatch
+):
+    events = []
+    write, save = MetricsFile.write, checkpoints.save
+
+    def noted_write(self, step, split, values):
+        events.append((self._path.name, split))
+        write(self, step, split, values)
+
+    def noted_save(*arguments, name, **options):
+        events.append(("checkpoint", name))
+        return save(*arguments, name=name, **options)
+
+    monkeypatch.setattr(MetricsFile, "write", noted_write)
+    monkeypatch.setattr(checkpoints, "save", noted_save)
+    recorder, _ = recorder_of(tmp_path, [0.5])
+    recorder.finish_epoch({"loss": 1.0})
+    assert events == [
+        ("timing.jsonl", "train"),
+        ("metrics.jsonl", "train"),
+        ("metrics.jsonl", "validation"),
+        ("checkpoint", "best"),
+        ("checkpoint", None),
+    ]
+
+
+def test_the_best_checkpoint_is_that_of_the_highest_accuracy(tmp_path):
+    recorder, stage_run = recorder_of(tmp_path, [0.5, 0.4, 0.6], first_step=100)
+    found = []
+    for _ in range(3):
+        run(stage_run.algorithm, tiny_batch())
+        recorder.finish_epoch({"loss": 1.0})
+        folder = stage_run.output_checkpoints
+        state = state_of(folder / "best")
+        found.append((state["step"], state["best_validation"]))
+    assert found == [(1, 0.5), (1, 0.5), (3, 0.6)]
+    last = state_of(checkpoints.last(folder, 1)[0])
+    assert (last["step"], last["last_evaluation"]) == (3, 3)
+    assert last["train_metrics"] is None
+    # The steps of the stages before count in the metrics.
+    rows = stage_run.metrics_file.rows()
+    assert [row["step"] for row in rows] == [101, 101, 102, 102, 103, 103]
+    assert rows[0]["learning_rate"] == pytest.approx(0.1)
+
+
+def test_a_resumed_run_knows_its_best(tmp_path):
+    state = ResumeState(best_validation=0.5, step=2, last_evaluation=2)
+    recorder, stage_run = recorder_of(tmp_path, [0.4], state)
+    recorder.finish_epoch({"loss": 1.0})
+    assert not (stage_run.output_checkpoints / "best").exists()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test moves."""
+    now = types.SimpleNamespace(seconds=1000.0)
+    fake = types.SimpleNamespace(monotonic=lambda: now.seconds)
+    monkeypatch.setattr(callbacks, "time", fake)
+    return now
+
+
+def test_a_time_budget_counts_from_the_first_step(tmp_path, clock):
+    state = ResumeState(elapsed_share=0.25, wall_clock_seconds=7.0)
+    recorder, stage_run = recorder_of(
+        tmp_path, [0.5], state, time_budget_minutes=1.0
+    )
+    model = stage_run.algorithm
+    model.elapsed = tf.Variable(0.0)
+    recorder.on_train_begin()
+    assert model.elapsed.numpy() == 0.25
+    # Compiling takes 20 seconds, and 30 seconds lie between the first steps.
+    for seconds, share in ((20, 0.25), (30, 0.75), (15, 1.0)):
+        clock.seconds += seconds
+        recorder.on_train_batch_end(0)
+        assert model.elapsed.numpy() == share
+        assert not recorder.out_of_time
+    clock.seconds += 3
+    recorder.finish_epoch({"loss": 1.0})
+    assert recorder.out_of_time and model.stop_training
+    saved = state_of(checkpoints.last(stage_run.output_checkpoints, 1)[0])
+    assert saved["out_of_time"] and saved["elapsed_share"] == 1.05
+    assert saved["wall_clock_seconds"] == 7.0 + 20 + 30 + 15 + 3
+
+
+def test_checkpoints_between_evaluations(tmp_path, clock):
+    recorder, stage_run = recorder_of(tmp_path, checkpoint_minutes=0.5)
+    folder = stage_run.output_checkpoints
+    for seconds, exists in ((29, False), (2, True)):
+        clock.seconds += seconds
+        run(stage_run.algorithm, tiny_batch())
+        recorder.on_train_batch_end(0)
+        assert folder.exists() == exists
+    state = state_of(folder / "step-00000002")
+    assert state["last_evaluation"] == 0
+    # The mean of the unfinished epoch: a sum and a number of steps.
+    assert len(state["train_metrics"]["loss"]) == 2
+
+
+def test_sigterm_ends_at_the_next_step(tmp_path):
+    recorder, stage_run = recorder_of(tmp_path)
+    recorder.on_train_batch_end(0)
+    assert stage_run.termination.deferred
+    stage_run.termination.requested = True
+    with pytest.raises(Terminated) as stopped:
+        recorder.on_train_batch_end(0)
+    path = stage_run.output_checkpoints / "step-00000000"
+    assert f"The checkpoint {path} is written" in stopped.value.message
+    assert path.exists()
+
+
+def test_a_second_collapsed_interval_stops_the_run(tmp_path):
+    recorder, stage_run = recorder_of(
+        tmp_path, [0.5, 0.5, 0.5], collapse="stop"
+    )
+    recorder.finish_epoch({"loss": 1.0, "selected_share": 0.0})
+    recorder.finish_epoch({"loss": 1.0, "selected_share": 0.5})
+    stage_run.metrics_file.write(0, "train", {"selected_share": 0.0})
+    with pytest.raises(CollapseError, match="--collapse=warn to continue"):
+        recorder.finish_epoch({"loss": 1.0, "selected_share": 0.0})
+
+
+def test_collapse_is_told_from_the_metrics():
+    assert callbacks.collapsed({"step": 3, "loss": 1.0}) is None
+    good = {"pseudo_label_entropy": 0.9, "selected_share": 0.4}
+    assert callbacks.collapsed({"step": 3, **good}) is None
+    row = {"step": 3, **good, "pseudo_label_entropy": 0.01}
+    assert "one class" in callbacks.collapsed(row)
+    row = {"step": 3, **good, "selected_share": 0.0}
+    assert "0.00% of the pseudo-labels" in callbacks.collapsed(row)
+
+
+@pytest.mark.parametrize(
+    "loss, max_loss, message",
+    [
+        (float("nan"), 0.0, "became nan at step 7"),
+        (float("inf"), 0.0, "became inf at step 7"),
+        (2.5, 2.0, "became 2.5 at step 7"),
+        (2.0, 2.0, None),
+        (1e30, 0.0, None),
+    ],
+)
+def test_a_loss_that_is_too_large_or_no_number(loss, max_loss, message):
+    guard = callbacks.DivergenceGuard(max_loss)
+    guard.set_model(types.SimpleNamespace(finished_steps=7))
+    if message is None:
+        guard.on_train_batch_end(0, {"loss": loss})
+        return
+    with pytest.raises(TrainingDivergedError, match=message):
+        guard.on_train_batch_end(0, {"loss": loss})

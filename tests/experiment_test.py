@@ -1,0 +1,66 @@
+"""A run as a whole: where it is written, and what it records."""
+
+import json
+
+import pytest
+
+from tf_metassl import config
+from tf_metassl.errors import ConfigError
+from tf_metassl.run import experiment, serving
+from tf_metassl.run import stage as stage_lib
+
+
+def test_several_workers_need_the_name_of_a_run_directory(monkeypatch):
+    workers = {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}
+    task = {"type": "worker", "index": 0}
+    monkeypatch.setenv(
+        "TF_CONFIG", json.dumps({"cluster": workers, "task": task})
+    )
+    with pytest.raises(ConfigError, match="--run_dir is empty"):
+        experiment.train(config.resolve({"algo": "supervised"}))
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """Trains two steps in one run directory; returns what is of interest.
+
+    The function returns the `batch_seed_version`s of the stages that were run
+    and the content of `provenance.json`.
+    """
+    monkeypatch.setattr(serving, "export_saved_model", lambda *_, **__: None)
+    settings = {"num_steps": 1, "round_steps": 1, "num_rounds": 1}
+    settings |= {"batch_size": 8, "confidence_threshold": 0.0, "verbose": 0}
+    settings |= {"algo": "noisy_student", "run_dir": str(tmp_path / "run")}
+    run_stage, runs = stage_lib.run_stage, []
+
+    def noted(run):
+        runs.append(run)
+        return run_stage(run)
+
+    monkeypatch.setattr(stage_lib, "run_stage", noted)
+
+    def function():
+        runs.clear()
+        run_dir = experiment.train(config.resolve(settings))
+        versions = [run.batch_seed_version for run in runs]
+        assert [run.first_step for run in runs] == [0, 1]
+        return versions, json.loads((run_dir / "provenance.json").read_text())
+
+    return function
+
+
+def test_a_new_run_draws_by_the_newest_rule(train):
+    for _ in range(2):
+        versions, made = train()
+        assert versions == [2, 2] and made["batch_seed_version"] == 2
+
+
+def test_a_run_of_an_earlier_version_keeps_its_rule(train, tmp_path):
+    _, made = train()
+    del made["batch_seed_version"]
+    path = tmp_path / "run" / "provenance.json"
+    path.write_text(json.dumps(made))
+    # Also after it has been resumed once.
+    for _ in range(2):
+        versions, made = train()
+        assert versions == [1, 1] and made["batch_seed_version"] == 1

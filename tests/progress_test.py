@@ -1,0 +1,47 @@
+"""The line that an evaluation prints."""
+
+import types
+
+import pytest
+
+from tf_metassl.run import progress
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that the test moves."""
+    now = types.SimpleNamespace(seconds=0.0)
+    fake = types.SimpleNamespace(monotonic=lambda: now.seconds)
+    monkeypatch.setattr(progress, "time", fake)
+    return now
+
+
+@pytest.mark.parametrize(
+    "verbose, expected",
+    [
+        (0, ""),
+        # 10 steps of 48 images in 5 s; 165 steps are left at 2 a second.
+        (
+            1,
+            "step 10/175  1:22 left  96 images/s  loss 0.500 "
+            "val_ema_accuracy 0.250\n",
+        ),
+    ],
+)
+def test_speed_and_time_left(clock, capsys, verbose, expected):
+    shown = progress.Progress(
+        num_steps=175, images_per_step=48, verbose=verbose
+    )
+    model = types.SimpleNamespace(finished_steps=0)
+    shown.set_model(model)
+    shown.on_train_begin()
+    shown.on_epoch_begin(0)
+    for batch in range(10):
+        clock.seconds += 0.5
+        model.finished_steps += 1
+        shown.on_train_batch_end(batch, {"loss": 0.5})
+    logs = {"loss": 0.5, "val_ema_accuracy": 0.25, "val_ema_macro_f1": 0.1}
+    shown.on_epoch_end(0, logs)
+    shown.on_train_end()
+    shown.on_train_end()
+    assert capsys.readouterr().out == expected

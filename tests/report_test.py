@@ -1,0 +1,185 @@
+"""The plan, the final table and the figures, by hand-computed numbers."""
+
+import json
+import types
+
+import numpy as np
+import pytest
+
+from tests.helpers import NUM_CLASSES, tiny_algorithm
+from tf_metassl import config
+from tf_metassl.run import report
+from tf_metassl.run.build import build_experiment
+
+
+def row(network, stage="train", deployed=False, **values):
+    """A row of the final table; all other numbers are 0.5."""
+    names = [
+        f"{split}_{name}"
+        for split in ("validation", "test")
+        for name in ("accuracy", "macro_f1")
+    ]
+    return {
+        "stage": stage,
+        "network": network,
+        "deployed": deployed,
+        **dict.fromkeys(names, 0.5),
+        **values,
+    }
+
+
+def test_the_plan_says_what_is_going_to_happen():
+    settings = {
+        "algo": "meta_semi",
+        "batch_size": 16,
+        "num_steps": 75,
+        "evaluate_every": 25,
+        "time_budget_minutes": 1.5,
+    }
+    plan = report.plan(build_experiment(config.resolve(settings)))
+    lines = plan.splitlines()
+    assert lines[0] == "method:    meta_semi"
+    assert lines[1] == (
+        "images:    digits 8x8x1, 10 classes: 30 labeled (inside the "
+        "unlabeled pool), 1200 unlabeled, 200 validation, 397 test"
+    )
+    # 75 steps of 16 and 32 images on 30 and 1200.
+    assert "labeled:   16 images a step, 40.0 passes" in lines
+    assert "unlabeled: 32 images a step, 2.0 passes" in lines
+    assert (
+        "steps:     75 or 1.5 minutes, evaluated every 25; reported: last"
+    ) in lines
+    assert lines[-1] == "devices:   auto: 1 x CPU, float32"
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_averages_of_batch_norm_are_no_parameters(ema_decay):
+    algorithm = tiny_algorithm("supervised", ema_decay=ema_decay)
+    # Four 3x3 kernels of one channel, scales and shifts, a dense layer.
+    count = 4 * 9 + 2 * 4 + 4 * NUM_CLASSES + NUM_CLASSES
+    expected = [f"student {count} parameters"]
+    if ema_decay:
+        expected.append(f"ema {count} parameters")
+    assert report.networks(algorithm) == ", ".join(expected)
+
+
+def test_the_table_names_networks_stages_and_the_export():
+    rows = [
+        row("student", test_accuracy=0.12344),
+        row("ema", deployed=True),
+        row("student", "finetune", deployed=True, validation_macro_f1=1.0),
+    ]
+    assert report.table(rows).splitlines() == [
+        "| network | validation accuracy | validation macro-F1 "
+        "| test accuracy | test macro-F1 |",
+        "| --- | --: | --: | --: | --: |",
+        "| student | 0.5000 | 0.5000 | 0.1234 | 0.5000 |",
+        "| ema | 0.5000 | 0.5000 | 0.5000 | 0.5000 |",
+        "| student, after finetune (exported) "
+        "| 0.5000 | 1.0000 | 0.5000 | 0.5000 |",
+    ]
+
+
+def test_the_table_has_a_column_for_the_five_likeliest():
+    values = {"validation_top_5_accuracy": 0.25, "test_top_5_accuracy": 0.75}
+    table = report.table([row("ema", deployed=True, **values)])
+    assert "| validation accuracy | validation top-5 |" in table
+    assert table.splitlines()[-1] == (
+        "| ema (exported) | 0.5000 | 0.2500 | 0.5000 | 0.5000 | 0.7500 "
+        "| 0.5000 |"
+    )
+
+
+RECOVERY = {
+    "stage": "train",
+    "what": "The loss became nan",
+    "at": 5,
+    "back_to": 3,
+}
+
+
+def test_a_recovery_is_one_sentence():
+    assert report.recovery(RECOVERY) == (
+        "The loss became nan at step 5 of train: the run went back to step 3 "
+        "and continued with other batches."
+    )
+
+
+def test_time_that_is_left_over():
+    settings = types.SimpleNamespace(time_budget_minutes=2.5)
+    stage = types.SimpleNamespace(name="finetune", num_steps=40)
+    assert report.unused_time(settings, stage) == (
+        "The 40 steps of finetune took less than --time_budget_minutes=2.5. "
+        "Raise the number of steps for a comparison at equal time."
+    )
+
+
+METRICS = [
+    {"step": 3, "split": "train", "loss": 2.0, "selected_share": 0.5},
+    {"step": 3, "split": "validation", "ema_accuracy": 0.25},
+    {"step": 6, "split": "train", "loss": 1.0, "selected_share": 0.75},
+    {"step": 6, "split": "validation", "ema_accuracy": 0.5},
+]
+
+
+def test_learning_curves_are_the_rows():
+    figure = report.learning_curve(METRICS)
+    drawn = {
+        line.get_label(): [list(values) for values in line.get_data()]
+        for axes in figure.axes
+        for line in axes.get_lines()
+    }
+    assert drawn == {
+        "loss": [[3, 6], [2.0, 1.0]],
+        "selected_share": [[3, 6], [0.5, 0.75]],
+        "ema_accuracy": [[3, 6], [0.25, 0.5]],
+    }
+
+
+def test_the_confusion_matrix_shows_shares_and_counts():
+    counts = np.array([[3, 1, 0], [0, 0, 0], [1, 0, 1]])
+    (axes,) = report.confusion_matrix(counts, ["a", "b", "c"]).axes
+    np.testing.assert_allclose(
+        axes.images[0].get_array(),
+        [[0.75, 0.25, 0], [0, 0, 0], [0.5, 0, 0.5]],
+    )
+    # Position (predicted, true) -> count and whether it is on a dark field.
+    texts = {
+        text.get_position(): (text.get_text(), text.get_color())
+        for text in axes.texts
+    }
+    assert texts == {
+        (0, 0): ("3", "white"),
+        (1, 0): ("1", "black"),
+        (0, 2): ("1", "black"),
+        (2, 2): ("1", "black"),
+    }
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == ["a", "b", "c"]
+
+
+def test_large_confusion_matrices_have_no_numbers():
+    (axes,) = report.confusion_matrix(np.eye(31), ["a"] * 31).axes
+    assert not axes.texts and len(axes.get_yticklabels()) == 31
+
+
+def test_the_report_holds_plan_table_and_recoveries(tmp_path):
+    rows = [row("student", deployed=True)]
+    written = report.write(
+        tmp_path,
+        plan="method:    supervised\nimages:    digits",
+        results=rows,
+        recoveries=[RECOVERY],
+        rows=METRICS,
+        confusion=np.eye(2),
+        class_names=["a", "b"],
+    )
+    text = (tmp_path / "report.md").read_text()
+    assert text.startswith("# supervised\n\n```\nmethod:    supervised\n")
+    assert report.table(rows) in text
+    assert f"- {report.recovery(RECOVERY)}\n" in text
+    assert json.loads((tmp_path / "results.json").read_text()) == rows
+    for name in ("learning_curve.png", "confusion_matrix.png"):
+        assert f"({name})" in text
+        assert (tmp_path / name).stat().st_size > 0
+    assert f"report:      {tmp_path / 'report.md'}" in written

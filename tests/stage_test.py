@@ -1,0 +1,106 @@
+"""The calls of `fit`, and the batches, of every stage."""
+
+import zlib
+
+import numpy as np
+import pytest
+
+from tf_metassl import config
+from tf_metassl.algorithms.algorithm import Stage
+from tf_metassl.run import stage as stage_lib
+from tf_metassl.run.build import build_experiment
+
+
+@pytest.mark.parametrize(
+    "step, expected",
+    [
+        (0, [(0, 10, 3), (30, 5, 1)]),
+        (13, [(13, 7, 1), (20, 10, 1), (30, 5, 1)]),
+        (20, [(20, 10, 1), (30, 5, 1)]),
+        (33, [(33, 2, 1)]),
+        (35, []),
+    ],
+)
+def test_segments_end_at_evaluations(step, expected):
+    assert stage_lib.segments(step, 35, 10) == expected
+    alone = stage_lib.segments(step, 35, 10, one_by_one=True)
+    assert [begin for begin, _, _ in alone] == sorted(
+        {step, *range(-(-step // 10) * 10, 35, 10)} - {35}
+    )
+    assert sum(length for _, length, _ in alone) == 35 - step
+    assert all(count == 1 for _, _, count in alone)
+
+
+@pytest.mark.parametrize(
+    "stage, num_recoveries, version, expected",
+    [
+        ("train", 0, 1, 0),
+        ("train", 0, 2, 0),
+        ("train", 2, 1, 2_000_006),
+        ("train", 2, 2, 2_000_006),
+        # r + o + u + n + d + _ + 1
+        ("round_1", 0, 1, 114 + 111 + 117 + 110 + 100 + 95 + 49),
+        ("round_12", 0, 1, 746),
+        ("round_21", 1, 1, 746 + 1_000_003),
+        ("finetune", 1, 2, zlib.crc32(b"finetune") % 2**31 + 1_000_003),
+    ],
+)
+def test_the_seed_of_a_stage(stage, num_recoveries, version, expected):
+    assert stage_lib.seed_offset(stage, num_recoveries, version) == expected
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    """30 labeled and 1200 unlabeled digits."""
+    settings = {"algo": "meta_semi", "batch_size": 8, "num_validation": 50}
+    return build_experiment(config.resolve(settings))
+
+
+def indices(experiment, name, version, num_recoveries=0):
+    """The rows of the first batch of a stage."""
+    run = stage_lib.StageRun(
+        experiment,
+        experiment.algorithm,
+        Stage(name, 6, None),
+        None,
+        None,
+        batch_seed_version=version,
+    )
+    batch = next(iter(run.training_data(0, num_recoveries)))
+    return np.concatenate(
+        [batch[group]["index"] for group in ("labeled", "unlabeled")]
+    ).tolist()
+
+
+def test_every_round_has_its_own_batches(experiment):
+    assert indices(experiment, "round_12", 2) != indices(
+        experiment, "round_21", 2
+    )
+
+
+def test_runs_of_earlier_versions_keep_their_batches(experiment):
+    first = indices(experiment, "round_12", 1)
+    assert first == indices(experiment, "round_21", 1)
+    assert first != indices(experiment, "round_12", 2)
+    data = experiment.training_data(experiment.algorithm, 0, seed_offset=746)
+    batch = next(iter(data))
+    assert first[:8] == batch["labeled"]["index"].numpy().tolist()
+
+
+def test_the_main_stage_has_the_same_batches_in_all_versions(experiment):
+    first = indices(experiment, "train", 1)
+    assert first == indices(experiment, "train", 2)
+    assert first != indices(experiment, "train", 2, num_recoveries=1)
+
+
+def test_the_stages_of_a_run_are_in_order():
+    settings = {"algo": "noisy_student", "num_rounds": 2, "round_steps": 7}
+    experiment = build_experiment(config.resolve(settings))
+    stages = stage_lib.stages(experiment)
+    assert [(stage.name, stage.num_steps) for stage in stages] == [
+        ("train", experiment.config.num_steps),
+        ("round_1", 7),
+        ("round_2", 7),
+    ]
+    first = stage_lib.build_stage(experiment, stages[0])
+    assert first is experiment.algorithm

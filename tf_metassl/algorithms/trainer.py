@@ -1,0 +1,377 @@
+"""What training loops need: optimizers, metrics and step functions."""
+
+import keras
+import tensorflow as tf
+
+from tf_metassl.ops import remat, replicas
+from tf_metassl.ops.metrics import (
+    ClassEntropy,
+    ConfusionMatrix,
+    in_top_5,
+    is_correct,
+)
+
+
+class Trainer(keras.Model):
+    """The half of a method that `fit` and `evaluate` use.
+
+    It owns the optimizers, the metrics and the functions that run a step on
+    every replica. What is trained on which loss is the other half,
+    `tf_metassl.algorithms.algorithm.Algorithm`. A training step calls methods
+    of this class to update a network (`update`, `apply_gradients`) and to
+    report metrics (`track` and others).
+
+    A subclass defines `roles`, `metric_names`, `num_classes`,
+    `evaluated_networks`, `deployable_model`, `trained_variables`,
+    `training_networks`, `can_accumulate` and `train_step`, and calls
+    `create_metrics` as soon as its networks exist.
+
+    Args:
+        name: name of the Keras model.
+    """
+
+    # The training metrics, in the order in which they are written.
+    metric_names = ("loss", "labeled_accuracy")
+
+    def __init__(self, name=None):
+        super().__init__(name=name)
+        self._optimizers = {}
+        self._micro_batches = 1
+
+    # Optimizers.
+
+    def compile(
+        self,
+        *,
+        optimizers,
+        weight_decay=0.0,
+        decoupled_weight_decay=False,
+        gradient_clip_norm=0.0,
+        jit_compile=False,
+        steps_per_execution=1,
+        gradient_accumulation_steps=1,
+        recompute=False,
+    ):
+        """Attaches one optimizer per role and creates all of their slots.
+
+        Args:
+            optimizers: role -> Keras optimizer without weight decay or
+                clipping of its own.
+            weight_decay: w in gradient + w * parameter, on kernels alone.
+            decoupled_weight_decay: instead multiply kernels by
+                1 - w * learning rate after the step, as MixMatch's code does.
+            gradient_clip_norm: bound on the global norm of the gradient, after
+                weight decay; 0 for none.
+            jit_compile: compile the step with XLA.
+            steps_per_execution: steps per call of the compiled function.
+            gradient_accumulation_steps: number of micro-batches that a step is
+                computed from. Activations are in memory for one at a time.
+            recompute: compute activations again for the gradient, see
+                `tf_metassl.ops.remat`.
+
+        Raises:
+            ValueError: if the optimizers are not those of the roles, or the
+                method or network cannot do what is asked for.
+        """
+        if set(optimizers) != set(self.roles):
+            raise ValueError(
+                f"{type(self).__name__} needs an optimizer for each of "
+                f"{', '.join(self.roles)}; got {', '.join(optimizers)}."
+            )
+        super().compile(
+            optimizer=optimizers["student"],
+            jit_compile=jit_compile,
+            steps_per_execution=steps_per_execution,
+        )
+        if gradient_accumulation_steps > 1 and not self.can_accumulate:
+            raise ValueError(
+                f"--gradient_accumulation_steps={gradient_accumulation_steps}: "
+                f"the step of {type(self).__name__} is not a sum over "
+                "micro-batches. Use --remat, or a smaller --batch_size."
+            )
+        self._micro_batches = gradient_accumulation_steps
+        if recompute:
+            for network in self.training_networks:
+                remat.switch_on(network)
+        self._optimizers = dict(optimizers)
+        self._weight_decay = weight_decay
+        self._decoupled_weight_decay = decoupled_weight_decay
+        self._gradient_clip_norm = gradient_clip_norm
+        for role, optimizer in optimizers.items():
+            # A restore would lose slots that the first step creates.
+            optimizer.build(self.trained_variables(role))
+            setattr(self, f"{role}_optimizer", optimizer)
+
+    @property
+    def step(self):
+        """The number of finished training steps, an integer tensor.
+
+        The student's optimizer counts them: within a step it includes this
+        step as soon as the student's gradients have been applied.
+        """
+        return self.optimizer.iterations.value
+
+    @property
+    def finished_steps(self):
+        """The number of finished training steps, an int; outside of a step."""
+        return int(self.step.numpy())
+
+    @property
+    def state_variables(self):
+        """All variables that training changes, in a fixed order.
+
+        Checkpoints save this list instead of the model, because TensorFlow
+        does not find the random states of dropout layers in Keras objects.
+        """
+        variables = list(self.variables)
+        for optimizer in self._optimizers.values():
+            variables.extend(optimizer.variables)
+        return variables
+
+    def update(self, role, tape, loss):
+        """Differentiates `loss` and takes one optimizer step of `role`."""
+        self.apply_gradients(role, self.gradients(role, tape, loss))
+
+    def gradients(self, role, tape, loss):
+        """This replica's share of the gradient of what `role` trains."""
+        values = [v.value for v in self.trained_variables(role)]
+        gradients = tape.gradient(loss, values)
+        return [
+            tf.zeros_like(value) if g is None else g
+            for g, value in zip(gradients, values, strict=True)
+        ]
+
+    def apply_gradients(self, role, gradients):
+        """Weight decay, sum over replicas, clipping, optimizer step.
+
+        Args:
+            role: the network to update.
+            gradients: this replica's share of the gradient, in the order of
+                `trained_variables`; None counts as zero.
+        """
+        variables = self.trained_variables(role)
+        gradients = [
+            tf.zeros_like(v.value) if g is None else g
+            for g, v in zip(gradients, variables, strict=True)
+        ]
+        num_replicas = replicas.count()
+        if self._weight_decay and not self._decoupled_weight_decay:
+            share = self._weight_decay / num_replicas
+            gradients = [
+                g + share * v.value if decays(v) else g
+                for g, v in zip(gradients, variables, strict=True)
+            ]
+        if self._gradient_clip_norm:
+            total = replicas.sum_over_replicas(gradients)
+            total, _ = tf.clip_by_global_norm(total, self._gradient_clip_norm)
+            gradients = [g / num_replicas for g in total]
+        optimizer = self._optimizers[role]
+        # The rate of this step: `apply` increments the step.
+        rate = tf.convert_to_tensor(optimizer.learning_rate)
+        # Keras optimizers sum gradients over replicas themselves.
+        optimizer.apply(gradients, variables)
+        if self._decoupled_weight_decay:
+            kept = 1.0 - self._weight_decay * rate
+            for v in filter(decays, variables):
+                v.assign(v.value * tf.cast(kept, v.dtype))
+
+    # Metrics.
+
+    def create_metrics(self):
+        """Creates the training metrics and those of every evaluated network.
+
+        Top-5 accuracy is measured with 100 classes or more.
+        """
+        self._trackers = {
+            metric: keras.metrics.Mean(name=metric)
+            for metric in self.metric_names
+        }
+        if "pseudo_label_entropy" in self._trackers:
+            self._trackers["pseudo_label_entropy"] = ClassEntropy(
+                self.num_classes, name="pseudo_label_entropy"
+            )
+        self._confusions = {
+            role: ConfusionMatrix(self.num_classes, name=role)
+            for role in self.evaluated_networks
+        }
+        self._top_5 = {}
+        if self.num_classes >= 100:
+            self._top_5 = {
+                role: keras.metrics.Mean(name=f"{role}_top_5_accuracy")
+                for role in self.evaluated_networks
+            }
+
+    def metric(self, name):
+        """The running value of a training metric, a float.
+
+        Args:
+            name: one of `metric_names`.
+        """
+        return float(self._trackers[name].result())
+
+    def track(self, name, values, weight=None):
+        """Adds values to a running mean.
+
+        Args:
+            name: one of `metric_names`.
+            values: scalar or `[N]`.
+            weight: None or `[N]`; rows with weight 0 do not count.
+        """
+        self._trackers[name].update_state(values, sample_weight=weight)
+
+    def track_share(self, name, share):
+        """Adds the sum of a share over replicas to a running mean.
+
+        Args:
+            name: one of `metric_names`.
+            share: scalar, this replica's share, such as
+                `replicas.share_of_mean` returns.
+        """
+        self.track(name, share * replicas.count())
+
+    def track_labeled(self, label, logits):
+        """Tracks `labeled_accuracy` of `logits [N, C]` for `label [N]`."""
+        self.track("labeled_accuracy", is_correct(label, logits))
+
+    def track_pseudo_labels(self, oracle_label, pseudo_label, selected=None):
+        """Tracks `pseudo_label_entropy` and `pseudo_label_accuracy`.
+
+        The first is the entropy of the classes of all pseudo-labels. The
+        second counts the examples whose true label is known.
+
+        Args:
+            oracle_label: `[N]` integers, -1 where unknown.
+            pseudo_label: `[N, C]`.
+            selected: None or `[N]`. If given, the accuracy of the examples
+                where it is positive is tracked as
+                `selected_pseudo_label_accuracy` as well.
+        """
+        self._trackers["pseudo_label_entropy"].update_state(pseudo_label)
+        known = tf.cast(oracle_label >= 0, tf.float32)
+        correct = is_correct(oracle_label, pseudo_label)
+        self.track("pseudo_label_accuracy", correct, known)
+        if selected is not None:
+            self.track(
+                "selected_pseudo_label_accuracy",
+                correct,
+                known * tf.cast(selected > 0, tf.float32),
+            )
+
+    # What Keras calls.
+
+    def call(self, images, training=False):
+        """Logits of the deployable network."""
+        return self.deployable_model(images, training=training)
+
+    def test_step(self, batch):
+        """Adds an evaluation batch to the counts of every network."""
+        label, mask = batch["label"], batch["mask"]
+        for role, network in self.evaluated_networks.items():
+            logits = network(batch["image"], training=False)
+            self._confusions[role].update_state(label, logits, mask)
+            if self._top_5:
+                self._top_5[role].update_state(
+                    in_top_5(label, logits), sample_weight=mask
+                )
+        return {}
+
+    def evaluate(self, *args, **kwargs):
+        """See `keras.Model.evaluate`.
+
+        Runs one batch per call, whatever `steps_per_execution` is: Keras would
+        hand only every `steps_per_execution`-th batch to the test function.
+        """
+        training = self.steps_per_execution
+        self.steps_per_execution = 1
+        try:
+            return super().evaluate(*args, **kwargs)
+        finally:
+            self.steps_per_execution = training
+
+    def confusion(self, role):
+        """The `[C, C]` counts of the last evaluation of a network.
+
+        Args:
+            role: a key of `evaluated_networks`.
+
+        Returns:
+            float32 array; rows are true classes, columns predicted ones.
+        """
+        return self._confusions[role].counts.numpy()
+
+    @property
+    def metrics(self):
+        """All metrics. Keras resets them through this property."""
+        return [*self._trackers.values(), *self._evaluators]
+
+    @property
+    def train_metrics(self):
+        """The training metrics, which `fit` resets at every epoch."""
+        return list(self._trackers.values())
+
+    @property
+    def _evaluators(self):
+        return [*self._confusions.values(), *self._top_5.values()]
+
+    def make_train_function(self, force=False):
+        """Builds the function that `fit` calls; see `_step_function`."""
+        if self.train_function is None or force:
+            self.train_function = self._step_function(
+                self.train_step, self.train_metrics, self.steps_per_execution
+            )
+        return self.train_function
+
+    def make_test_function(self, force=False):
+        """Builds the function that `evaluate` calls; see `_step_function`."""
+        if self.test_function is None or force:
+            self.test_function = self._step_function(
+                self.test_step, self._evaluators, 1
+            )
+        return self.test_function
+
+    def _step_function(self, step, metrics, steps_per_execution):
+        """A function that runs steps on all replicas and returns the metrics.
+
+        Keras' own function reduces what the step returns over replicas, which
+        fails with several workers. Reading the metrics afterwards does not.
+
+        Args:
+            step: function of a batch.
+            metrics: list of Keras metrics.
+            steps_per_execution: steps per call.
+
+        Returns:
+            Function of an iterator over batches that returns metric name ->
+            value.
+        """
+        strategy = self.distribute_strategy
+        if self.jit_compile:
+            step = tf.function(step, jit_compile=True)
+
+        @tf.function(reduce_retracing=True)
+        def run_steps(iterator):
+            for _ in tf.range(steps_per_execution):
+                strategy.run(step, args=(next(iterator),))
+
+        def run_and_read(iterator):
+            run_steps(iterator)
+            results = {}
+            for metric in metrics:
+                result = metric.result()
+                if not isinstance(result, dict):
+                    result = {metric.name: result}
+                results.update(result)
+            return results
+
+        return run_and_read
+
+    def _symbolic_build(self, *args, **kwargs):
+        """Does nothing: networks and optimizer slots exist since `compile`."""
+
+    def _maybe_symbolic_build(self, *args, **kwargs):
+        """Does nothing: networks and optimizer slots exist since `compile`."""
+
+
+def decays(variable):
+    """Whether weight decay applies: to kernels, not to biases or batch norm."""
+    return variable.name.endswith("kernel")

@@ -1,0 +1,186 @@
+"""Files that are whole or absent, checksums and locks. Imports no TensorFlow.
+
+A process may be killed at any moment and a machine may lose power. Files are
+therefore written under another name, flushed to disk and renamed.
+"""
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import platform
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+import filelock
+
+# What a path may be given as.
+AnyPath = str | os.PathLike[str]
+
+
+def write_text(path: AnyPath, text: str) -> None:
+    """Writes a UTF-8 file atomically; see `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: AnyPath, data: bytes | memoryview) -> None:
+    """Writes a file atomically.
+
+    Readers see the old content or the new one, even if the process is killed
+    or the machine loses power. Several processes may write the same path; the
+    last one wins.
+
+    Args:
+        path: the file; its folder exists.
+        data: a bytes-like object.
+
+    Raises:
+        OSError: if the file cannot be written; the old one is unchanged.
+    """
+    path = pathlib.Path(path)
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with open(aside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def sync(path: AnyPath) -> None:
+    """Waits until a file, or the list of a folder's entries, is on disk."""
+    windows = os.name == "nt"
+    if windows and os.path.isdir(path):
+        return  # Windows cannot flush a folder.
+    descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: AnyPath) -> None:
+    """Waits until a folder and everything below it is on disk."""
+    for path in pathlib.Path(folder).rglob("*"):
+        sync(path)
+    sync(folder)
+
+
+def replace_folder(aside: AnyPath, folder: AnyPath) -> None:
+    """Renames a finished folder, which may take the place of another one.
+
+    A folder cannot be renamed over one that has entries, so the old one is
+    first renamed to `.<name>.replaced` beside it. A process that is killed
+    between the two renames leaves that name behind, and no `folder`.
+
+    Args:
+        aside: the finished folder, on the same file system.
+        folder: its new path.
+    """
+    folder = pathlib.Path(folder)
+    replaced = folder.with_name(f".{folder.name}.replaced")
+    sync_tree(aside)
+    if folder.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
+        os.replace(folder, replaced)
+    os.replace(aside, folder)
+    sync(folder.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def sha256(path: AnyPath) -> str:
+    """The SHA-256 checksum of a file, as 64 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def locked(
+    path: AnyPath,
+    *,
+    timeout: float = 0.0,
+    on_wait: Callable[[], object] | None = None,
+) -> Iterator[bool | None]:
+    """Holds an exclusive lock during the block, if it can be had.
+
+    The operating system releases the lock when the process ends, however it
+    ends. Two threads of one process exclude each other as well.
+
+    Args:
+        path: the lock file; it is created if necessary and not removed. It
+            names its holder, see `holder`.
+        timeout: seconds to wait while another process holds the lock.
+        on_wait: function of no arguments; called once before waiting.
+
+    Yields:
+        True if the lock is held; False if another process holds it; None if
+        the file system has no locks.
+
+    Raises:
+        OSError: if the lock file cannot be opened.
+    """
+    deadline = time.monotonic() + timeout
+    descriptor, held = _try_lock(path)
+    if held is False and timeout and on_wait:
+        on_wait()
+    while held is False and time.monotonic() < deadline:
+        time.sleep(0.1)
+        descriptor, held = _try_lock(path)
+    try:
+        yield held
+    finally:
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                filelock.unlock_descriptor(descriptor)
+            os.close(descriptor)
+
+
+def holder(path: AnyPath) -> str:
+    """Who holds, or held last, the lock: `process <number> on <host>`.
+
+    Args:
+        path: the file that was given to `locked`.
+
+    Returns:
+        A string; empty if the file names nobody.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            # On Windows others cannot read the first byte, which is locked.
+            file.seek(1 if os.name == "nt" else 0)
+            return file.read().decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
+
+
+def _try_lock(path: AnyPath) -> tuple[int | None, bool | None]:
+    """Tries once to lock a file.
+
+    Returns:
+        The open descriptor, or None, and what `locked` yields.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        held = filelock.lock_descriptor(descriptor, blocking=False)
+    except OSError:
+        held = None
+    if not held:
+        os.close(descriptor)
+        return None, held
+    if not os.fstat(descriptor).st_nlink:
+        # The last holder has removed the file since it was opened: a lock on
+        # it would exclude nobody.
+        os.close(descriptor)
+        return _try_lock(path)
+    # Naming the holder is a service; a full disk does not prevent the lock.
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        # Windows locks the first byte, which others cannot read then.
+        name = f" process {os.getpid()} on {platform.node()}"
+        os.write(descriptor, name.encode())
+    return descriptor, held

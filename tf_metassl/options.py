@@ -1,0 +1,312 @@
+"""The settings that every method has, one dataclass per section of `--help`.
+
+`tf_metassl.config.Config` inherits all of them. The hyperparameters of the
+methods are in `tf_metassl/hyperparameters.py`. Imports no TensorFlow.
+"""
+
+import dataclasses
+
+from tf_metassl import models
+from tf_metassl.data.datasets import DATASETS
+from tf_metassl.data.options import DataOptions
+from tf_metassl.hyperparameters import setting
+
+
+def _with_statistics():
+    """The datasets whose pixel statistics are published."""
+    rows = DATASETS.items()
+    return ", ".join(name for name, row in rows if row.pixel_statistics)
+
+
+def _dropout_rates():
+    """The networks' own dropout rates: `0.5 for a, b; 0.2 for c`."""
+    names = {}
+    for name, network in models.NETWORKS.items():
+        if network.dropout:
+            names.setdefault(network.dropout, []).append(name)
+    return "; ".join(f"{k} for {', '.join(v)}" for k, v in names.items())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SplitOptions:
+    """The dataset, the use of its images and their augmentation."""
+
+    dataset: str = setting(
+        "digits", "The images to train on.", choices=tuple(DATASETS)
+    )
+    num_labeled: int = setting(
+        30,
+        "Number of labeled training images. 0 = all labeled images that are "
+        "not held out.",
+        minimum=0,
+    )
+    num_validation: int = setting(
+        200, "Number of labeled images held out for validation.", minimum=1
+    )
+    split_seed: int = setting(
+        0, "Seed of the choice of the labeled images.", minimum=0
+    )
+    labeled_inside_unlabeled: bool = setting(
+        True, "Use labeled images as unlabeled, too."
+    )
+    weak_augmentation: str = setting(
+        "auto",
+        "Policy of the weak view. auto: the dataset's default.",
+        choices=(
+            "auto",
+            "none",
+            "crop",
+            "flip_crop",
+            "narrow_crop",
+            "flip_narrow_crop",
+            "mpl",
+            "random_crop",
+            "resized_crop",
+            "affine",
+            "jitter",
+        ),
+    )
+    strong_augmentation: str = setting(
+        "auto",
+        "Policy of the strong view. auto: the dataset's default.",
+        choices=(
+            "auto",
+            "mpl",
+            "mpl_imagenet",
+            "fixmatch",
+            "uda",
+            "affine_digits",
+            "jitter_points",
+        ),
+    )
+    strong_magnitude: float = setting(
+        0.0,
+        "Magnitude of a RandAugment policy. 0 = the policy's own.",
+        minimum=0.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """The network."""
+
+    model: str = setting(
+        "auto",
+        f"{', '.join(models.NETWORKS)}, {models.FURTHER}; auto: the dataset's "
+        "default.",
+    )
+    normalization: str = setting(
+        "unit",
+        "How the network scales pixels. unit: to -1...1; mean_std: by the mean "
+        "and the standard deviation of each channel, from the literature for "
+        f"{_with_statistics()}, else from the training images; zca: "
+        "whitening over all pixels of an image.",
+        choices=("unit", "mean_std", "zca"),
+    )
+    dropout: float = setting(
+        0.0,
+        "Dropout rate of the student. 0 = off. The default is that of the "
+        f"network: {_dropout_rates()}; 0 for all others. Dropout comes before "
+        "the last layer, in cnn13 after both poolings.",
+        minimum=0.0,
+        maximum=0.99,
+    )
+    batch_norm: str = setting(
+        "auto",
+        "Batch that batch norm computes its statistics over. synchronized: the "
+        "global batch; local: each replica's share; auto: synchronized if "
+        "there are several replicas.",
+        choices=("auto", "local", "synchronized"),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizationOptions:
+    """Steps, batches and the optimizer."""
+
+    seed: int = setting(
+        0, "Seed of initial weights, batches and augmentation.", minimum=0
+    )
+    num_steps: int = setting(1000, "Number of training steps.", minimum=1)
+    time_budget_minutes: float = setting(
+        0.0,
+        "Time limit of each stage in minutes. 0 = no limit. Counted from the "
+        "first step and including evaluations. The stage is evaluated and ends "
+        "then, or after --num_steps; the learning-rate schedule follows the "
+        "time.",
+        minimum=0.0,
+    )
+    batch_size: int = setting(
+        64, "Labeled images per step, over all replicas.", minimum=1
+    )
+    unlabeled_batch_ratio: int = setting(
+        2, "Unlabeled images per labeled image in a step.", minimum=1
+    )
+    optimizer: str = setting(
+        "sgd",
+        "sgd, with Nesterov momentum, or adam.",
+        choices=("sgd", "adam"),
+    )
+    learning_rate: float = setting(0.1, "Peak learning rate.", minimum=0.0)
+    lr_schedule: str = setting(
+        "cosine",
+        "Decay of the learning rate. cosine: to 0; cosine_7_16: FixMatch's "
+        "cos(7/16 pi t), to 0.195 of the peak; constant: none.",
+        choices=("cosine", "cosine_7_16", "constant"),
+    )
+    warmup_steps: int = setting(
+        0, "Steps of linear warm-up before the decay. 0 = off.", minimum=0
+    )
+    momentum: float = setting(
+        0.9,
+        "Nesterov momentum of sgd, beta_1 of adam. 0 = off.",
+        minimum=0.0,
+        maximum=0.999,
+    )
+    weight_decay: float = setting(
+        1e-4,
+        "Weight decay w of all kernels: w * kernel is added to the gradient. 0 "
+        "= off.",
+        minimum=0.0,
+    )
+    decoupled_weight_decay: bool = setting(
+        False,
+        "Multiply kernels by 1 - w * learning rate after the step. Nothing is "
+        "added to the gradient then; MixMatch does this with adam.",
+    )
+    gradient_clip_norm: float = setting(
+        0.0, "Bound on the gradient's global norm. 0 = off.", minimum=0.0
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExecutionOptions:
+    """Devices, precision and compilation."""
+
+    strategy: str = setting(
+        "auto",
+        "The devices to train on. one_device; mirrored: all local GPUs, or "
+        "--num_replicas logical CPU devices; multi_worker: the same command on "
+        "every machine that TF_CONFIG or SLURM names; tpu: see --tpu; auto: "
+        "multi_worker if they name several machines, else mirrored if there "
+        "are several GPUs.",
+        choices=("auto", "one_device", "mirrored", "multi_worker", "tpu"),
+    )
+    tpu: str = setting(
+        "",
+        "Name or address of the TPU of --strategy=tpu; local: this machine is "
+        "a TPU VM. Empty = what the environment says.",
+    )
+    num_replicas: int = setting(
+        0, "Replicas of --strategy=mirrored. 0 = all GPUs.", minimum=0
+    )
+    precision: str = setting(
+        "float32",
+        "Precision of the networks' layers; logits and losses are float32.",
+        choices=("float32", "mixed_bfloat16"),
+    )
+    gradient_accumulation_steps: int = setting(
+        1,
+        "Micro-batches per step, for batches that do not fit into memory. "
+        "Batch norm sees one micro-batch at a time. Not for methods with a "
+        "meta gradient. 1 = off.",
+        minimum=1,
+    )
+    remat: bool = setting(
+        False,
+        "Recompute activations for the gradient. The result is the same, with "
+        "less memory and more time.",
+    )
+    jit_compile: bool = setting(False, "Compile the training step with XLA.")
+    steps_per_execution: int = setting(
+        1, "Steps per call of the compiled function.", minimum=1
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MonitoringOptions:
+    """Evaluation, model selection and output."""
+
+    evaluate_every: int = setting(
+        0,
+        "Steps between evaluations, each with a checkpoint. 0 = a tenth of the "
+        "run.",
+        minimum=0,
+    )
+    evaluate_on_labeled: bool = setting(
+        False,
+        "Evaluate on the labeled images, too. They are not augmented; the rows "
+        "in metrics.jsonl are those of the split labeled.",
+    )
+    eval_batch_size: int = setting(
+        256, "Images per evaluation batch.", minimum=1
+    )
+    selection: str = setting(
+        "last",
+        "The checkpoint that is reported and exported: last, or "
+        "best_validation. Test images are never used to choose it.",
+        choices=("last", "best_validation"),
+    )
+    collapse: str = setting(
+        "warn",
+        "What to do if nearly all pseudo-labels are of one class, or none is "
+        "selected. warn; stop: after two such intervals between evaluations in "
+        "succession; off.",
+        choices=("warn", "stop", "off"),
+    )
+    verbose: int = setting(
+        2,
+        "2: progress bar; 1: one line per evaluation; 0: only the plan and the "
+        "final table.",
+        choices=(0, 1, 2),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """The run directory, checkpoints and recovery."""
+
+    run_dir: str = setting(
+        "",
+        "Folder of the run. An existing run with the same settings is resumed. "
+        "Empty = a new folder below runs/.",
+    )
+    allow_changed: str = setting(
+        "",
+        "Settings, separated by commas, that may differ from those of the run "
+        "that is resumed, such as num_replicas. Empty = none.",
+    )
+    checkpoint_minutes: float = setting(
+        10.0,
+        "Minutes between checkpoints. 0 = only at evaluations.",
+        minimum=0.0,
+    )
+    keep_checkpoints: int = setting(
+        2,
+        "Checkpoints to keep besides the best by validation.",
+        minimum=1,
+    )
+    max_loss: float = setting(
+        1e4,
+        "Stop the run if the training loss, averaged since the last "
+        "evaluation, is larger. 0 = only if it is not finite.",
+        minimum=0.0,
+    )
+    recover_from_nan: int = setting(
+        0,
+        "How many times a run returns to its last checkpoint if the loss is "
+        "not finite or too large. 0 = stop. It continues with other batches.",
+        minimum=0,
+    )
+
+
+# Title -> the dataclasses of a section of `--help`. The method's section, of
+# `--algo` and the hyperparameters, follows them.
+SECTIONS = {
+    "Data": (SplitOptions, DataOptions),
+    "Network": (NetworkOptions,),
+    "Optimization": (OptimizationOptions,),
+    "Execution": (ExecutionOptions,),
+    "Monitoring": (MonitoringOptions,),
+    "Run directory and recovery": (RunOptions,),
+}

@@ -1,0 +1,324 @@
+"""Builds what a configuration describes: data, networks, optimizers, method."""
+
+import dataclasses
+import functools
+
+import keras
+import tensorflow as tf
+
+from tf_metassl import models
+from tf_metassl.algorithms import algorithm_class
+from tf_metassl.algorithms.algorithm import Algorithm
+from tf_metassl.config import Config
+from tf_metassl.data import image_ops, pipeline, sources, splits, statistics
+from tf_metassl.errors import ConfigError
+from tf_metassl.ops import augmentation_rates, schedules
+from tf_metassl.run import distribution, run_directory
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything that a configuration describes, built and ready.
+
+    Attributes:
+        config: the resolved configuration.
+        strategy: the `tf.distribute` strategy of all variables.
+        source: the dataset.
+        splits: its labeled, unlabeled and validation rows.
+        algorithm: the compiled method of the main stage.
+    """
+
+    config: Config
+    strategy: tf.distribute.Strategy
+    source: sources.Source
+    splits: splits.Splits
+    algorithm: Algorithm
+
+    @property
+    def augmentation(self):
+        """The augmentation policies, with `auto` resolved."""
+        return pipeline.augmentation(self.source, self.config)
+
+    @functools.cached_property
+    def validation_images(self):
+        """The held-out training images."""
+        return self.source.train.take(self.splits.validation)
+
+    @property
+    def examples(self):
+        """Up to 16 validation images `[n, H, W, C]` to compare exports on."""
+        images = self.validation_images
+        images = images.read(range(min(16, len(images))))
+        return image_ops.center_crop(images, *self.source.info.image_shape[:2])
+
+    def images(self, split):
+        """The images of the split `labeled`, `validation` or `test`."""
+        if split == "labeled":
+            return self.source.train.take(self.splits.labeled)
+        return self.source.test if split == "test" else self.validation_images
+
+    def pools(self, algorithm, batch_size=0):
+        """The `Pool`s that the batches of `algorithm` are drawn from.
+
+        Args:
+            algorithm: an `Algorithm`.
+            batch_size: labeled images per step; 0 for `--batch_size`.
+
+        Raises:
+            ConfigError: if the algorithm selects no unlabeled image.
+        """
+        size = batch_size or self.config.batch_size
+        pools = [
+            pipeline.Pool(
+                "labeled", self.splits.labeled, size, algorithm.views.labeled
+            )
+        ]
+        if algorithm.views.unlabeled:
+            try:
+                rows = algorithm.select_unlabeled(self.splits.unlabeled)
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
+            pools.append(
+                pipeline.Pool(
+                    "unlabeled",
+                    rows,
+                    size * self.config.unlabeled_batch_ratio,
+                    algorithm.views.unlabeled,
+                )
+            )
+        return pools
+
+    def training_data(self, algorithm, first_step, seed_offset=0, batch_size=0):
+        """The training batches of `algorithm`.
+
+        Args:
+            algorithm: the stage's algorithm.
+            first_step: the step of the first batch.
+            seed_offset: added to `--seed`; see `stage.seed_offset`.
+            batch_size: labeled images per step; 0 for `--batch_size`.
+
+        Returns:
+            An endless dataset for `fit`, distributed if there are several
+            replicas.
+        """
+        augmentation = self.augmentation
+        if algorithm.augmentation_rates is not None:
+            rates = algorithm.augmentation_rates.value
+            augmentation = dataclasses.replace(
+                augmentation,
+                probabilities=augmentation_rates.probabilities(
+                    tf.convert_to_tensor(rates)
+                ).numpy(),
+            )
+
+        def make_dataset(**shards):
+            return pipeline.training_dataset(
+                self.source,
+                self.pools(algorithm, batch_size),
+                views=algorithm.views,
+                augmentation=augmentation,
+                seed=self.config.seed + seed_offset,
+                first_step=first_step,
+                **shards,
+            )
+
+        return distribution.distribute(self.strategy, make_dataset)
+
+
+def build_experiment(config, run_dir=None, strategy=None):
+    """Builds the experiment that `config` describes.
+
+    Args:
+        config: a `Config`.
+        run_dir: where image files that cannot be used are listed, if there
+            are any.
+        strategy: a `tf.distribute` strategy; None to make the one that
+            `config` names.
+
+    Returns:
+        An `Experiment`.
+
+    Raises:
+        ConfigError: if the data cannot be split as configured, or the network
+            or the devices do not exist.
+    """
+    keras.config.set_dtype_policy(config.precision)
+    try:
+        strategy = strategy or distribution.make_strategy(
+            config.strategy, config.num_replicas, config.tpu
+        )
+        if config.jit_compile:
+            distribution.check_xla(strategy)
+        keras.utils.set_random_seed(config.seed)
+        source = sources.load(config.dataset, config, run_dir)
+        rows = _split(source, config)
+        scaling = statistics.scaling(
+            config.normalization,
+            config.dataset,
+            source.train,
+            run_dir and run_directory.normalization(run_dir),
+        )
+        with strategy.scope():
+            algorithm = build_algorithm(
+                config,
+                source.info,
+                strategy.num_replicas_in_sync,
+                len(source.train),
+                scaling,
+            )
+        pipeline.check_channels(
+            algorithm.views,
+            pipeline.augmentation(source, config),
+            source.info.image_shape[2],
+        )
+        if algorithm.views.unlabeled:
+            splits.check_unlabeled(rows)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return Experiment(config, strategy, source, rows, algorithm)
+
+
+def _split(source, config):
+    """The labeled, unlabeled and validation rows of `source`."""
+    return splits.split(
+        source.train.labels,
+        num_labeled=config.num_labeled,
+        num_validation=config.num_validation,
+        split_seed=config.split_seed,
+        labeled_inside=config.labeled_inside_unlabeled,
+        label_split=config.label_split,
+        labeled_rows=source.labeled_rows,
+        validation_rows=source.validation_rows,
+        class_names=source.info.class_names,
+    )
+
+
+def build_algorithm(
+    config, info, num_replicas=1, num_images=0, scaling=None, cls=None
+):
+    """Builds networks, optimizers and the compiled method.
+
+    The variables are created in the current strategy scope.
+
+    Args:
+        config: a `Config`.
+        info: the `DatasetInfo`.
+        num_replicas: number of replicas; with several, `--batch_norm=auto`
+            synchronizes batch norm.
+        num_images: number of training images, labeled or not.
+        scaling: see `tf_metassl.data.statistics.scaling`.
+        cls: class of a later stage; None for that of the method.
+
+    Returns:
+        A compiled `Algorithm`.
+
+    Raises:
+        ConfigError: if a batch cannot be divided over the replicas.
+    """
+    _check_batch_sizes(config, num_replicas)
+    cls = cls or algorithm_class(config.algo)
+    elapsed = None
+    if config.time_budget_minutes:
+        elapsed = tf.Variable(0.0, dtype=keras.config.floatx(), trainable=False)
+    build_network = functools.partial(
+        _network, config, info, num_replicas, scaling
+    )
+
+    def rebuild(num_steps, cls=cls):
+        changed = dataclasses.replace(config, num_steps=num_steps)
+        return build_algorithm(
+            changed, info, num_replicas, num_images, scaling, cls
+        )
+
+    algorithm = cls(
+        networks=cls.build_networks(build_network, info.num_classes),
+        hyperparameters=config.hyperparameters,
+        num_classes=info.num_classes,
+        num_images=num_images,
+        seed=config.seed,
+        rebuild=rebuild,
+        elapsed=elapsed,
+    )
+    algorithm.compile(
+        optimizers={
+            role: _optimizer(config, role, elapsed) for role in cls.roles
+        },
+        weight_decay=config.weight_decay,
+        decoupled_weight_decay=config.decoupled_weight_decay,
+        gradient_clip_norm=config.gradient_clip_norm,
+        jit_compile=config.jit_compile,
+        steps_per_execution=config.steps_per_execution,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        recompute=config.remat,
+    )
+    return algorithm
+
+
+def _check_batch_sizes(config, num_replicas):
+    """Raises ConfigError if a batch cannot be divided over the replicas."""
+    shares = num_replicas * config.gradient_accumulation_steps
+    if config.batch_size % shares:
+        raise ConfigError(
+            f"--batch_size={config.batch_size} must be a multiple of "
+            f"{shares}: {num_replicas} replicas times "
+            f"--gradient_accumulation_steps={config.gradient_accumulation_steps}."
+        )
+    for name, size in config.hyperparameters.later_batch_sizes.items():
+        if size % num_replicas:
+            raise ConfigError(
+                f"--{name}={size} must be a multiple of the {num_replicas} "
+                "replicas."
+            )
+
+
+def _network(config, info, num_replicas, scaling, role):
+    """A new network for `role`."""
+    synchronized = {
+        "auto": num_replicas > 1,
+        "local": False,
+        "synchronized": True,
+    }[config.batch_norm]
+    dropout = config.hyperparameters.dropout_of(role)
+    return models.build(
+        config.model,
+        info.image_shape,
+        info.num_classes,
+        dropout=config.dropout if dropout is None else dropout,
+        synchronized=synchronized,
+        **(scaling or {}),
+        network_name=role,
+    )
+
+
+def _optimizer(config, role, elapsed):
+    """A new optimizer for `role`.
+
+    Args:
+        config: the `Config`.
+        role: name of the network.
+        elapsed: variable with the used share of the time budget; None without
+            a budget.
+    """
+    hp = config.hyperparameters
+    cycle_start, cycle_steps = hp.learning_rate_cycle
+    schedule = schedules.WarmupSchedule(
+        hp.learning_rate_of(role) or config.learning_rate,
+        config.num_steps,
+        warmup_steps=config.warmup_steps,
+        wait_steps=hp.wait_steps_of(role),
+        shape=config.lr_schedule,
+        cycle_start=cycle_start,
+        cycle_steps=cycle_steps,
+    )
+    if elapsed is not None:
+        schedule = schedules.TimedSchedule(schedule, config.num_steps, elapsed)
+    if config.optimizer == "adam":
+        return keras.optimizers.Adam(
+            schedule, beta_1=config.momentum, name=f"{role}_adam"
+        )
+    return keras.optimizers.SGD(
+        schedule,
+        momentum=config.momentum,
+        nesterov=config.momentum > 0,
+        name=f"{role}_sgd",
+    )

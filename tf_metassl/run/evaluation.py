@@ -1,0 +1,153 @@
+"""Evaluation of networks, and the numbers of the final table."""
+
+import functools
+import statistics
+
+import numpy as np
+import tensorflow as tf
+
+from tf_metassl.data import pipeline
+from tf_metassl.errors import CheckpointError
+from tf_metassl.run import checkpoints, distribution, report, resume
+
+
+def evaluate(experiment, algorithm, split, watchers=()):
+    """Accuracy and macro-F1 of every network of `algorithm`.
+
+    Args:
+        experiment: the `Experiment`.
+        algorithm: an `Algorithm`.
+        split: `labeled`, `validation` or `test`.
+        watchers: Keras callbacks.
+
+    Returns:
+        `<network>_accuracy`, `<network>_macro_f1` and, with 100 classes or
+        more, `<network>_top_5_accuracy` -> float.
+    """
+    images = experiment.images(split)
+    size = experiment.config.eval_batch_size
+    algorithm.prepare_evaluation(
+        lambda: iter(experiment.training_data(algorithm, 0))
+    )
+
+    def make_dataset(**shards):
+        return pipeline.evaluation_dataset(
+            images,
+            batch_size=size,
+            size=experiment.source.info.image_shape[:2],
+            **shards,
+        )
+
+    results = algorithm.evaluate(
+        distribution.distribute(experiment.strategy, make_dataset),
+        steps=pipeline.evaluation_steps(len(images), size),
+        callbacks=list(watchers),
+        verbose=0,
+        return_dict=True,
+    )
+    return {name: float(value) for name, value in results.items()}
+
+
+def predict(experiment, network):
+    """Logits of `network` on all training images.
+
+    Args:
+        experiment: the `Experiment`.
+        network: a Keras network; it is run in inference mode.
+
+    Returns:
+        `[M, C]` float array in the order of the source's rows.
+    """
+    images = experiment.source.train
+    apply = tf.function(functools.partial(network, training=False))
+    batches = pipeline.evaluation_dataset(
+        images,
+        batch_size=experiment.config.eval_batch_size,
+        size=experiment.source.info.image_shape[:2],
+    )
+    logits = [apply(batch["image"]).numpy() for batch in batches]
+    return np.concatenate(logits)[: len(images)]
+
+
+def deployable_role(algorithm):
+    """The name under which the deployable network is evaluated."""
+    return next(
+        role
+        for role, network in algorithm.evaluated_networks.items()
+        if network is algorithm.deployable_model
+    )
+
+
+def final_metrics(experiment, algorithm, stage):
+    """Rows of the final table for the networks of `algorithm`.
+
+    Args:
+        experiment: the `Experiment`.
+        algorithm: that of the stage.
+        stage: name of the stage.
+
+    Returns:
+        A list of dicts with `stage`, `network`, `deployed` and what `evaluate`
+        gives for each split: `validation_accuracy`, `test_accuracy`, ...
+    """
+    results = {
+        split: evaluate(experiment, algorithm, split)
+        for split in ("validation", "test")
+    }
+    deployed = deployable_role(algorithm)
+    return [
+        {
+            "stage": stage,
+            "network": role,
+            "deployed": role == deployed,
+            **{
+                f"{split}_{name}": values[f"{role}_{name}"]
+                for split, values in results.items()
+                for name in report.MEASURES
+                if f"{role}_{name}" in values
+            },
+        }
+        for role in algorithm.evaluated_networks
+    ]
+
+
+def median_metrics(experiment, algorithm, stage, run_dir, count):
+    """As `final_metrics`, but the median over the stage's last checkpoints.
+
+    Args:
+        experiment: the `Experiment`.
+        algorithm: that of the stage; it holds the last checkpoint afterwards.
+        stage: name of the stage.
+        run_dir: folder of the run.
+        count: how many checkpoints.
+
+    Raises:
+        CheckpointError: if there are fewer.
+    """
+    paths = checkpoints.last(resume.checkpoint_folder(run_dir, stage), count)
+    if len(paths) < count:
+        raise CheckpointError(
+            f"--median_of={count}: the stage {stage} has kept {len(paths)} "
+            f"checkpoints. Train with --keep_checkpoints={count} and an "
+            f"--evaluate_every of at most 1/{count} of the stage."
+        )
+    evaluated = []
+    for path in paths:
+        checkpoints.restore(path, algorithm)
+        evaluated.append(final_metrics(experiment, algorithm, stage))
+    return [median_row(rows) for rows in zip(*evaluated, strict=True)]
+
+
+def median_row(rows):
+    """One row of the final table from those of several checkpoints.
+
+    Args:
+        rows: dicts with the same keys; floats are replaced by their median,
+            anything else is taken from the first one.
+    """
+    return {
+        name: statistics.median(row[name] for row in rows)
+        if isinstance(value, float)
+        else value
+        for name, value in rows[0].items()
+    }

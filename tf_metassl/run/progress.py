@@ -1,0 +1,84 @@
+"""The progress of a stage on standard output."""
+
+import sys
+import time
+
+import keras
+import rich.progress
+
+
+class Progress(keras.callbacks.Callback):
+    """A bar on a terminal, and a line per evaluation everywhere.
+
+    Args:
+        num_steps: steps of the stage.
+        images_per_step: images that a step consumes, for images/s.
+        verbose: 2 for both, 1 for the lines alone, 0 for nothing.
+    """
+
+    def __init__(self, *, num_steps, images_per_step, verbose):
+        super().__init__()
+        self._num_steps = num_steps
+        self._images = images_per_step
+        self._verbose = verbose
+        self._bar = None
+        if verbose == 2 and sys.stdout.isatty():
+            self._bar = rich.progress.Progress(
+                rich.progress.TextColumn("step"),
+                rich.progress.MofNCompleteColumn(),
+                rich.progress.BarColumn(bar_width=20),
+                rich.progress.TimeRemainingColumn(),
+                rich.progress.TextColumn("{task.description}"),
+            )
+            self._task = self._bar.add_task("", total=num_steps)
+
+    def on_train_begin(self, logs=None):
+        """See `keras.callbacks.Callback`."""
+        del logs
+        if self._bar:
+            self._bar.start()
+
+    def on_train_end(self, logs=None):
+        """Removes the bar; may be called again after an interrupted `fit`."""
+        del logs
+        if self._bar:
+            self._bar.stop()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """See `keras.callbacks.Callback`."""
+        del epoch, logs
+        self._begin = time.monotonic()
+        self._begin_step = self.model.finished_steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        """See `keras.callbacks.Callback`."""
+        elapsed = max(time.monotonic() - self._begin, 1e-9)
+        self._speed = (batch + 1) / elapsed
+        if self._bar and batch % 5 == 0:
+            self._bar.update(
+                self._task,
+                completed=self._begin_step + batch + 1,
+                description=self._line(logs),
+            )
+
+    def on_epoch_end(self, epoch, logs=None):
+        """See `keras.callbacks.Callback`."""
+        del epoch
+        if not self._verbose:
+            return
+        step = self.model.finished_steps
+        left = int((self._num_steps - step) / self._speed)
+        line = f"step {step}/{self._num_steps}  "
+        line += f"{left // 60}:{left % 60:02d} left  {self._line(logs)}"
+        if self._bar:
+            self._bar.print(line, highlight=False)
+        else:
+            print(line, flush=True)
+
+    def _line(self, logs):
+        shown = " ".join(
+            f"{name} {float(value):.3f}"
+            for name, value in logs.items()
+            if not name.endswith("macro_f1")
+        )
+        return f"{self._speed * self._images:,.0f} images/s  {shown}"

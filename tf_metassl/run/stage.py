@@ -1,0 +1,370 @@
+"""Training of one stage, from its newest checkpoint to its last step."""
+
+import dataclasses
+import functools
+import pathlib
+import zlib
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from tf_metassl import files
+from tf_metassl.algorithms.algorithm import Algorithm, Stage
+from tf_metassl.config import Config
+from tf_metassl.errors import CheckpointError, TrainingDivergedError
+from tf_metassl.run import (
+    checkpoints,
+    distribution,
+    evaluation,
+    report,
+    resume,
+    run_directory,
+    tensorboard_log,
+)
+from tf_metassl.run.build import Experiment
+from tf_metassl.run.callbacks import DivergenceGuard, Recorder
+from tf_metassl.run.metrics_file import MetricsFile
+from tf_metassl.run.progress import Progress
+from tf_metassl.run.termination import Terminated, Termination
+
+
+@dataclasses.dataclass(frozen=True)
+class StageRun:
+    """One stage of one run: what is trained, and where it is written.
+
+    Attributes:
+        experiment: the `Experiment`.
+        algorithm: the stage's compiled algorithm.
+        stage: the `Stage`.
+        run_dir: folder of the run, from which the stage is resumed.
+        output: folder to write into. Only the chief of several workers writes
+            into `run_dir`.
+        first_step: steps of the stages before, which are added to the stage's
+            own steps in all metrics.
+        termination: says whether the process has been asked to end.
+        batch_seed_version: see `seed_offset`.
+    """
+
+    experiment: Experiment
+    algorithm: Algorithm
+    stage: Stage
+    run_dir: pathlib.Path
+    output: pathlib.Path
+    first_step: int = 0
+    termination: Termination = dataclasses.field(default_factory=Termination)
+    batch_seed_version: int = run_directory.BATCH_SEED_VERSION
+
+    @property
+    def config(self) -> Config:
+        """The configuration of the run."""
+        return self.experiment.config
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """The folder from which checkpoints are restored."""
+        return resume.checkpoint_folder(self.run_dir, self.stage.name)
+
+    @property
+    def output_checkpoints(self) -> pathlib.Path:
+        """The folder into which checkpoints are written."""
+        return resume.checkpoint_folder(self.output, self.stage.name)
+
+    @property
+    def metrics_file(self) -> MetricsFile:
+        """The metrics, the same whenever the run is repeated."""
+        return MetricsFile(self.output / "metrics.jsonl")
+
+    @property
+    def timing_file(self) -> MetricsFile:
+        """The seconds of training, which differ from run to run."""
+        return MetricsFile(self.output / "timing.jsonl")
+
+    @property
+    def best_metric(self) -> str:
+        """The validation metric whose maximum makes the best checkpoint."""
+        return f"{evaluation.deployable_role(self.algorithm)}_accuracy"
+
+    def worker_means(self, *values: float) -> tuple[float, ...]:
+        """See `distribution.worker_means`."""
+        return distribution.worker_means(self.experiment.strategy, *values)
+
+    def wait_for_all(self) -> None:
+        """See `distribution.wait_for_all`."""
+        distribution.wait_for_all(self.experiment.strategy)
+
+    def training_data(
+        self, first_step: int, num_recoveries: int = 0
+    ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+        """The batches of the stage from `first_step` on.
+
+        Args:
+            first_step: the step of the first batch, counted from the start of
+                the stage.
+            num_recoveries: how often the stage has recovered; each time it
+                gets different batches.
+        """
+        offset = seed_offset(
+            self.stage.name, num_recoveries, self.batch_seed_version
+        )
+        return self.experiment.training_data(
+            self.algorithm, first_step, offset, self.stage.batch_size
+        )
+
+
+def seed_offset(stage: str, num_recoveries: int, version: int) -> int:
+    """What is added to `--seed` for the batches of a stage.
+
+    Args:
+        stage: name of the stage.
+        num_recoveries: how often the stage has recovered.
+        version: 2 for the hash that the data pipeline uses for names; 1 for
+            runs that were started before it, whose batches must stay the same.
+            With version 1 stages such as `round_12` and `round_21` get the
+            same batches.
+
+    Returns:
+        A non-negative integer; 0 for the stage `train` without recoveries.
+    """
+    if stage == "train":
+        offset = 0
+    elif version == 1:
+        offset = sum(stage.encode())
+    else:
+        offset = zlib.crc32(stage.encode()) & 0x7FFFFFFF
+    return offset + 1_000_003 * num_recoveries
+
+
+def stages(experiment: Experiment) -> list[Stage]:
+    """All stages of a run, in order.
+
+    Args:
+        experiment: the `Experiment`.
+
+    Returns:
+        A list of `Stage`. Build the algorithm of a stage, with
+        `build_stage`, after the stage before it has ended.
+    """
+    main = Stage(
+        "train", experiment.config.num_steps, lambda: experiment.algorithm
+    )
+    return [main, *experiment.algorithm.later_stages()]
+
+
+def build_stage(experiment: Experiment, stage: Stage) -> Algorithm:
+    """Builds the algorithm of `stage` in the experiment's strategy scope."""
+    with experiment.strategy.scope():
+        return stage.build()
+
+
+def restored_stages(
+    experiment: Experiment, run_dir: files.AnyPath
+) -> Iterator[tuple[Stage, Algorithm]]:
+    """Yields every stage of a finished run with its restored algorithm.
+
+    Args:
+        experiment: the built `Experiment` of the run.
+        run_dir: folder of the run.
+
+    Yields:
+        `(Stage, Algorithm)`; the algorithm holds what `--selection` asks for.
+
+    Raises:
+        CheckpointError: if a stage has not been finished.
+    """
+    for stage in stages(experiment):
+        algorithm = build_stage(experiment, stage)
+        folder = resume.checkpoint_folder(run_dir, stage.name)
+        state = resume.restore_newest(folder, algorithm)
+        if state.step < stage.num_steps and not state.out_of_time:
+            raise CheckpointError(
+                f"The run in {run_dir} has finished {state.step} of "
+                f"{stage.num_steps} steps of {stage.name}. Run the training "
+                "command again to finish it."
+            )
+        resume.restore_selected(folder, algorithm, experiment.config.selection)
+        yield stage, algorithm
+
+
+def run_stage(run: StageRun) -> tuple[resume.Recovery, ...]:
+    """Trains a stage to its end, from its newest checkpoint if there is one.
+
+    Afterwards the algorithm holds what `--selection` asks for.
+
+    Args:
+        run: a `StageRun`.
+
+    Returns:
+        The recoveries of the stage, see `ResumeState`.
+
+    Raises:
+        TrainingDivergedError: if the loss has diverged more often than
+            `--recover_from_nan` allows.
+        Terminated: if the process has been asked to end.
+    """
+    state = _resume_or_start(run)
+    while True:
+        try:
+            _train_from(run, state)
+            break
+        except TrainingDivergedError as error:
+            if len(state.recoveries) == run.config.recover_from_nan:
+                raise
+            state = _go_back(run, state, error)
+        finally:
+            run.termination.deferred = False
+    if run.worker_means(run.termination.requested)[0]:
+        raise Terminated(
+            f"Stopped by SIGTERM at the end of the stage {run.stage.name}. Run "
+            "the same command with --run_dir set to this run's folder to "
+            "continue."
+        )
+    resume.restore_selected(
+        run.checkpoints, run.algorithm, run.config.selection
+    )
+    return state.recoveries
+
+
+def _resume_or_start(run: StageRun) -> resume.ResumeState:
+    """Restores the newest checkpoint, or prepares the first step.
+
+    Returns:
+        The `ResumeState` that the algorithm is in.
+    """
+    experiment, algorithm = run.experiment, run.algorithm
+    checkpoints.clean(run.output_checkpoints)
+    run.wait_for_all()
+    state = resume.restore_newest(run.checkpoints, algorithm)
+    if state.step:
+        print(
+            f"Resuming {run.stage.name} at step {state.step} from "
+            f"{run.checkpoints}"
+        )
+    else:
+        algorithm.prepare(functools.partial(evaluation.predict, experiment))
+        if experiment.strategy.num_replicas_in_sync == 1:
+            batch = next(iter(run.training_data(0)))
+            tensorboard_log.write_view_images(run.output, batch)
+    # All workers have read the checkpoints before the chief writes new ones.
+    run.wait_for_all()
+    return state
+
+
+def _go_back(
+    run: StageRun, state: resume.ResumeState, error: TrainingDivergedError
+) -> resume.ResumeState:
+    """Restores the newest checkpoint after the loss has diverged.
+
+    Args:
+        run: the `StageRun`.
+        state: the state that the diverged training started from.
+        error: the `TrainingDivergedError`.
+
+    Returns:
+        The `ResumeState` to continue from, which records the recovery.
+    """
+    run.wait_for_all()
+    restored = resume.restore_newest(run.checkpoints, run.algorithm)
+    recovery: resume.Recovery = {
+        "stage": run.stage.name,
+        "what": error.what,
+        "at": error.step,
+        "back_to": restored.step,
+    }
+    print(report.recovery(recovery), flush=True)
+    return dataclasses.replace(
+        restored, recoveries=(*state.recoveries, recovery)
+    )
+
+
+def _train_from(run: StageRun, state: resume.ResumeState) -> None:
+    """Trains a stage from `state`, which its algorithm is in, to its end."""
+    if state.out_of_time:
+        return
+    config, algorithm, stage = run.config, run.algorithm, run.stage
+    evaluate = functools.partial(evaluation.evaluate, run.experiment, algorithm)
+    recorder = Recorder(run, state, evaluate)
+    recorder.set_model(algorithm)
+    _catch_up(run, state, recorder)
+    pools = run.experiment.pools(algorithm, stage.batch_size)
+    is_chief = distribution.is_chief(run.experiment.strategy)
+    progress = Progress(
+        num_steps=stage.num_steps,
+        images_per_step=sum(pool.batch_size for pool in pools),
+        verbose=config.verbose * is_chief,
+    )
+    watchers = [DivergenceGuard(config.max_loss), recorder, progress]
+    for first_step, steps, epochs in segments(
+        state.step,
+        stage.num_steps,
+        config.evaluate_every,
+        one_by_one=algorithm.augmentation_rates is not None,
+    ):
+        if recorder.out_of_time:
+            break
+        if first_step % config.evaluate_every == 0:
+            algorithm.refresh_augmentation_rates()
+        try:
+            algorithm.fit(
+                run.training_data(first_step, len(state.recoveries)),
+                epochs=epochs,
+                steps_per_epoch=steps,
+                shuffle=False,
+                callbacks=watchers,
+                verbose=0,
+            )
+        finally:
+            progress.on_train_end()
+    if config.time_budget_minutes and not recorder.out_of_time:
+        print(report.unused_time(config, stage), flush=True)
+
+
+def _catch_up(
+    run: StageRun, state: resume.ResumeState, recorder: Recorder
+) -> None:
+    """Brings files and evaluations to the step that `state` is at."""
+    evaluated, step = state.last_evaluation, state.step
+    if evaluated < run.stage.num_steps:
+        run.metrics_file.truncate(run.first_step + evaluated)
+        run.timing_file.truncate(run.first_step + evaluated)
+    if not step and run.config.recover_from_nan:
+        # Something to go back to before the first evaluation.
+        recorder.save(None)
+    ends_epoch = (
+        step % run.config.evaluate_every == 0 or step == run.stage.num_steps
+    )
+    if evaluated < step and ends_epoch:
+        recorder.finish_epoch()
+
+
+def segments(
+    step: int, num_steps: int, every: int, *, one_by_one: bool = False
+) -> list[tuple[int, int, int]]:
+    """The calls of `fit` that lead from `step` to `num_steps`.
+
+    Evaluations take place at multiples of `every` and at the last step,
+    wherever a run was interrupted.
+
+    Args:
+        step: the first step.
+        num_steps: the step to end before.
+        every: steps between evaluations.
+        one_by_one: whether every epoch needs its own call, because the data of
+            the next one depends on what has been learned.
+
+    Returns:
+        A list of `(first step, steps per epoch, epochs)`.
+    """
+    result = []
+    if step % every and step < num_steps:
+        length = min(every - step % every, num_steps - step)
+        result.append((step, length, 1))
+        step += length
+    count = (num_steps - step) // every
+    if one_by_one:
+        result += [(step + i * every, every, 1) for i in range(count)]
+    elif count:
+        result.append((step, every, count))
+    step += every * count
+    if step < num_steps:
+        result.append((step, num_steps - step, 1))
+    return result

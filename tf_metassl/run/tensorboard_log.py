@@ -1,0 +1,68 @@
+"""What a run writes for TensorBoard."""
+
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from tf_metassl.run.metrics_file import writing
+
+
+class TensorBoardLog:
+    """Scalars of every split and histograms of the student's parameters.
+
+    Args:
+        run_dir: folder of the run.
+        splits: names of the splits, a folder of events each.
+    """
+
+    def __init__(self, run_dir, splits):
+        self._writers = {
+            split: tf.summary.create_file_writer(str(_folder(run_dir, split)))
+            for split in splits
+        }
+
+    def write(self, step, values, variables):
+        """Writes one step and waits until it is with the file system.
+
+        Args:
+            step: step of the run.
+            values: split -> name -> float.
+            variables: variables whose histograms go with the split `train`.
+
+        Raises:
+            WriteError: if the log cannot be written.
+        """
+        with writing("The log of TensorBoard"):
+            for split, scalars in values.items():
+                with self._writers[split].as_default(step):
+                    for name, value in scalars.items():
+                        tf.summary.scalar(name, value)
+            with self._writers["train"].as_default(step):
+                for variable in variables:
+                    tf.summary.histogram(variable.path, variable.value)
+            for writer in self._writers.values():
+                writer.flush()
+
+
+def write_view_images(run_dir, batch, num_images=16):
+    """Writes the first images of every view of a batch.
+
+    Args:
+        run_dir: folder of the run.
+        batch: a training batch of one replica.
+        num_images: images per view, side by side.
+    """
+    writer = tf.summary.create_file_writer(str(_folder(run_dir, "train")))
+    with writer.as_default(0):
+        for group, values in batch.items():
+            for view, images in values.items():
+                # The points of two_moons, for example, are not pictures.
+                if images.shape.rank == 4 and images.shape[-1] in (1, 3):
+                    row = np.concatenate(list(images[:num_images]), axis=1)
+                    tf.summary.image(f"{group}/{view}", row[np.newaxis])
+    writer.close()
+
+
+def _folder(run_dir, split):
+    return pathlib.Path(run_dir) / "tensorboard" / split

@@ -1,0 +1,424 @@
+"""Which tables, cells and scales `tools/reproduce_table.py` offers.
+
+A table is a list of cells. A cell is a training command without its seeds. A
+scale replaces some of the flags of every cell, so that a table can be run on a
+small machine.
+"""
+
+import dataclasses
+import functools
+import pathlib
+import sys
+import typing
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tf_metassl import config as config_lib  # noqa: E402
+from tf_metassl.algorithms import (  # noqa: E402
+    ALGORITHMS,
+    hyperparameters_class,
+)
+from tf_metassl.run import command_line  # noqa: E402
+from tools import settings  # noqa: E402
+
+
+class Scale(typing.NamedTuple):
+    """How the runs of the papers are made smaller.
+
+    Attributes:
+        text: describes the scale below the title of a table.
+        flags: name -> value; replaces the value in the flagfile, for methods
+            that have the flag.
+        labels: how many labels to use for one label of the paper.
+        max_ratio: upper bound on `--unlabeled_batch_ratio`.
+        seconds_per_hour: seconds for one hour of a time budget.
+        timed_steps: `--num_steps` of runs with a time budget; more than fit
+            into it.
+        checkpoints: number of checkpoints of a run with
+            `--protocol=median_20`.
+    """
+
+    text: str
+    flags: dict
+    labels: float
+    max_ratio: int
+    seconds_per_hour: float
+    timed_steps: int
+    checkpoints: int
+
+
+SMALL = Scale(
+    text=(
+        "A small version of the paper's experiment, not a reproduction of it: "
+        "Fashion-MNIST with a tenth of the labels, the same number for every "
+        "class; a CNN with 24,058 trainable parameters and no dropout; pixels "
+        "scaled to [-1, 1]; float32; 2,000 steps of 32 labeled images and at "
+        "most 64 unlabeled images. Settings that are a number of steps shrink "
+        "in proportion to the run, but warm-up, ramps, waiting time and "
+        "finetuning to no less than a tenth of the run. The time constant of "
+        "the moving average is at most a tenth of the run, learning rates are "
+        "at most 0.1, and the weight of the teacher's UDA loss is 1. One hour "
+        "of a time budget becomes 12 seconds. Cells on ImageNet are left out. "
+        "All other settings are those of the flagfile. The settings of this "
+        "scale were chosen by validation accuracy, before any table was made, "
+        "so that supervised training, UDA and Meta-Semi learn in so few steps. "
+        "Differences between methods may not agree with those in the paper."
+    ),
+    flags={
+        "dataset": "fashion_mnist",
+        "num_validation": 1000,
+        "model": "small_cnn",
+        "normalization": "unit",
+        "label_split": "balanced",
+        "batch_size": 32,
+        "num_steps": 2000,
+        "evaluate_every": 100,
+        "evaluate_on_labeled": True,
+        "precision": "float32",
+        "finetune_batch_size": 0,
+        "dropout": 0.0,
+        "teacher_dropout": 0.0,
+        "uda_weight": 1.0,
+    },
+    labels=0.1,
+    max_ratio=2,
+    seconds_per_hour=12,
+    timed_steps=100_000,
+    checkpoints=100,
+)
+LONG = SMALL._replace(
+    text=SMALL.text.replace("2,000", "10,000"),
+    flags={**SMALL.flags, "num_steps": 10_000, "evaluate_every": 500},
+)
+SMOKE = Scale(
+    text=(
+        "A smoke test: a few steps, to check that every cell runs. The numbers "
+        "have no meaning."
+    ),
+    flags={
+        "dataset": "digits",
+        "num_validation": 200,
+        "model": "digits_cnn",
+        "normalization": "unit",
+        "label_split": "balanced",
+        "weak_augmentation": "auto",
+        "strong_augmentation": "auto",
+        "batch_size": 16,
+        "num_steps": 20,
+        "finetune_steps": 20,
+        "evaluate_every": 10,
+        "evaluate_on_labeled": True,
+        "precision": "float32",
+        "finetune_batch_size": 0,
+    },
+    labels=0.01,
+    max_ratio=1,
+    seconds_per_hour=0.1,
+    timed_steps=1000,
+    checkpoints=20,
+)
+SCALES = {"small": SMALL, "long": LONG, "smoke": SMOKE}
+
+# Named like a number of training steps, but not one.
+_OTHER_STEPS = ("lookahead_steps", "gradient_accumulation_steps")
+# Numbers of training steps that are not named so.
+_LENGTHS = ("cycle_start", "swa_start", "swa_every")
+_NOT_TOO_SHORT = ("warmup", "ramp", "wait", "finetune")
+_MAX_LEARNING_RATE = 0.1
+# Settings for one dataset only, which get their defaults back on another.
+_OF_A_DATASET = ("svhn_extra", "stl10_fold", "image_size", "stored_size")
+_SEEDS = ("seed", "split_seed", "stl10_fold")
+
+
+class Cell(typing.NamedTuple):
+    """A number of a table.
+
+    Attributes:
+        row: the method.
+        data: what it is trained on; a column of the table.
+        number: the paper's, with its unit; empty if there is none.
+        flags: of the training command, without seeds.
+    """
+
+    row: str
+    data: str
+    number: str
+    flags: tuple
+
+    @property
+    def name(self):
+        """Identifies the cell in its table."""
+        return f"{self.row}, {self.data}"
+
+    @property
+    def settings(self):
+        """The settings that its flags resolve to, see `settings_of`."""
+        return settings_of(self.flags)
+
+
+class Table(typing.NamedTuple):
+    """Cells and how they are shown.
+
+    Attributes:
+        name: value of `--table`.
+        title: the paper's name of it.
+        cells: list of `Cell`.
+        unit: `accuracy` or `error`.
+        scale: `paper`, `digits` or a key of `SCALES`.
+    """
+
+    name: str
+    title: str
+    cells: list
+    unit: str = "accuracy"
+    scale: str = "paper"
+
+    @property
+    def text(self):
+        """How its runs differ from the paper's; empty if they do not."""
+        return SCALES[self.scale].text if self.scale in SCALES else ""
+
+    @property
+    def heading(self):
+        """The title, with the scale unless it is the paper's."""
+        scales = {
+            "small": " (small scale)",
+            "long": " (small scale, 10,000 steps)",
+            "smoke": " (smoke test)",
+        }
+        return self.title + scales.get(self.scale, "")
+
+    @property
+    def stem(self):
+        """Name of its files, without the extension."""
+        scale = "" if self.scale == "digits" else f"_{self.scale}"
+        return self.name + scale
+
+
+@functools.cache
+def settings_of(arguments):
+    """The settings that decide the numbers of a run, name -> value.
+
+    Seeds are not among them.
+
+    Args:
+        arguments: flags of the training command, a tuple.
+    """
+    # Runs are started in the project's root; this process may not be.
+    arguments = [
+        argument.replace("--flagfile=", f"--flagfile={ROOT}/")
+        for argument in arguments
+    ]
+    values = config_lib.compared(command_line.parse(arguments))
+    return {k: v for k, v in values.items() if k not in _SEEDS}
+
+
+@functools.cache
+def defaults_of(algo):
+    """The default of every setting of a method, name -> value."""
+    fields = [
+        *dataclasses.fields(config_lib.Config),
+        *dataclasses.fields(hyperparameters_class(algo)),
+    ]
+    compared = settings_of((f"--algo={algo}",))
+    return {f.name: f.default for f in fields if f.name in compared}
+
+
+def tables(scale):
+    """All tables at a scale, name -> `Table`.
+
+    Tables whose images are too large for the scale are left out.
+    """
+    found = {}
+    for cell in settings.cells():
+        paper, _, rest = cell.table.partition(", ")
+        kind, _, number = rest.partition(" ")
+        if kind not in ("Table", "Figure"):
+            continue
+        is_mpl = paper == "Meta Pseudo Labels"
+        name = "mpl" if is_mpl else "meta_semi"
+        name += "_figure" * (kind == "Figure") + f"_{number}"
+        unit = "accuracy" if is_mpl else "error"
+        table = found.setdefault(name, Table(name, cell.table, [], unit))
+        if scale == "paper" or cell.task.image_size <= 96:
+            table.cells.append(_of_paper(cell, scale))
+    found = {name: table for name, table in found.items() if table.cells}
+    for table in (_training_accuracy(scale), _feedback(scale)):
+        found[table.name] = table
+    found = {name: table._replace(scale=scale) for name, table in found.items()}
+    return found | _digits(scale)
+
+
+def _of_paper(cell, scale, row=None, **extra):
+    """A cell of tools/settings.py at a scale, with further flags."""
+    changes = scaled(cell, SCALES[scale]) if scale != "paper" else {}
+    data = cell.task.text
+    if changes:
+        data = f"{changes['num_labeled']} labels (paper: {data})"
+    return Cell(
+        row or cell.row,
+        data,
+        "" if row else cell.number,
+        (
+            f"--flagfile=flags/{cell.path}",
+            *_as_flags({**changes, **extra}),
+        ),
+    )
+
+
+def _as_flags(values):
+    return tuple(
+        f"--{k}={str(v).lower() if isinstance(v, bool) else v}"
+        for k, v in values.items()
+    )
+
+
+def scaled(cell, scale):
+    """The flags that fit a cell's run to a scale, name -> value.
+
+    Args:
+        cell: a `settings.Cell`.
+        scale: a `Scale`.
+    """
+    given = {name: setting.value for name, setting in cell.settings.items()}
+    resolved = config_lib.resolve({"algo": cell.method, **given})
+    values = resolved.to_json()
+    values |= values.pop("hyperparameters")
+    changes = {k: v for k, v in scale.flags.items() if k in values}
+    num_steps = changes["num_steps"]
+    changes |= _shorter(values, changes, num_steps)
+    per_class = max(1, round(scale.labels * cell.task.labels / 10))
+    changes["num_labeled"] = 10 * per_class
+    ratio = values["unlabeled_batch_ratio"]
+    changes["unlabeled_batch_ratio"] = min(ratio, scale.max_ratio)
+    # The time constant of the average, 1 / (1 - decay) steps, does not shrink
+    # in proportion: too few steps would be left to average over.
+    longest = 1 - 10 / num_steps
+    if values["ema_decay"] > longest > 0:
+        changes["ema_decay"] = longest
+    if budget := values["time_budget_minutes"]:
+        changes["time_budget_minutes"] = budget * scale.seconds_per_hour / 3600
+        changes["num_steps"] = scale.timed_steps
+    defaults = config_lib.Config.__dataclass_fields__
+    for name in _OF_A_DATASET:
+        if name in given:
+            changes[name] = defaults[name].default
+    return changes
+
+
+def _shorter(values, fixed, num_steps):
+    """Lengths and learning rates for a run of `num_steps`, name -> value.
+
+    Args:
+        values: the settings of the run at the paper's scale, name -> value.
+        fixed: names of settings that the scale sets itself.
+        num_steps: steps of the shorter run.
+    """
+    changes = {}
+    shrink = num_steps / values["num_steps"]
+    for name, value in values.items():
+        is_length = name.endswith("_steps") and name not in _OTHER_STEPS
+        if (is_length or name in _LENGTHS) and value and name not in fixed:
+            length = value * shrink
+            if any(word in name for word in _NOT_TOO_SHORT):
+                length = max(length, min(value, num_steps / 10))
+            changes[name] = max(1, round(length))
+        if name.endswith("learning_rate") and value > _MAX_LEARNING_RATE:
+            changes[name] = _MAX_LEARNING_RATE
+    return changes
+
+
+def _of_figure_3(method, task="cifar10_4000"):
+    """A cell of Figure 3 of Meta Pseudo Labels.
+
+    Args:
+        method: `--algo`.
+        task: name of its `settings.Task`.
+    """
+    return next(
+        cell
+        for cell in settings.cells()
+        if cell.table == "Meta Pseudo Labels, Figure 3"
+        and (cell.method, cell.task.name) == (method, task)
+    )
+
+
+def _training_accuracy(scale):
+    tasks = ["cifar10_4000"] + ["imagenet_10pct"] * (scale == "paper")
+    cells = [
+        _of_paper(
+            _of_figure_3(method, task), scale, row=row, evaluate_on_labeled=True
+        )
+        for task in tasks
+        for method, row in (
+            ("supervised", "Supervised"),
+            ("meta_pseudo_labels", "Meta Pseudo Labels"),
+        )
+    ]
+    return Table("mpl_figure_4", "Meta Pseudo Labels, Figure 4", cells)
+
+
+def _feedback(scale):
+    """Variants of the student's feedback; not a table of the paper."""
+    base = _of_figure_3("meta_pseudo_labels")
+    rows = {
+        "off": {"feedback": "off"},
+        # What the released code trains: its feedback has no gradient.
+        "off, soft labels": {"feedback": "off", "pseudo_label": "soft"},
+        "taylor": {"feedback": "taylor"},
+        "dot": {"feedback": "dot"},
+        # As in the flagfile.
+        "per_example": {},
+        "exact_soft": {"feedback": "exact_soft"},
+        "per_example, sign flipped": {"feedback_sign": -1},
+    }
+    cells = [
+        _of_paper(base, scale, row=row, **changes)
+        for row, changes in rows.items()
+    ]
+    title = "Meta Pseudo Labels, variants of the student's feedback"
+    return Table("feedback", title, cells)
+
+
+def _digits(scale):
+    """Tables on scikit-learn's digits, with the defaults of every method."""
+    short = ("--num_steps=6", "--evaluate_every=3") * (scale == "smoke")
+
+    def cell(row, *given):
+        return Cell(row, "30 labels", "", (*given, *short))
+
+    # After six steps no teacher reaches the default threshold.
+    further = {"noisy_student": ("--confidence_threshold=0",)} if short else {}
+    methods = [
+        cell(name, f"--algo={name}", *further.get(name, ()))
+        for name in ALGORITHMS
+    ]
+    choices = {
+        "default": (),
+        "weights divided by the number of unlabeled images": (
+            "--weight_normalizer=num_unlabeled",
+        ),
+        "meta loss on mixed labeled images": ("--meta_labeled_batch=mixed",),
+        "pseudo-labels from the weak view": ("--pseudo_label_view=weak",),
+        "no labeled loss in the update": ("--labeled_loss_weight=0",),
+        "Algorithm 1 as printed": (
+            "--labeled_loss_weight=0",
+            "--meta_labeled_batch=mixed",
+            "--pseudo_label_view=weak",
+        ),
+    }
+    # forward_mode computes the same numbers in less time.
+    common = ("--algo=meta_semi", "--meta_gradient=forward_mode")
+    titles = {
+        "digits": ("All methods on digits", methods),
+        "digits_meta_semi_choices": (
+            "Meta-Semi on digits, choices that the slides leave open",
+            [cell(row, *common, *given) for row, given in choices.items()],
+        ),
+    }
+    scale = "smoke" if short else "digits"
+    return {
+        name: Table(name, title, cells, scale=scale)
+        for name, (title, cells) in titles.items()
+    }
