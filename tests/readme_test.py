@@ -6,9 +6,12 @@ import shutil
 import subprocess
 import sys
 
+import pytest
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
+@pytest.mark.slow
 def test_the_new_method_of_the_docs_is_one_file_and_one_line(tmp_path):
     page = (ROOT / "docs" / "adding_a_method.md").read_text("utf-8")
     code, line = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[:2]

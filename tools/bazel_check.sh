@@ -1,18 +1,17 @@
 #!/bin/bash
-# Lets Bazel read BUILD and build every target, without a network.
+# Queries and builds every target of BUILD with Bazel, without a network.
 #
 #     sudo apt-get install bazel-bootstrap bazel-platforms bazel-rules-java
 #     bash tools/bazel_check.sh                           query and build all
 #     bash tools/bazel_check.sh test //:tests/build_test  any Bazel command
 #
-# This is for the Bazel 4.2 of Debian. It runs in a copy of the repository to
-# which a WORKSPACE is added, with stand-ins for the rules that Bazel would
-# download: they name its built-in ones.
+# For Bazel 4.2, as in Debian. It runs in a copy of the repository with an added
+# WORKSPACE. The rules that Bazel would download are replaced by its native ones.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 if ! command -v bazel >/dev/null; then
-  echo "bazel is not installed; the head of $0 says how" >&2
+  echo "bazel is not installed; see the head of $0 for the commands" >&2
   exit 1
 fi
 copy=$(mktemp -d)
@@ -56,7 +55,7 @@ filegroup(
 """,
 )
 END
-# The Python of the environment is the first one on PATH.
+# Bazel uses the first Python on PATH.
 cat > "$tree/.bazelrc" <<'END'
 build --action_env=PATH --symlink_prefix=/
 test --test_env=PATH --test_env=HOME --test_output=errors

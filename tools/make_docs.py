@@ -31,6 +31,8 @@ from tf_metassl.run import help_text  # noqa: E402
 
 HEADER = "<!-- Written by tools/make_docs.py; do not edit. -->"
 _BLOCK = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end -->)", re.S)
+# What a text that was merged from those of several methods ends with.
+_PUBLISHED = re.compile(r" Published for [\w, ]+: .*?\.(?= |$)")
 
 # The API pages: name, title, what it is about, and the modules, in the order in
 # which they are shown. A `*` takes all that the room has and that are not named
@@ -129,7 +131,10 @@ def settings_page():
         "anything starts.",
         "",
         "A default marked with \\* depends on `--dataset`:",
-        "[see below](#defaults-by-dataset).",
+        "[see below](#defaults-by-dataset). Defaults that differ between",
+        "methods stand in parentheses. The pages of the",
+        "[methods](methods/index.md) have their own settings, with the",
+        "published values.",
     ]
     by_dataset = {n for row in _dataset_defaults().values() for n in row}
     for title, rows in help_text.sections():
@@ -156,7 +161,11 @@ def _table(rows, by_dataset=()):
     for row in rows:
         mark = " \\*" if row.name in by_dataset else ""
         default = _cell(row.default, code=True) + mark
-        text = _cell(row.help)
+        text = row.help
+        if len(row.methods) > 1:
+            # The pages of the methods have them, one by one.
+            text = _PUBLISHED.sub("", text)
+        text = _cell(text)
         missing = [c for c in row.choices if c not in row.help]
         if missing:
             choices = ", ".join(f"`{choice}`" for choice in row.choices)

@@ -1,4 +1,4 @@
-"""Runs pytest on the files that it is called with; the main of each py_test."""
+"""Runs pytest on the files in the arguments; the main of every py_test."""
 
 import sys
 

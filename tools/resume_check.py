@@ -2,11 +2,10 @@
 
     python tools/resume_check.py --reference=RUN_DIR --step=8
 
-Copies a finished run, which must have kept its checkpoints, removes all that it
-computed after a step of its last stage, and resumes the copy. The metrics, the
-final results and the variables of the last checkpoints must be the same bit by
-bit; if not, the exit status is 1. Set the environment variables of the
-reference, such as TF_NUM_INTRAOP_THREADS and TF_ENABLE_ONEDNN_OPTS.
+Copies a finished run that kept its checkpoints, removes what it computed after
+a step of its last stage, and resumes the copy. The exit status is 1 unless all
+metrics, results and variables of the last checkpoints are equal bit by bit. Set
+TF_NUM_INTRAOP_THREADS and TF_ENABLE_ONEDNN_OPTS as for the reference.
 """
 
 import json
@@ -88,7 +87,8 @@ def metrics(run_dir, renames=()):
 def differences(reference, run_dir, stages, renames=()):
     """Names of what differs between a finished run and its resumed copy."""
     pairs = {
-        "metrics.jsonl": (metrics(reference, renames), metrics(run_dir)),
+        # The resumed file has lines of both versions.
+        "metrics.jsonl": [metrics(f, renames) for f in (reference, run_dir)],
         "results.json": [
             (folder / "results.json").read_text()
             for folder in (reference, run_dir)
@@ -107,7 +107,7 @@ def differences(reference, run_dir, stages, renames=()):
 
 
 def check(reference, work, renames):
-    """Sets back, resumes and compares a copy; returns what differs."""
+    """Names of what differs after resuming a copy that was set back."""
     run_dir = work / reference.name
     shutil.copytree(reference, run_dir)
     stages = set_back(run_dir, flags.FLAGS.step, flags.FLAGS.stages)

@@ -1285,10 +1285,11 @@ def _digits():
 # Method -> a note in the headers of its files.
 NOTES = {
     "meta_semi": "The code of the paper is not public. Settings that the paper "
-    "leaves open are reconstructed, see README.md. The width of its WRN-28 is "
+    "leaves open are reconstructed, see docs/methods/meta_semi.md. The width "
+    "of its WRN-28 is "
     "not known.",
     "meta_semi_ict": "The code of the paper is not public. Settings that the "
-    "paper leaves open are reconstructed, see README.md.",
+    "paper leaves open are reconstructed, see docs/methods/meta_semi.md.",
     "meta_pseudo_labels": "In the released code the feedback of the student "
     "has no gradient. Here it has one, see --feedback.",
     "noisy_student": "The paper trains with RMSProp, this file with SGD. The "
