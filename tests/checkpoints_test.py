@@ -2,10 +2,12 @@
 
 import collections
 import json
+import types
 
+import numpy as np
 import pytest
 
-from tests.helpers import tiny_algorithm, tiny_network
+from tests.helpers import run, tiny_algorithm, tiny_batch, tiny_network
 from tf_metassl import files
 from tf_metassl.errors import CheckpointError
 from tf_metassl.run import checkpoints
@@ -143,3 +145,23 @@ def test_every_file_is_hashed_once_until_it_is_restored(
     # A path that nobody has checked is checked.
     checkpoints.restore(path, algorithm)
     assert count == dict.fromkeys(names, 2)
+
+
+def test_without_counts_moving_averages_go_on_as_they_were(tmp_path):
+    saved = tiny_algorithm("supervised")
+    run(saved, tiny_batch())
+
+    def without_counts(algorithm):
+        variables = algorithm.state_variables
+        return [v for v in variables if v.name != "num_updates"]
+
+    older = types.SimpleNamespace(state_variables=without_counts(saved))
+    path = checkpoints.save(tmp_path, older, 1, {})
+    restored = tiny_algorithm("supervised")
+    checkpoints.restore(path, restored)
+    for a, b in zip(
+        older.state_variables, without_counts(restored), strict=True
+    ):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    counts = [v for v in restored.state_variables if v.name == "num_updates"]
+    assert len(counts) == 2 and all(float(v) == 1e9 for v in counts)

@@ -8,6 +8,7 @@ from keras import layers
 from tf_metassl.algorithms import algorithm_class, hyperparameters_class
 from tf_metassl.contract import MIX_BLOCK
 from tf_metassl.meta import functional
+from tf_metassl.models.layers import BatchNormalization
 from tf_metassl.ops.augmentation_rates import BINS, NUM_PARAMETERS
 
 IMAGE_SHAPE = (6, 5, 1)
@@ -29,7 +30,7 @@ def tiny_network(
     x = layers.Rescaling(1 / 127.5, offset=-1.0)(x)
     x = layers.Conv2D(filters, 3, use_bias=False)(x)
     if batch_norm:
-        x = layers.BatchNormalization(momentum=0.9, synchronized=sync)(x)
+        x = BatchNormalization(momentum=0.9, synchronized=sync)(x)
     x = layers.LeakyReLU(0.1)(x)
     x = layers.GlobalAveragePooling2D()(x)
     if dropout:

@@ -68,7 +68,7 @@ class FastSwa(MeanTeacher):
             self._add_function = tf.function(
                 lambda batch: run(self._add_statistics, args=(batch,))
             )
-        for _, _, average in self._statistics():
+        for _, average in self._statistics():
             average.assign(tf.zeros(average.shape, average.dtype))
         num_batches = self.hyperparameters.swa_batches
         for batch in itertools.islice(batches(), num_batches):
@@ -78,8 +78,13 @@ class FastSwa(MeanTeacher):
         """Adds a batch's share to the mean's batch-norm statistics."""
         statistics = self._statistics()
         state = functional.state(self.student)
-        for place, _, _ in statistics:
-            state[place] = tf.zeros_like(state[place])
+        # A layer without updates takes the batch's statistics as they are.
+        state = [
+            tf.zeros_like(value) if variable.name == "num_updates" else value
+            for value, variable in zip(
+                state, self.student.non_trainable_variables, strict=True
+            )
+        ]
         _, new_state = functional.call(
             self.student,
             averaging.parameters(self.swa, self.student),
@@ -89,24 +94,23 @@ class FastSwa(MeanTeacher):
             ),
         )
         share = self.hyperparameters.swa_batches * replicas.count()
-        for place, momentum, average in statistics:
-            # From 0, batch norm has moved to (1 - momentum) * statistic.
+        for place, average in statistics:
             moved = replicas.sum_over_replicas(new_state[place])
-            average.assign_add(moved / ((1.0 - momentum) * share))
+            average.assign_add(moved / share)
 
     def _statistics(self):
         """The moving statistics of the student and those of the mean.
 
         Returns:
             A list of `(place among the student's non-trainable variables,
-            momentum, variable of the mean)`.
+            variable of the mean)`.
         """
         variables = self.student.non_trainable_variables
         place = {id(v): i for i, v in enumerate(variables)}
         twins = zip(self.student.weights, self.swa.weights, strict=True)
         twin = {id(v): averaged for v, averaged in twins}
         return [
-            (place[id(variable)], layer.momentum, twin[id(variable)])
+            (place[id(variable)], twin[id(variable)])
             for layer in self.student._flatten_layers()
             for variable in (
                 getattr(layer, "moving_mean", None),

@@ -173,6 +173,7 @@ def build(
                 "--normalization at unit."
             )
         network = custom.load(name, image_shape, num_classes)
+        network = layers.with_moving_statistics(network)
         if synchronized:
             layers.synchronize(network)
     else:

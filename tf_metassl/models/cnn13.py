@@ -10,6 +10,7 @@ import typing
 from keras import layers
 
 from tf_metassl.models.layers import (
+    BatchNormalization,
     MeanOnlyBatchNormalization,
     WeightNormConv2D,
     WeightNormDense,
@@ -83,7 +84,7 @@ def cnn13(images, num_classes, *, variant, dropout, synchronized):
             return MeanOnlyBatchNormalization(
                 settings.momentum, synchronized, **options
             )(x)
-        return layers.BatchNormalization(
+        return BatchNormalization(
             momentum=settings.momentum,
             epsilon=settings.epsilon,
             synchronized=synchronized,

@@ -12,6 +12,7 @@ from tf_metassl.models.layers import (
     classifier,
     fan_out_uniform,
     synchronize,
+    with_moving_statistics,
 )
 
 
@@ -46,6 +47,7 @@ def efficientnet(images, num_classes, *, width, depth, dropout, synchronized):
     # Without its own scaling of pixels, which comes before this layer.
     first = application.get_layer("stem_conv_pad")
     body = keras.Model(first.input, application.output, name="efficientnet")
+    body = with_moving_statistics(body)
     if synchronized:
         synchronize(body)
     return classifier(

@@ -118,6 +118,113 @@ def fan_out_uniform():
     )
 
 
+class MovingStatistics:
+    """Mixin: moving averages of batch statistics that are never cold.
+
+    With a constant momentum of 0.999 a moving average that starts at 0 still
+    is 0.37 of its start after 1,000 steps, and a network that was trained for
+    fewer classifies at chance in inference mode. Here update number t, counted
+    from 0, has the momentum min(momentum, t / (t + 9)), as the weights' moving
+    average is ramped (`tf_metassl.ops.averaging.ramped_decay`): the first batch
+    replaces what the average started as, later ones cover about the last ninth
+    of the updates, until the layer's own momentum is reached.
+    """
+
+    def add_count(self):
+        """Creates the number of updates, after all other weights."""
+        # A float, because the moving average of the whole network has to carry
+        # it along: a network that goes on from there must not start again.
+        self.num_updates = self.add_weight(
+            name="num_updates",
+            shape=(),
+            initializer="zeros",
+            trainable=False,
+            autocast=False,
+        )
+
+    def update_averages(self, *pairs):
+        """Moves averages toward the statistics of a batch.
+
+        Args:
+            *pairs: `(variable [F], statistic [F])` each.
+        """
+        count = self.num_updates.value
+        # Two minima rather than 1 - momentum, which would round 1 - 0.999.
+        kept = ops.minimum(self.momentum, count / (count + 9.0))
+        taken = ops.maximum(1.0 - self.momentum, 9.0 / (count + 9.0))
+        for variable, statistic in pairs:
+            old = variable.value
+            variable.assign(
+                old * ops.cast(kept, old.dtype)
+                + ops.cast(statistic, old.dtype) * ops.cast(taken, old.dtype)
+            )
+        self.num_updates.assign(count + 1.0)
+
+
+@keras.saving.register_keras_serializable("tf_metassl")
+class BatchNormalization(MovingStatistics, layers.BatchNormalization):
+    """Batch norm (arXiv 1502.03167) whose averages serve from the first step.
+
+    Everything but the moving averages is Keras' own layer; see
+    `MovingStatistics`. A mask has no effect, and there is no renormalization.
+    """
+
+    def build(self, input_shape):
+        """See `keras.layers.Layer.build`."""
+        super().build(input_shape)
+        self.add_count()
+
+    def call(self, inputs, training=None, mask=None):
+        """`[..., F]` -> the same shape."""
+        del mask  # Images have none; Keras hands it on where it copies graphs.
+        if not (training and self.trainable):
+            return super().call(inputs, training=False)
+        x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
+        mean, variance = ops.moments(
+            x, self._reduction_axes, synchronized=self.synchronized
+        )
+        self.update_averages(
+            (self.moving_mean, mean), (self.moving_variance, variance)
+        )
+        outputs = ops.batch_normalization(
+            x,
+            mean,
+            variance,
+            axis=self.axis,
+            offset=ops.cast(self.beta, x.dtype) if self.center else None,
+            scale=ops.cast(self.gamma, x.dtype) if self.scale else None,
+            epsilon=self.epsilon,
+        )
+        return ops.cast(outputs, self.compute_dtype)
+
+
+def with_moving_statistics(network):
+    """A copy of a functional network with batch norm of this module.
+
+    Args:
+        network: a functional or sequential Keras model, as yet untrained;
+            models inside it are copied, too.
+
+    Returns:
+        The copy; `network` itself if it has no batch norm of Keras.
+    """
+
+    def is_keras_own(layer):
+        return type(layer) is layers.BatchNormalization
+
+    if not any(map(is_keras_own, network._flatten_layers())):
+        return network
+
+    def copied(layer):
+        if is_keras_own(layer):
+            return BatchNormalization.from_config(layer.get_config())
+        return type(layer).from_config(layer.get_config())
+
+    return keras.models.clone_model(
+        network, clone_function=copied, recursive=True
+    )
+
+
 def synchronize(network):
     """Gives all batch norm of `network` batch statistics over all replicas."""
     for layer in network.layers:
@@ -156,17 +263,20 @@ class WeightNorm:
         return direction * ops.cast(self.gain / norm, direction.dtype)
 
 
+@keras.saving.register_keras_serializable("tf_metassl")
 class WeightNormConv2D(WeightNorm, layers.Conv2D):
     """A convolution with weight norm, before a rectifier."""
 
     initial_gain = math.sqrt(2.0)
 
 
+@keras.saving.register_keras_serializable("tf_metassl")
 class WeightNormDense(WeightNorm, layers.Dense):
     """A dense layer with weight norm."""
 
 
-class MeanOnlyBatchNormalization(layers.Layer):
+@keras.saving.register_keras_serializable("tf_metassl")
+class MeanOnlyBatchNormalization(MovingStatistics, layers.Layer):
     """Subtracts the mean of the batch, then adds a bias.
 
     Source: Salimans and Kingma, arXiv 1602.07868, section 4; goes with weight
@@ -198,17 +308,16 @@ class MeanOnlyBatchNormalization(layers.Layer):
             trainable=False,
             autocast=False,
         )
+        self.add_count()
 
     def call(self, inputs, training=False):
         """`[..., F]` -> the same shape."""
         x = ops.cast(inputs, keras.config.floatx())
         mean = self.moving_mean.value
         if training and self.trainable:
-            old, axes = mean, list(range(len(x.shape) - 1))
+            axes = list(range(len(x.shape) - 1))
             mean, _ = ops.moments(x, axes, synchronized=self.synchronized)
-            self.moving_mean.assign(
-                self.momentum * old + (1.0 - self.momentum) * mean
-            )
+            self.update_averages((self.moving_mean, mean))
         return ops.cast(x - mean + self.bias, self.compute_dtype)
 
     def get_config(self):

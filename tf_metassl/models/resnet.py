@@ -5,7 +5,12 @@ import re
 import keras
 from keras import layers
 
-from tf_metassl.models.layers import classifier, fan_out_normal, synchronize
+from tf_metassl.models.layers import (
+    BatchNormalization,
+    classifier,
+    fan_out_normal,
+    synchronize,
+)
 
 # The ImageNet stem would reduce smaller images to less than 16x16.
 SMALL = 64
@@ -51,6 +56,8 @@ def resnet(images, num_classes, *, depth, dropout, synchronized):
             settings |= {"kernel_size": 3, "strides": 1}
         elif small and layer.name in ("pool1_pad", "pool1_pool"):
             return layers.Identity(name=layer.name)
+        if isinstance(layer, layers.BatchNormalization):
+            return BatchNormalization.from_config(settings)
         return type(layer).from_config(settings)
 
     body = keras.models.clone_model(

@@ -2,7 +2,7 @@
 
 from keras import layers
 
-from tf_metassl.models.layers import classifier
+from tf_metassl.models.layers import BatchNormalization, classifier
 
 
 def small_cnn(images, num_classes, *, convolutions, dropout, synchronized):
@@ -23,8 +23,6 @@ def small_cnn(images, num_classes, *, convolutions, dropout, synchronized):
         x = layers.Conv2D(
             filters, 3, strides=stride, padding="same", use_bias=False
         )(x)
-        x = layers.BatchNormalization(momentum=0.99, synchronized=synchronized)(
-            x
-        )
+        x = BatchNormalization(momentum=0.99, synchronized=synchronized)(x)
         x = layers.LeakyReLU(0.1)(x)
     return classifier(x, num_classes, dropout)

@@ -6,6 +6,7 @@ import keras
 from keras import layers
 
 from tf_metassl.models.layers import (
+    BatchNormalization,
     classifier,
     fan_out_normal,
     fan_out_uniform,
@@ -95,7 +96,7 @@ def wide_resnet(
     settings = VARIANTS[variant]
 
     def normalized(x):
-        x = layers.BatchNormalization(
+        x = BatchNormalization(
             momentum=settings.momentum, epsilon=1e-3, synchronized=synchronized
         )(x)
         return layers.LeakyReLU(settings.slope)(x)

@@ -177,8 +177,7 @@ def restore(
         if problem := damage(path):
             raise CheckpointError(f"Cannot restore {path}: {problem}.")
     try:
-        status = _checkpoint(algorithm).read(str(path / "variables"))
-        status.assert_existing_objects_matched()
+        _read(path / "variables", algorithm)
     except (AssertionError, ValueError, tf.errors.OpError) as error:
         raise CheckpointError(
             f"Cannot restore {path}: it belongs to another network or method "
@@ -190,6 +189,27 @@ def restore(
 def _checkpoint(algorithm: Algorithm) -> tf.train.Checkpoint:
     variables = [v.value for v in algorithm.state_variables]
     return tf.train.Checkpoint(variables=variables)
+
+
+def _read(prefix: pathlib.Path, algorithm: Algorithm) -> None:
+    """Assigns the checkpoint's values to the algorithm's variables.
+
+    Checkpoints that were written before batch norm counted its updates (see
+    `tf_metassl.models.layers.MovingStatistics`) have no counts. The counts are
+    then set so high that the moving averages keep the layer's own momentum: a
+    run that was started before ends with the same bits.
+    """
+    variables = algorithm.state_variables
+    counts = [v for v in variables if v.name == "num_updates"]
+    saved = tf.train.list_variables(str(prefix))
+    values = [name for name, _ in saved if name.startswith("variables/")]
+    if counts and len(values) == len(variables) - len(counts):
+        variables = [v for v in variables if v.name != "num_updates"]
+        for count in counts:
+            count.assign(1e9)
+    checkpoint = tf.train.Checkpoint(variables=[v.value for v in variables])
+    status = checkpoint.read(str(prefix))
+    status.assert_existing_objects_matched()
 
 
 def _by_step(folder: pathlib.Path) -> list[pathlib.Path]:
