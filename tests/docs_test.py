@@ -313,6 +313,11 @@ def test_commands_run(inside, line, capfd):
             assert dataclasses.replace(again, run_dir="") == (
                 dataclasses.replace(first, run_dir="")
             )
+        elif "--strategy" in line:
+            # Collectives of several strategies in one process would meet.
+            arguments = shortened(arguments)
+            output = run_python("-c", CONSOLE, command, *arguments, at=inside)
+            assert "(exported)" in output
         else:
             arguments = shortened(arguments)
             run_dir = experiment.train(command_line.parse(arguments))

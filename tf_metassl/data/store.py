@@ -278,6 +278,26 @@ def _read_one(path, in_memory):
     return Images(pixels, rows=rows, **values)
 
 
+def lock(path):
+    """Keeps other processes out of the block; says so if it has to wait.
+
+    Args:
+        path: of the lock file, which stays.
+
+    Returns:
+        A context manager, see `tf_metassl.files.locked`. After six hours the
+        block is entered nevertheless, for file systems whose locks cannot be
+        trusted.
+    """
+    return files.locked(
+        path,
+        timeout=_LOCK_TIMEOUT,
+        on_wait=lambda: _say(
+            f"Waiting for another process, which holds {path}"
+        ),
+    )
+
+
 def cached(cache_dir, name, *, settings, fingerprint, build):
     """Returns the folder of decoded images; builds it unless it is complete.
 
@@ -306,14 +326,7 @@ def cached(cache_dir, name, *, settings, fingerprint, build):
         if not _problem(folder, fingerprint):
             return folder
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = folder.with_name(folder.name + ".lock")
-        with files.locked(
-            lock,
-            timeout=_LOCK_TIMEOUT,
-            on_wait=lambda: _say(
-                f"Waiting for another process, which holds {lock}"
-            ),
-        ) as held:
+        with lock(folder.with_name(folder.name + ".lock")) as held:
             problem = _problem(folder, fingerprint)
             if problem:
                 if folder.exists():
