@@ -1,7 +1,9 @@
 """Shared by all tests: two logical CPU devices, fixed seeds, float64."""
 
+import ctypes
 import gc
 import os
+import sys
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -14,6 +16,11 @@ import keras  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from tensorflow.python.framework import ops  # noqa: E402
+
+# glibc alone has it.
+_malloc_trim = None
+if sys.platform == "linux":
+    _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 # Two replicas for tests of strategies. Must come before TensorFlow is used.
 tf.config.set_logical_device_configuration(
@@ -42,6 +49,9 @@ def freed_graphs():
     for name in gradients.keys() - kept:
         del gradients[name]
     gc.collect()
+    # The C library keeps what was freed, in pieces, unless it is told.
+    if _malloc_trim:
+        _malloc_trim(0)
 
 
 @pytest.fixture(autouse=True)
