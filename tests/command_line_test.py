@@ -202,6 +202,7 @@ def tf_metassl_command(*arguments):
     return python("-c", code, *arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", command_line.COMMANDS)
 def test_the_installed_command_is_that_of_the_module(name):
     module = python("-m", f"tf_metassl.{name}", "--help")
@@ -214,6 +215,7 @@ def test_the_installed_command_is_that_of_the_module(name):
     assert installed.stderr == module.stderr
 
 
+@pytest.mark.slow
 def test_the_installed_command_checks_values():
     done = tf_metassl_command("train", "--momentum=2")
     assert done.returncode == 1

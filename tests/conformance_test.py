@@ -28,6 +28,8 @@ from tf_metassl.config import resolve
 from tf_metassl.errors import ExportError
 from tf_metassl.run import checkpoints, serving
 
+pytestmark = pytest.mark.slow
+
 every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
 
 

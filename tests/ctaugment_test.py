@@ -72,6 +72,7 @@ PILLOW = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PILLOW)
 def test_operations_are_those_of_pillow(name):
     batch = images(len(LEVELS))

@@ -12,6 +12,8 @@ from tf_metassl.data import pipeline, sources
 from tf_metassl.run import distribution
 from tools import equivalence_table, kill_workers
 
+pytestmark = pytest.mark.slow
+
 # Two tests start processes that connect to each other.
 SHORT = ("--num_steps=6", "--evaluate_every=3", "--batch_size=16")
 

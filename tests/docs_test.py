@@ -138,6 +138,7 @@ def test_blocks_are_marked_with_known_reasons_only():
     assert {block.reason for block in marked} == REASONS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "block",
     [block for block in BLOCKS if block.language == "sh"],

@@ -5,6 +5,8 @@ import pytest
 
 from tools import draw_two_moons
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("title", draw_two_moons.METHODS)
 def test_every_panel_comes_from_a_run(tmp_path, title):

@@ -80,6 +80,7 @@ def test_both_forms_agree_to_1e_9_in_float64_with_batch_norm(float64):
     )
 
 
+@pytest.mark.slow
 def test_both_forms_agree_to_1e_5_in_float32_on_a_wide_resnet():
     network = models.build("wrn_16_1", (32, 32, 3), 10)
     losses_at, labeled_loss_at, params = problem(

@@ -9,6 +9,8 @@ from tf_metassl.errors import ConfigError
 from tf_metassl.run import experiment, serving
 from tf_metassl.run import stage as stage_lib
 
+pytestmark = pytest.mark.slow
+
 
 def test_several_workers_need_the_name_of_a_run_directory(monkeypatch):
     workers = {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}

@@ -34,6 +34,8 @@ from tf_metassl.run.metrics_file import MetricsFile
 from tf_metassl.run.termination import Terminated, Termination
 from tools import kill_test
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def no_export(monkeypatch):

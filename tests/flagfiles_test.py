@@ -198,6 +198,7 @@ def test_the_rounds_of_noisy_student_count():
     assert make_flagfiles.num_steps(run) == (4 * each, 3 * each)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_networks_exist_and_have_these_costs():
     assert make_flagfiles.flops_by_network(FLOPS) == FLOPS
@@ -236,6 +237,7 @@ def first_batch(run, algorithm):
     return source.info.image_shape, dataset
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algo", sorted({r.config.algo for r in RUNS.values()}))
 def test_the_first_batch_has_the_shape_that_the_file_asks_for(algo):
     built, seen, kinds = {}, set(), set()

@@ -360,6 +360,7 @@ def clothing(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_real_photos(clothing, tmp_path):
     source = load(clothing, run_dir=tmp_path, image_size=96)
     num_bad = len(broken_files())

@@ -14,6 +14,7 @@ def made(name, **settings):
     return hyperparameters_class(name)(**settings)
 
 
+@pytest.mark.slow
 @every_method
 def test_every_field_has_its_help(name):
     cls = hyperparameters_class(name)
@@ -22,6 +23,7 @@ def test_every_field_has_its_help(name):
         assert field.metadata["help"].endswith(".")
 
 
+@pytest.mark.slow
 @every_method
 def test_what_a_method_does_not_have_is_neutral(name):
     hp = made(name)

@@ -1,10 +1,13 @@
 """The picture sheet shows the views that it names."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tf_metassl.config import resolve
 from tools import inspect_views
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_sheet_shows_every_view_of_every_image(tmp_path):

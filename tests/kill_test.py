@@ -1,10 +1,13 @@
 """Two kills of a real run; tools/kill_test.py does more of them."""
 
 import numpy as np
+import pytest
 
 from tests.helpers import tiny_algorithm
 from tf_metassl.run import checkpoints
 from tools import kill_test
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_killed_run_computes_the_same_as_one_without_interruption(tmp_path):

@@ -67,6 +67,7 @@ def gradients(name, **hp):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, setting", WEIGHTS)
 def test_a_term_has_a_gradient(name, setting, float64):
     # Bases of SNTG, of which VAT alone has an entropy.

@@ -138,6 +138,7 @@ def test_both_losses_by_hand(finished, ramp, float64):
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", ("strong", "weak"))
 @pytest.mark.parametrize(
     "kind, hp, factor",
@@ -203,6 +204,7 @@ def test_feedback_by_hand(kind, hp, factor, view, float64):
         np.testing.assert_allclose(x - y, z, rtol=1e-6, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ("taylor", "dot", "exact_soft"))
 def test_two_replicas(kind, two_replicas, float64):
     batches = [tiny_batch(16, 32, seed=s) for s in range(5)]

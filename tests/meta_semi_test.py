@@ -169,6 +169,7 @@ def test_views_follow_the_hyperparameters():
     assert views.mixup_alpha == 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("judged_by", ("raw", "mixed"))
 @pytest.mark.parametrize("mixup_on", ("both", "labeled", "unlabeled"))
 @pytest.mark.parametrize("rule", ("relu_norm", "plus_minus_one"))

@@ -29,6 +29,7 @@ def peak_mebibytes():
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, num_classes, parameters",
     [
@@ -79,6 +80,7 @@ def test_trainable_parameters_at_other_sizes(
     assert costs.of(network).trainable == parameters
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, millions", [("efficientnet_l2", 480), ("efficientnet_b6_wide", 390)]
 )
@@ -119,6 +121,7 @@ def random_images(image_shape, number=4):
     )
 
 
+@pytest.mark.slow
 @every_kind
 def test_uint8_and_float_pixels_give_the_same_float32_logits(name, image_shape):
     network = models.build(name, image_shape, 7, dropout=0.5)
@@ -138,6 +141,7 @@ def test_uint8_and_float_pixels_give_the_same_float32_logits(name, image_shape):
         np.testing.assert_allclose(last(seen), logits, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, image_shape",
     [
@@ -163,6 +167,7 @@ def test_half_precision_inside_full_precision_outside(name, image_shape):
     np.testing.assert_allclose(scaled, half / 127.5 - 1, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, image_shape",
     [("wrn_13_1_mpl", (8, 8, 3)), ("cnn13_mean_teacher", (12, 12, 3))],

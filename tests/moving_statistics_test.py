@@ -47,6 +47,7 @@ CASES = [
 ALL = (*models.NETWORKS, "wrn_10_1", "wrn_13_1", "wrn_10_1_mpl", OWN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in ALL if n != "two_moons_mlp"])
 def test_every_network_has_moving_averages_of_this_kind(name):
     size = 12 if name == OWN else models.find(name).image_size

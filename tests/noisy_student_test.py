@@ -151,6 +151,7 @@ SHORT = {
 }
 
 
+@pytest.mark.slow
 def test_rounds_teach_one_another_and_can_be_resumed(tmp_path):
     """A run that is killed between rounds ends like one that is not."""
 

@@ -27,6 +27,8 @@ import pytest
 from tf_metassl.run import run_directory
 from tools import kill_test, resume_check
 
+pytestmark = pytest.mark.slow
+
 FILE = pathlib.Path(__file__).parent / "golden" / "old_run.tar.gz"
 STAGE = "round_2"
 

@@ -120,6 +120,7 @@ def test_other_steps_and_seeds_have_other_draws(batches):
     assert len(np.unique(draws)) == draws.size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", (2, 4))
 def test_replicas_share_the_global_batch(batches, replicas):
     shares = [
@@ -132,6 +133,7 @@ def test_replicas_share_the_global_batch(batches, replicas):
         assert_equal(joined, batches[step])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shards", (1, 2))
 def test_all_shapes_are_static(shards):
     """XLA and TPUs ask for them; notes on a view are part of the batch."""
@@ -285,6 +287,7 @@ def stored_larger(side=12):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weak", ("random_crop", "resized_crop", "crop"))
 def test_views_are_cut_out_of_larger_stored_images(weak):
     source = stored_larger()
@@ -301,6 +304,7 @@ def test_views_are_cut_out_of_larger_stored_images(weak):
     np.testing.assert_array_equal(evaluated["image"], middle)
 
 
+@pytest.mark.slow
 def test_probes_tell_what_they_did_and_ctaugment_follows_the_rates():
     source = stored_larger(8)
     views = Views(labeled=("weak", "probe"), unlabeled=("ctaugment",))

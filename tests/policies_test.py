@@ -35,6 +35,7 @@ def test_a_flag_chooses_every_policy(kind):
     assert field.metadata["choices"] == ("auto", *table[kind])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", ALL)
 def test_a_slice_of_the_draw_belongs_to_a_slice_of_the_images(name, shape):
@@ -50,6 +51,7 @@ def test_a_slice_of_the_draw_belongs_to_a_slice_of_the_images(name, shape):
         np.testing.assert_array_equal(part, whole.numpy()[rows])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", (*TRACED, "strong fixmatch"))
 def test_eager_equals_tf_data(name):
     policy = ALL[name]

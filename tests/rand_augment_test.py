@@ -186,6 +186,7 @@ def expected_operation(op, images, level, sign, center_y, center_x, fill):
     return kernels[op]()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
 @pytest.mark.parametrize("op", rand_augment.OPERATIONS)
 def test_an_operation_is_its_kernel_at_its_level(op, sign):

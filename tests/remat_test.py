@@ -96,6 +96,7 @@ def forward_mode(network):
     return along.jvp(losses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jit_compile", (False, True))
 @pytest.mark.parametrize("what", (first_order, second_order, forward_mode))
 def test_it_changes_no_number(what, jit_compile, float64):
@@ -163,6 +164,7 @@ def test_parts_of_a_wide_resnet_end_at_its_blocks():
     assert len(shared) == len(network.weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, hp",
     [
@@ -218,6 +220,7 @@ def run_whole(monkeypatch):
     return names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, hp",
     [

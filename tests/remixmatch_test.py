@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tests.helpers import (
@@ -176,6 +177,7 @@ def test_probes_move_the_rates_by_the_averaged_network():
     np.testing.assert_array_equal(algorithm.augmentation_rates, learned)
 
 
+@pytest.mark.slow
 def test_the_rates_are_those_of_one_replica(two_replicas):
     batch = tiny_batch(16, 32)
 

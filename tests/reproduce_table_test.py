@@ -11,6 +11,8 @@ from absl import app
 
 from tools import reproduce_table, table_runs, tables
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 

@@ -28,6 +28,7 @@ def test_the_text():
     ]
 
 
+@pytest.mark.slow
 def test_the_command_on_wrn_28_2():
     done = command("--model=wrn_28_2", "--image_size=32", "--num_classes=10")
     assert done.returncode == 0, done.stderr
@@ -35,6 +36,7 @@ def test_the_command_on_wrn_28_2():
         assert words in done.stdout
 
 
+@pytest.mark.slow
 def test_half_precision_halves_the_activations():
     # 64 pixels stay in full precision, as do 10 logits.
     done = command("--model=digits_cnn", "--precision=mixed_bfloat16")
@@ -43,6 +45,7 @@ def test_half_precision_halves_the_activations():
     assert "0.1 MiB" in full.stdout and "0.0 MiB" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments, words",
     [

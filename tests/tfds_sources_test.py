@@ -132,6 +132,7 @@ def load(data_dir, tmp_path):
 PUBLIC = [n for n, d in DATASETS.items() if "tfds_sources" in d.loader]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLIC)
 def test_every_dataset(load, name):
     source = load(name)
@@ -375,6 +376,7 @@ def test_unreachable():
 # Real data.
 
 
+@pytest.mark.slow
 def test_archives_in_manual_dir(load, no_network, tmp_path, monkeypatch):
     """Fashion-MNIST from its four official archives, in the official order."""
     archives = real_data("fashion_mnist")

@@ -14,6 +14,8 @@ from tf_metassl.run import stage as stage_lib
 from tf_metassl.run.build import build_experiment
 from tf_metassl.run.metrics_file import MetricsFile
 
+pytestmark = pytest.mark.slow
+
 SHORT = ["--num_steps=12", "--evaluate_every=6", "--batch_size=16"]
 
 

@@ -52,6 +52,7 @@ def in_numpy(algorithm, batch, epsilon, xi):
     return target, 127.5 * epsilon * direction, divergence(epsilon * direction)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entropy_weight", (0.0, 0.5))
 def test_the_loss_by_hand(entropy_weight, float64):
     algorithm = tiny_algorithm(
@@ -98,6 +99,7 @@ def test_no_gradient_goes_through_target_or_direction(float64):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_the_direction_has_length_one_and_beats_a_random_one(float64):
     algorithm = tiny_algorithm("vat")
     batch = tiny_batch(8, 8)
@@ -119,6 +121,7 @@ def policy():
     keras.config.set_dtype_policy("float32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recompute", (False, True))
 @pytest.mark.parametrize("name", ("vat", "sntg"))
 def test_the_direction_is_not_lost_in_bfloat16(

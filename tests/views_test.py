@@ -57,6 +57,7 @@ def assert_reads_what_it_declares(algorithm):
     algorithm.prepare_evaluation(lambda: iter([batch]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, hp", VARIANTS)
 def test_a_step_reads_the_views_that_were_declared(name, hp):
     assert_reads_what_it_declares(tiny_algorithm(name, **hp))
