@@ -1,4 +1,4 @@
-"""The kernel form of batch norm equals the composed one, twice differentiated."""
+"""The kernel form of batch norm equals the composed one."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def fused(x, scale, offset):
 
 
 def arrays(dtype, scale=None):
-    """x, scale, offset, and weights that make scalar functions of the output."""
+    """x, scale, offset, and weights for a scalar function of the output."""
     rng = np.random.default_rng(0)
     x = rng.normal(1.5, 2.0, (4, 3, 5, 6))
     values = (
