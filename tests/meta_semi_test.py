@@ -169,45 +169,100 @@ def test_views_follow_the_hyperparameters():
     assert views.mixup_alpha == 1.0
 
 
+SETTINGS = {
+    "default": {},
+    "mixed judge": {"meta_labeled_batch": "mixed"},
+    "labeled images mixed": {"mixup_on": "labeled"},
+    "unlabeled images mixed": {"mixup_on": "unlabeled"},
+    "-1 and 1": {"example_weights": "plus_minus_one"},
+    "raw labeled loss": {
+        "labeled_loss_batch": "raw",
+        "meta_labeled_batch": "mixed",
+    },
+    "joint pool": {
+        "labels_in_update": "joint",
+        "labeled_loss_batch": "raw",
+        "meta_labeled_batch": "mixed",
+    },
+    "joint mixed pool": {"labels_in_update": "joint"},
+    "no labels": {"labels_in_update": "none"},
+    "strong view": {"learned_view": "strong", "mixup_on": "labeled"},
+    "partners from all": {"mix_partners": "all"},
+    "labeler in training mode": {"labeler_mode": "training"},
+    "margin": {"selection_margin": 0.3, "example_weights": "indicator"},
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("judged_by", ("raw", "mixed"))
-@pytest.mark.parametrize("mixup_on", ("both", "labeled", "unlabeled"))
-@pytest.mark.parametrize("rule", ("relu_norm", "plus_minus_one"))
-def test_the_whole_update_by_hand(judged_by, mixup_on, rule, float64):
-    """Continuous weights: another judge gives another update."""
+@pytest.mark.parametrize("form", ("nested_tape", "forward_mode"))
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_whole_update_by_hand(name, form, float64):
+    """Continuous weights, where no case says otherwise, tell judges apart."""
     batch = tiny_batch()
     algorithm = tiny_algorithm(
         "meta_semi",
         weight_decay=0.0,
         labeled_loss_weight=0.7,
-        example_weights=rule,
-        meta_labeled_batch=judged_by,
-        mixup_on=mixup_on,
+        meta_gradient=form,
+        **{"example_weights": "relu_norm", **SETTINGS[name]},
     )
+    hp = algorithm.hyperparameters
     perturb(algorithm.ema, scale=0.03)
-    labeled, unlabeled = batch["labeled"], batch["unlabeled"]
     student, state = algorithm.student, functional.state(algorithm.student)
+    keys = np.random.default_rng(3).random((1, 24))
+    algorithm._partner_keys = lambda sizes: tf.constant(keys)
 
-    def mixed(group, target, name):
-        images = tf.cast(group["weak"], tf.float64)
-        if mixup_on not in (name, "both"):
-            return images, target
-        draw = group["mix_weight"], group["mix_partner"]
-        return mixup(images, *draw), mixup(target, *draw)
+    # Lines 3 and 4.
+    labeled, unlabeled = batch["labeled"], batch["unlabeled"]
+    if hp.labeler_mode == "training":
+        (logits,) = training_logits(algorithm.ema, unlabeled["clean"])
+    else:
+        logits = algorithm.ema(unlabeled["clean"], training=False)
+    raw = [
+        (
+            tf.cast(labeled["weak"], tf.float64),
+            algorithm.one_hot(labeled["label"]),
+        ),
+        (
+            tf.cast(unlabeled[hp.learned_view], tf.float64),
+            tf.nn.softmax(tf.cast(logits, tf.float64)),
+        ),
+    ]
+    draws = [labeled, unlabeled]
+    if hp.mix_partners == "all":
+        # Eight labeled images are one block, with all unlabeled ones.
+        weight = np.concatenate([g["mix_weight"] for g in draws]).astype(float)
+        partner = np.argsort(keys[0])
 
-    label = algorithm.one_hot(labeled["label"])
-    probs = tf.nn.softmax(algorithm.ema(unlabeled["clean"], training=False))
-    x, y = mixed(labeled, label, "labeled")
-    u, q = mixed(unlabeled, probs, "unlabeled")
-    judge = (x, y) if judged_by == "mixed" else (labeled["weak"], label)
+        def mix_all(values):
+            values = np.concatenate(values)
+            w = weight.reshape(-1, *[1] * (values.ndim - 1))
+            return np.split(w * values + (1 - w) * values[partner], [8])
 
-    def both(params):
-        logits, _ = functional.call(
-            student, params, state, tf.concat([u, x], 0)
+        mixed = list(zip(*map(mix_all, zip(*raw, strict=True)), strict=True))
+    else:
+        mixed = [
+            tuple(mixup(v, g["mix_weight"], g["mix_partner"]) for v in pair)
+            for pair, g in zip(raw, draws, strict=True)
+        ]
+    (x, y), (u, q) = (
+        after if hp.mixup_on in (group, "both") else before
+        for group, before, after in zip(
+            ("labeled", "unlabeled"), raw, mixed, strict=True
         )
-        return cross_entropy(q, logits[:16]), tf.reduce_mean(
-            cross_entropy(y, logits[16:])
-        )
+    )
+    of = {"raw": raw[0], "mixed": (x, y)}
+    judge = of[hp.meta_labeled_batch]
+    x, y = of[hp.labeled_loss_batch]
+    with_labels = hp.labels_in_update != "none"
+    images = tf.concat([u, x], 0) if with_labels else u
+    targets = tf.concat([q, y], 0) if with_labels else q
+    num_examples = 24 if hp.labels_in_update == "joint" else 16
+
+    # Lines 5 to 11.
+    def losses(params):
+        logits, _ = functional.call(student, params, state, images)
+        return cross_entropy(targets, logits)
 
     def judged(params):
         logits, _ = functional.call(student, params, state, judge[0])
@@ -217,19 +272,33 @@ def test_the_whole_update_by_hand(judged_by, mixup_on, rule, float64):
     s = np.array(
         [
             inner_product(
-                ahead, gradient_of(lambda p, j=j: both(p)[0][j], student)
+                ahead, gradient_of(lambda p, j=j: losses(p)[j], student)
             )
-            for j in range(16)
+            for j in range(num_examples)
         ]
     )
-    w = np.maximum(s, 0) if rule == "relu_norm" else np.where(s >= 0, 1.0, -1.0)
-    assert 3 < (s > 0).sum() < 13, s
+    assert 3 < (s > 0).sum() < num_examples - 1, s
+    threshold = -hp.selection_margin * np.sqrt(np.mean(s**2))
+    w = {
+        "relu_norm": np.maximum(s, 0),
+        "plus_minus_one": np.where(s >= 0, 1.0, -1.0),
+        "indicator": np.where(s >= threshold, 1.0, 0.0),
+    }[hp.example_weights]
+    if hp.selection_margin:
+        assert (s >= 0).sum() < w.sum() < num_examples
     w /= np.abs(w).sum()
-    expected = gradient_of(
-        lambda p: tf.reduce_sum(w * both(p)[0]) + 0.7 * both(p)[1], student
-    )
+
+    # Lines 12 and 13.
+    def total(params):
+        each = losses(params)
+        loss = tf.reduce_sum(w * each[:num_examples])
+        if hp.labels_in_update == "separate":
+            loss += 0.7 * tf.reduce_mean(each[num_examples:])
+        return loss
+
+    expected = gradient_of(total, student)
     _, new_state = functional.call(
-        student, functional.parameters(student), state, tf.concat([u, x], 0)
+        student, functional.parameters(student), state, images
     )
     captured = []
     algorithm.apply_gradients = lambda role, g: captured.extend(g)
@@ -238,3 +307,6 @@ def test_the_whole_update_by_hand(judged_by, mixup_on, rule, float64):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-10)
     for a, b in zip(functional.state(student), new_state, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9)
+    np.testing.assert_allclose(
+        algorithm.metric("selected_share"), np.mean(w[:16] > 0), rtol=1e-6
+    )

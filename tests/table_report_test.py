@@ -2,6 +2,7 @@
 
 import csv
 
+import numpy as np
 import pytest
 
 from tests.table_records import record
@@ -45,6 +46,35 @@ def test_a_table_has_mean_deviation_and_the_papers_number(tmp_path):
     assert float(rows[0]["test_std"]) == pytest.approx(50**0.5)
     assert rows[1]["test_std"] == "" and rows[0]["unit"] == "error"
     assert rows[0]["scale"] == "small"
+
+
+def test_differences_are_paired_by_seed():
+    table = TABLES["gate"]
+    first, second = table.cells[0], table.cells[1]
+    assert (first.row, second.row) == table.contrasts[0]
+    records = [
+        record(cell, seed, test)
+        for cell, tests in ((first, (0.5, 0.9, 0.1)), (second, (0.6, 0.98)))
+        for seed, test in enumerate(tests)
+    ]
+    values = table_report.paired_differences(
+        records[:3], records[3:], "accuracy"
+    )
+    assert values == pytest.approx([10.0, 8.0])
+    text = table_report.markdown(table, records)
+    assert (
+        "| supervised, MixUp − supervised | digits, 30 labels | +9.0 | 1.0 | "
+        "+8.0 … +10.0 | 2 |\n"
+    ) in text
+    assert table_report.paired_differences(records[:3], [], "error") == []
+
+
+def test_the_bootstrap_interval_is_that_of_the_normal_distribution():
+    values = np.random.default_rng(1).normal(2.0, 3.0, 400)
+    low, high = table_report.bootstrap_interval(list(values))
+    error = values.std(ddof=1) / 20
+    assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.2 * error)
+    assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.2 * error)
 
 
 def lines_of(axes):

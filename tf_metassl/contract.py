@@ -64,12 +64,15 @@ class Views:
             always 1.
         mix_weight_rule: `plain` for the draw itself, `dominant` for
             max(draw, 1 - draw).
+        mix_weight_per: `image` for a draw per image, `batch` for one per
+            group of a batch.
     """
 
     labeled: tuple[str, ...] = ("weak",)
     unlabeled: tuple[str, ...] = ()
     mixup_alpha: float = 0.0
     mix_weight_rule: str = "plain"
+    mix_weight_per: str = "image"
 
     def __post_init__(self) -> None:
         for view in self.labeled + self.unlabeled:

@@ -342,6 +342,13 @@ class Reweighting(Hyperparameters):
         minimum=0.0,
     )
 
+    @property
+    def has_labeled_loss(self):
+        """Whether the update has a labeled loss of its own."""
+        return self.labels_in_update == "separate" and (
+            self.labeled_loss_weight > 0
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class LearningToReweight(Reweighting):
@@ -351,11 +358,18 @@ class LearningToReweight(Reweighting):
     # flags.
     example_weights = "relu_norm"
     weight_normalizer = "num_selected"
+    selection_margin = 0.0
     meta_labeled_batch = "raw"
+    labels_in_update = "separate"
+    labeled_loss_batch = "raw"
+    learned_view = "weak"
+    labeler_mode = "inference"
     lookahead_steps = 1
     mixup_on = "none"
     mixup_alpha = 0.0
     mix_weight_rule = "plain"
+    mix_weight_per = "image"
+    mix_partners = "own"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -385,6 +399,52 @@ class MetaSemi(Reweighting, SupervisedMixup):
         "The labeled images of the lookahead's loss. raw: without MixUp; "
         "mixed: with MixUp, as Algorithm 1 prints (reconstruction).",
         choices=("raw", "mixed"),
+    )
+    labels_in_update: str = setting(
+        "separate",
+        "How the labels reach the update. separate: a labeled loss of weight "
+        "--labeled_loss_weight beside the weighted one; joint: labeled images "
+        "stand with their true labels beside the pseudo-labeled ones, under "
+        "one rule and one divisor; none: not at all (reconstruction).",
+        choices=("separate", "joint", "none"),
+    )
+    labeled_loss_batch: str = setting(
+        "mixed",
+        "The labeled images of the update. raw: without MixUp; mixed: with "
+        "MixUp (reconstruction).",
+        choices=("raw", "mixed"),
+    )
+    learned_view: str = setting(
+        "weak",
+        "The view of an unlabeled image that is learned. strong: that of "
+        "--strong_augmentation, which is not in the paper.",
+        choices=("weak", "strong"),
+    )
+    selection_margin: float = setting(
+        0.0,
+        "An example is kept while its meta gradient is at most this multiple "
+        "of the root mean square over the batch. 0 = equation 9; not in the "
+        "paper.",
+        minimum=0.0,
+    )
+    labeler_mode: str = setting(
+        "inference",
+        "Batch-norm statistics of the network that predicts pseudo-labels. "
+        "inference: running averages; training: those of the batch "
+        "(reconstruction).",
+        choices=("inference", "training"),
+    )
+    mix_partners: str = setting(
+        "own",
+        "Where MixUp takes partners from. own: labeled images for labeled "
+        "ones, unlabeled for unlabeled ones; all: both (reconstruction).",
+        choices=("own", "all"),
+    )
+    mix_weight_per: str = setting(
+        "image",
+        "How many MixUp weights are drawn. image: one for each image; batch: "
+        "one for each group of a batch (reconstruction).",
+        choices=("image", "batch"),
     )
     weight_normalizer: str = setting(
         "num_selected",

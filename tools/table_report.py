@@ -9,6 +9,7 @@ import statistics
 import sys
 
 import matplotlib.figure
+import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
@@ -119,12 +120,81 @@ def markdown(table, records, protocol="last"):
         f"| {' | '.join(columns.values())} |",
         *(f"| {' | '.join(row[name] for name in columns)} |" for row in rows),
         "",
+        *_contrasts(table, records, protocol),
         "Flags of `python -m tf_metassl.train`, in addition to `--seed=S "
         "--split_seed=S`:",
         "",
         *(f"- {cell.name}: `{' '.join(cell.flags)}`" for cell, _ in pairs),
     ]
     return "\n".join(lines) + "\n"
+
+
+def paired_differences(first, second, unit):
+    """Second minus first in percentage points, a float per common seed.
+
+    Args:
+        first: records of a cell.
+        second: records of another one.
+        unit: `accuracy` or `error`.
+    """
+    by_seed = [{r["seed"]: r for r in records} for records in (first, second)]
+    seeds = sorted(by_seed[0].keys() & by_seed[1].keys())
+    values = [percent([of[s] for s in seeds], unit) for of in by_seed]
+    return [b - a for a, b in zip(*values, strict=True)]
+
+
+def bootstrap_interval(values, level=0.95, num_samples=10_000):
+    """The percentile interval of the mean, from resampled seeds.
+
+    Args:
+        values: list of floats, one per seed.
+        level: share of the resampled means inside.
+        num_samples: resamples, drawn with a fixed seed.
+
+    Returns:
+        `(low, high)`.
+    """
+    draws = np.random.default_rng(0).choice(
+        values, (num_samples, len(values)), replace=True
+    )
+    outside = 50 * (1 - level)
+    low, high = np.percentile(draws.mean(1), [outside, 100 - outside])
+    return float(low), float(high)
+
+
+def _contrasts(table, records, protocol):
+    """Markdown lines with the differences that a table declares."""
+    found = {
+        (cell.row, cell.data): of_cell
+        for cell, of_cell in with_records(table, records, protocol)
+    }
+    lines = []
+    for data in dict.fromkeys(cell.data for cell in table.cells):
+        for first, second in table.contrasts:
+            pair = found.get((first, data)), found.get((second, data))
+            if not all(pair):
+                continue
+            values = paired_differences(*pair, table.unit)
+            if len(values) < 2:
+                continue
+            mean = statistics.mean(values)
+            error = statistics.stdev(values) / len(values) ** 0.5
+            low, high = bootstrap_interval(values)
+            lines.append(
+                f"| {second} − {first} | {data} | {mean:+.1f} | {error:.1f} | "
+                f"{low:+.1f} … {high:+.1f} | {len(values)} |"
+            )
+    if not lines:
+        return []
+    return [
+        "Differences, paired by seed, in percentage points; the interval holds "
+        "95 % of the means of 10,000 bootstrap samples of the seeds.",
+        "",
+        "| difference | data | mean | standard error | interval | n |",
+        "| --- | --- | --: | --: | --: | --: |",
+        *lines,
+        "",
+    ]
 
 
 def _row(cell, records, unit):

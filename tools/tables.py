@@ -166,6 +166,8 @@ class Table(typing.NamedTuple):
         cells: list of `Cell`.
         unit: `accuracy` or `error`.
         scale: `paper`, `digits` or a key of `SCALES`.
+        contrasts: pairs of rows whose difference, second minus first, is
+            shown with an interval.
     """
 
     name: str
@@ -173,6 +175,7 @@ class Table(typing.NamedTuple):
     cells: list
     unit: str = "accuracy"
     scale: str = "paper"
+    contrasts: tuple = ()
 
     @property
     def text(self):
@@ -247,7 +250,7 @@ def tables(scale):
     for table in (_training_accuracy(scale), _feedback(scale)):
         found[table.name] = table
     found = {name: table._replace(scale=scale) for name, table in found.items()}
-    return found | _digits(scale)
+    return found | _digits(scale) | _instruments(scale)
 
 
 def _of_paper(cell, scale, row=None, **extra):
@@ -421,4 +424,57 @@ def _digits(scale):
     return {
         name: Table(name, title, cells, scale=scale)
         for name, (title, cells) in titles.items()
+    }
+
+
+# Small experiments that two CPU cores finish. Each must put methods with a
+# known order into that order before any other method is judged by it.
+_INSTRUMENTS = {
+    "digits": ("digits, 30 labels", ()),
+    "cifar10": (
+        "CIFAR-10 at 16 x 16, 400 labels",
+        (
+            "--dataset=cifar10",
+            "--image_size=16",
+            "--model=digits_cnn",
+            "--num_labeled=400",
+            "--num_validation=2000",
+            "--batch_size=64",
+            "--unlabeled_batch_ratio=3",
+            "--num_steps=2000",
+            "--evaluate_every=250",
+        ),
+    ),
+}
+_GATE = {
+    "supervised": ("--algo=supervised",),
+    "supervised, MixUp": ("--algo=supervised_mixup",),
+    "supervised, RandAugment": ("--algo=randaugment",),
+    "UDA": ("--algo=uda",),
+    "FixMatch": ("--algo=fixmatch",),
+    "supervised, all labels": ("--algo=supervised", "--num_labeled=0"),
+}
+_KNOWN_ORDER = (
+    ("supervised", "supervised, MixUp"),
+    ("supervised", "supervised, RandAugment"),
+    ("supervised", "UDA"),
+    ("supervised", "FixMatch"),
+    ("supervised, MixUp", "FixMatch"),
+    ("UDA", "supervised, all labels"),
+    ("FixMatch", "supervised, all labels"),
+)
+
+
+def _instruments(scale):
+    """The gates of the small experiments."""
+    short = ("--num_steps=6", "--evaluate_every=3") * (scale == "smoke")
+    cells = [
+        Cell(row, data, "", (*given, *common, *short))
+        for data, common in _INSTRUMENTS.values()
+        for row, given in _GATE.items()
+    ]
+    title = "Methods in a known order, to check the instruments"
+    scale = "smoke" if short else "digits"
+    return {
+        "gate": Table("gate", title, cells, scale=scale, contrasts=_KNOWN_ORDER)
     }

@@ -4,12 +4,14 @@ Not the method of arXiv 2007.03966, which has the same name and learns the
 pseudo-labels.
 """
 
+import typing
+
 import tensorflow as tf
 
 from tf_metassl.algorithms.algorithm import Algorithm, float_images
 from tf_metassl.contract import Views
 from tf_metassl.meta import example_weights, functional
-from tf_metassl.ops import pseudo_labels, replicas
+from tf_metassl.ops import draws, mixing, pseudo_labels, replicas
 from tf_metassl.ops.losses import cross_entropy
 from tf_metassl.ops.mixing import mixup
 
@@ -18,6 +20,35 @@ _META_GRADIENTS = {
     "forward_mode": example_weights.forward_mode,
 }
 _PSEUDO_LABELS = {"soft": pseudo_labels.soft, "one_hot": pseudo_labels.one_hot}
+
+
+class Examples(typing.NamedTuple):
+    """Images `[N, H, W, C]` float and their target distributions `[N, C]`."""
+
+    images: tf.Tensor
+    target: tf.Tensor
+
+
+def concat(*groups):
+    """The rows of several `Examples`, one group after the other."""
+    return Examples(*(tf.concat(v, axis=0) for v in zip(*groups, strict=True)))
+
+
+def _mixed_across(groups, weights, keys):
+    """MixUp with partners from all groups, see `mixing.joined`."""
+    sizes = [group.images.shape[0] for group in groups]
+    count, block = keys.shape
+    weight = mixing.joined(weights, count)
+    partner = tf.reshape(tf.argsort(keys), [-1])
+    mixed = [
+        mixing.parted(
+            mixup(mixing.joined(values, count), weight, partner, block),
+            sizes,
+            count,
+        )
+        for values in zip(*groups, strict=True)
+    ]
+    return [Examples(*values) for values in zip(*mixed, strict=True)]
 
 
 class MetaSemi(Algorithm):
@@ -65,11 +96,13 @@ class MetaSemi(Algorithm):
     def views(self):
         """See `Algorithm.views`."""
         label_view = self.hyperparameters.pseudo_label_view
+        learned_view = self.hyperparameters.learned_view
         return Views(
             labeled=("weak",),
-            unlabeled=tuple(dict.fromkeys((label_view, "weak"))),
+            unlabeled=tuple(dict.fromkeys((label_view, learned_view))),
             mixup_alpha=self.hyperparameters.mixup_alpha,
             mix_weight_rule=self.hyperparameters.mix_weight_rule,
+            mix_weight_per=self.hyperparameters.mix_weight_per,
         )
 
     def train_step(self, batch):
@@ -78,64 +111,63 @@ class MetaSemi(Algorithm):
         hp = self.hyperparameters
 
         # Line 4: pseudo-labels by the averaged model, then X~ and U~.
-        labeler = self.deployable_model
-        labeler_logits = labeler(
-            unlabeled[hp.pseudo_label_view], training=False
-        )
+        labeler_logits = self._label(unlabeled[hp.pseudo_label_view])
         pseudo_label = _PSEUDO_LABELS[hp.pseudo_label](labeler_logits)  # [U, C]
-        label = self.one_hot(labeled["label"])  # [B, C]
-        mixed_labeled, mixed_label = self._mix(labeled, label, "labeled")
-        mixed_unlabeled, mixed_pseudo_label = self._mix(
-            unlabeled, pseudo_label, "unlabeled"
+        raw_labeled = Examples(
+            float_images(labeled["weak"]), self.one_hot(labeled["label"])
         )
-        if hp.meta_labeled_batch == "raw":
-            meta_labeled = float_images(labeled["weak"]), label
-        else:
-            meta_labeled = mixed_labeled, mixed_label
+        mixed_labeled, pool = self._mixed(
+            batch,
+            raw_labeled,
+            Examples(float_images(unlabeled[hp.learned_view]), pseudo_label),
+        )
+        of = {"raw": raw_labeled, "mixed": mixed_labeled}
+        judge = of[hp.meta_labeled_batch]
+        supervised = of[hp.labeled_loss_batch]
+        num_unlabeled = pool.images.shape[0]
+        if hp.labels_in_update == "joint":
+            pool = concat(pool, supervised)
+        num_examples = pool.images.shape[0]
+        separate = hp.has_labeled_loss
 
         # Lines 5 to 10: the meta gradient. Nothing here assigns a variable.
         theta = functional.parameters(self.student)
         state = functional.state(self.student)
 
         def losses_at(params):
-            groups = [mixed_unlabeled]
-            if hp.labeled_loss_weight:
-                groups.append(mixed_labeled)
+            learned = concat(pool, supervised) if separate else pool
             logits, new_state = functional.call(
-                self.student, params, state, tf.concat(groups, axis=0)
+                self.student, params, state, learned.images
             )
-            size = mixed_unlabeled.shape[0]
-            unlabeled_loss = cross_entropy(mixed_pseudo_label, logits[:size])
-            labeled_loss = tf.zeros([], logits.dtype)
-            if hp.labeled_loss_weight:
-                labeled_loss = replicas.share_of_mean(
-                    cross_entropy(mixed_label, logits[size:])
-                )
-            return unlabeled_loss, (labeled_loss, logits, new_state)
+            losses = cross_entropy(learned.target, logits)
+            return losses[:num_examples], (losses, logits, new_state)
 
-        meta_outputs = []
+        judge_outputs = []
 
         def labeled_loss_at(params):
-            images, target = meta_labeled
-            logits, _ = functional.call(self.student, params, state, images)
-            loss = replicas.share_of_mean(cross_entropy(target, logits))
-            meta_outputs.append((loss, logits))
-            return loss
+            logits, _ = functional.call(
+                self.student, params, state, judge.images
+            )
+            losses = cross_entropy(judge.target, logits)
+            judge_outputs.append((losses, logits))
+            return replicas.share_of_mean(losses)
 
         meta = _META_GRADIENTS[hp.meta_gradient](
             losses_at,
             labeled_loss_at,
             theta,
             self.student_optimizer.learning_rate,
-            num_examples=mixed_unlabeled.shape[0],
+            num_examples=num_examples,
             num_lookahead_steps=hp.lookahead_steps,
         )
-        labeled_loss, logits, new_state = meta.extra
+        losses, logits, new_state = meta.extra
 
         # Line 11: equation 9.
         example_weight = example_weights.RULES[hp.example_weights](
-            meta.meta_gradient
-        )  # [U]
+            example_weights.within_margin(
+                meta.meta_gradient, hp.selection_margin
+            )
+        )  # [N]
 
         # Lines 12 and 13: one step on the weighted mean loss.
         weight = example_weights.normalized(
@@ -143,28 +175,48 @@ class MetaSemi(Algorithm):
         )
         with meta.tape:
             unlabeled_loss = tf.reduce_sum(weight * meta.unlabeled_loss)
-            loss = unlabeled_loss + hp.labeled_loss_weight * labeled_loss
+            loss = unlabeled_loss
+            if separate:
+                loss += hp.labeled_loss_weight * replicas.share_of_mean(
+                    losses[num_examples:]
+                )
             loss += self.additional_loss(
-                unlabeled, labeler_logits, logits[: weight.shape[0]]
+                unlabeled, labeler_logits, logits[:num_unlabeled]
             )
         gradient = functional.gradient(meta.tape, loss, theta)
         self.apply_gradients("student", gradient)
         functional.assign_state(self.student, new_state)
         self.update_ema()
 
-        labeled_logits = logits[weight.shape[0] :]
-        if not hp.labeled_loss_weight:
+        if hp.labels_in_update == "none" or logits.shape[0] == num_unlabeled:
             # With example weights 0 the lookahead student is the student.
-            ((labeled_loss, labeled_logits),) = meta_outputs
+            ((labeled_losses, labeled_logits),) = judge_outputs
+        else:
+            labeled_losses = losses[num_unlabeled:]
+            labeled_logits = logits[num_unlabeled:]
         self.track_share("loss", loss)
-        self.track_share("labeled_loss", labeled_loss)
+        self.track_share("labeled_loss", replicas.share_of_mean(labeled_losses))
         self.track_share("unlabeled_loss", unlabeled_loss)
         self.track_labeled(labeled["label"], labeled_logits)
-        self.track("selected_share", tf.cast(example_weight > 0, tf.float32))
+        selected = example_weight[:num_unlabeled]
+        self.track("selected_share", tf.cast(selected > 0, tf.float32))
         self.track_pseudo_labels(
-            unlabeled["oracle_label"], pseudo_label, example_weight
+            unlabeled["oracle_label"], pseudo_label, selected
         )
         return {}
+
+    def _label(self, images):
+        """The labeler's logits `[U, C]`, without gradient or state update."""
+        labeler = self.deployable_model
+        if self.hyperparameters.labeler_mode == "inference":
+            return labeler(images, training=False)
+        logits, _ = functional.call(
+            labeler,
+            functional.parameters(labeler),
+            functional.state(labeler),
+            images,
+        )
+        return tf.stop_gradient(logits)
 
     def additional_loss(self, unlabeled, labeler_logits, mixed_logits):
         """A term that a subclass adds to the loss of the update; 0 here.
@@ -180,13 +232,49 @@ class MetaSemi(Algorithm):
         del unlabeled, labeler_logits, mixed_logits
         return 0.0
 
-    def _mix(self, group, target, name):
-        """MixUp of a group's weak view and targets, subject to `mixup_on`."""
-        images = float_images(group["weak"])
-        if self.hyperparameters.mixup_on not in (name, "both"):
-            return images, target
-        draw = group["mix_weight"], group["mix_partner"]
-        return mixup(images, *draw), mixup(target, *draw)
+    def _mixed(self, batch, labeled, unlabeled):
+        """MixUp of both groups, subject to `mixup_on` and `mix_partners`.
+
+        Args:
+            batch: the batch, for its draws.
+            labeled: `Examples`.
+            unlabeled: `Examples`.
+
+        Returns:
+            Both, mixed.
+        """
+        hp = self.hyperparameters
+        groups = {"labeled": labeled, "unlabeled": unlabeled}
+        if hp.mix_partners == "all" and hp.mixes:
+            sizes = [group.images.shape[0] for group in groups.values()]
+            mixed = _mixed_across(
+                list(groups.values()),
+                [batch[name]["mix_weight"] for name in groups],
+                self._partner_keys(sizes),
+            )
+        else:
+            mixed = [
+                Examples(
+                    *(
+                        mixup(
+                            values,
+                            batch[name]["mix_weight"],
+                            batch[name]["mix_partner"],
+                        )
+                        for values in group
+                    )
+                )
+                for name, group in groups.items()
+            ]
+        return [
+            after if hp.mixup_on in (name, "both") else before
+            for (name, before), after in zip(groups.items(), mixed, strict=True)
+        ]
+
+    def _partner_keys(self, sizes):
+        """Random numbers, one row per block, whose order gives partners."""
+        count = mixing.num_blocks(sizes[0])
+        return self.draw(draws.uniform, [count, sum(sizes) // count], "mix")
 
     def _normalizer(self, example_weight):
         """The divisor of line 12, over the global batch."""

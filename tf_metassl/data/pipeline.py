@@ -305,6 +305,8 @@ class _Batches:
             self.views.mixup_alpha,
             self.views.mix_weight_rule,
         )
+        if self.views.mix_weight_per == "batch":
+            weight = tf.fill([total], weight[0])
         return {
             "label_draw": host_draws.uniform(
                 [total], host_draws.fold_in(seed, "label")

@@ -138,6 +138,24 @@ def forward_mode(
     )
 
 
+def within_margin(meta_gradient: tf.Tensor, margin: float) -> tf.Tensor:
+    """Meta gradients from which a tolerated disagreement is subtracted.
+
+    Args:
+        meta_gradient: `[N]`, the examples of this replica.
+        margin: multiple of the root mean square over the global batch; 0
+            changes nothing.
+
+    Returns:
+        `[N]`, same dtype, without gradient if `margin` is not 0.
+    """
+    check_rank("meta_gradient", meta_gradient, 1)
+    if not margin:
+        return meta_gradient
+    scale = tf.sqrt(replicas.global_mean(tf.square(meta_gradient)))
+    return tf.stop_gradient(meta_gradient - margin * scale)
+
+
 def indicator(meta_gradient: tf.Tensor) -> tf.Tensor:
     """Equation 9: 1 where the meta gradient is <= 0, else 0.
 

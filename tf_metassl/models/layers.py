@@ -5,6 +5,8 @@ import math
 import keras
 from keras import layers, ops
 
+from tf_metassl.ops import batch_norm, replicas
+
 
 class Whitening(layers.Layer):
     """Subtracts a mean from all pixels of an image and mixes them linearly.
@@ -179,23 +181,39 @@ class BatchNormalization(MovingStatistics, layers.BatchNormalization):
         del mask  # Images have none; Keras hands it on where it copies graphs.
         if not (training and self.trainable):
             return super().call(inputs, training=False)
-        x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
-        mean, variance = ops.moments(
-            x, self._reduction_axes, synchronized=self.synchronized
-        )
+        size = inputs.shape[-1]
+        scale = self.gamma.value if self.scale else ops.ones([size])
+        offset = self.beta.value if self.center else ops.zeros([size])
+        if self._takes_kernel(inputs):
+            outputs, mean, variance = batch_norm.batch_norm(
+                inputs, scale, offset, self.epsilon
+            )
+        else:
+            x = ops.cast(
+                inputs, keras.backend.result_type(inputs.dtype, "float32")
+            )
+            mean, variance = ops.moments(
+                x, self._reduction_axes, synchronized=self.synchronized
+            )
+            outputs = ops.batch_normalization(
+                x,
+                mean,
+                variance,
+                axis=self.axis,
+                offset=ops.cast(offset, x.dtype),
+                scale=ops.cast(scale, x.dtype),
+                epsilon=self.epsilon,
+            )
         self.update_averages(
             (self.moving_mean, mean), (self.moving_variance, variance)
         )
-        outputs = ops.batch_normalization(
-            x,
-            mean,
-            variance,
-            axis=self.axis,
-            offset=ops.cast(self.beta, x.dtype) if self.center else None,
-            scale=ops.cast(self.gamma, x.dtype) if self.scale else None,
-            epsilon=self.epsilon,
-        )
         return ops.cast(outputs, self.compute_dtype)
+
+    def _takes_kernel(self, inputs):
+        """Whether one kernel does it; statistics over replicas are composed."""
+        is_last = self.axis in (-1, len(inputs.shape) - 1)
+        is_local = not self.synchronized or replicas.count() == 1
+        return is_last and is_local and batch_norm.is_available(inputs)
 
 
 def with_moving_statistics(network):
