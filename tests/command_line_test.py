@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 
@@ -12,9 +13,9 @@ import tf_metassl
 from tf_metassl import config
 from tf_metassl.algorithms import ALGORITHMS, hyperparameters_class
 from tf_metassl.data.datasets import DATASETS
-from tf_metassl.errors import ConfigError
+from tf_metassl.errors import ConfigError, UserError
 from tf_metassl.models import NETWORKS
-from tf_metassl.run import command_line, help_text
+from tf_metassl.run import command_line, help_text, run_directory
 
 ROWS = {row.name: row for _, rows in command_line.sections() for row in rows}
 
@@ -130,7 +131,7 @@ def test_what_methods_share_is_said_once():
 
 def test_help_is_half_as_long_as_a_list_of_all_texts():
     lines = command("--help").stdout.splitlines()
-    assert len(lines) <= 260
+    assert len(lines) <= 275
     assert max(map(len, lines)) <= 80
     listed = [line[2:] for line in lines if line[2:].startswith("--")]
     names = [line.split(":")[0].split("=")[0] for line in listed]
@@ -250,3 +251,57 @@ def test_help_and_version_of_the_installed_command():
         assert f"  {name:<10}{text}\n" in done.stdout
     done = tf_metassl_command("--version")
     assert done.stdout == f"tf_metassl {tf_metassl.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "argument, meant",
+    (
+        ("--epochs=3", "--num_steps, which counts steps"),
+        ("--lr=0.1", "--learning_rate"),
+        ("-lr=0.1", "--learning_rate"),
+        ("--learning_rte=0.1", "--learning_rate"),
+        ("--num-epochs=3", "--num_steps"),
+    ),
+)
+def test_a_flag_of_another_library_is_translated(argument, meant):
+    command_line_flags = flags.FlagValues()
+    command_line.define_flags(command_line_flags)
+    with pytest.raises(UserError, match="There is no flag") as error:
+        command_line.check_names([argument], command_line_flags)
+    assert f"Did you mean {meant}" in str(error.value)
+
+
+def test_flags_that_exist_are_let_through():
+    values = flags.FlagValues()
+    command_line.define_flags(values)
+    given = ["--lr_schedule=constant", "--nojit_compile", "--num-steps=3", "-3"]
+    command_line.check_names([*given, "--", "--epochs"], values)
+
+
+def test_every_synonym_means_a_flag():
+    values = flags.FlagValues()
+    command_line.define_flags(values)
+    for name, text in command_line.SYNONYMS.items():
+        assert name not in values
+        meant = re.match(r"--(\w+)", text)
+        assert meant and meant[1] in values, name
+
+
+def test_the_code_of_a_run_is_not_run_unasked(tmp_path):
+    settings = config.resolve({"model": "stranger:network"})
+    run_directory.save_config(settings, tmp_path)
+    (tmp_path / "stranger.py").write_text(
+        f"open({str(tmp_path / 'was_run')!r}, 'w')\n"
+    )
+    for command in ("evaluate", "export"):
+        done = subprocess.run(
+            [sys.executable, "-m", f"tf_metassl.{command}"]
+            + [f"--run_dir={tmp_path}"],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 1
+        assert "stranger:network" in done.stderr
+        assert "add --trust_model_code" in done.stderr
+    assert not (tmp_path / "was_run").exists()

@@ -6,6 +6,8 @@ defined and read by `tf_metassl.run.command_line`, files are written by
 """
 
 import dataclasses
+import math
+import os
 from collections.abc import Collection, Mapping
 from typing import Any, Self
 
@@ -104,7 +106,7 @@ def resolve(given: Mapping[str, Any]) -> Config:
     given = dict(given)
     algo = given.get("algo", "meta_semi")
     algo = given["algo"] = ALIASES.get(algo, algo)
-    dataset = given.get("dataset", "digits")
+    dataset = given.setdefault("dataset", _implied_dataset(given))
     _check_choice("algo", algo, tuple(ALGORITHMS))
     _check_choice("dataset", dataset, tuple(DATASETS))
     own = hyperparameters_class(algo)
@@ -119,6 +121,10 @@ def resolve(given: Mapping[str, Any]) -> Config:
                 if known
                 else f"Unknown setting {name!r}."
             )
+    for name, value in given.items():
+        _check(fields.get(name) or hp[name], value)
+    for name in PATHS & given.keys():
+        given[name] = os.path.expanduser(given[name])
     defaults = dict(DATASETS[dataset].defaults)
     if given.get("model") == "auto":
         del given["model"]
@@ -127,8 +133,6 @@ def resolve(given: Mapping[str, Any]) -> Config:
         if name.endswith("dropout"):
             defaults[name] = network.dropout
     settings = {**defaults, **given}
-    for name, value in settings.items():
-        _check(fields.get(name) or hp[name], value)
     config = Config(
         hyperparameters=own(**{k: v for k, v in settings.items() if k in hp}),
         **{k: v for k, v in settings.items() if k in fields},
@@ -139,6 +143,7 @@ def resolve(given: Mapping[str, Any]) -> Config:
         config = dataclasses.replace(
             config, evaluate_every=every * config.steps_per_execution
         )
+    _check_read(config, given)
     _check_together(config)
     return config
 
@@ -166,23 +171,123 @@ def compared(config: Config) -> dict[str, Any]:
     return values
 
 
+# Settings that are paths; a leading ~ is the home folder.
+PATHS = {
+    "run_dir",
+    "data_dir",
+    "manual_dir",
+    "labeled_dir",
+    "unlabeled_dir",
+    "validation_dir",
+    "test_dir",
+    "manifest",
+    "cache_dir",
+}
+
+
 def allowed_changes(config: Config) -> set[str]:
     """The fields that `--allow_changed` names, a set."""
     return set(filter(None, config.allow_changed.replace(" ", "").split(",")))
 
 
+def _implied_dataset(given: Mapping[str, Any]) -> str:
+    """The dataset that is meant if `--dataset` is not given.
+
+    Raises:
+        ConfigError: if both kinds of images of one's own are given.
+    """
+    if given.get("labeled_dir") and given.get("manifest"):
+        raise ConfigError(
+            "--labeled_dir and --manifest exclude each other: the images come "
+            "from folders or from a manifest."
+        )
+    if given.get("manifest"):
+        return "csv"
+    return "folder" if given.get("labeled_dir") else "digits"
+
+
+# What TensorFlow's shapes, seeds and step counts hold without wrapping round.
+_LARGEST_INTEGER = 2**31 - 1
+
+
 def _check(field: dataclasses.Field, value: Any) -> None:
     """Raises ConfigError unless `value` is allowed for `field`."""
     allowed = field.metadata
+    name = field.name
+    kind = type(field.default)
+    # A number without a fraction is a float, too; a truth value is no number.
+    fits = isinstance(value, (int, float) if kind is float else kind)
+    if not fits or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(
+            f"--{name}={value!r}: must be of type {kind.__name__}, not "
+            f"{type(value).__name__}."
+        )
     if allowed["choices"]:
-        _check_choice(field.name, value, allowed["choices"])
+        _check_choice(name, value, allowed["choices"])
+    if kind not in (int, float):
+        return
+    if not math.isfinite(value):
+        raise ConfigError(f"--{name}={value}: must be a finite number.")
     low, high = allowed["minimum"], allowed["maximum"]
-    if (low is not None and value < low) or (high is not None and value > high):
-        if high is None:
-            wanted = f"at least {low}"
-        else:
-            wanted = f"between {low} and {high}"
-        raise ConfigError(f"--{field.name}={value}: must be {wanted}.")
+    largest = _LARGEST_INTEGER if kind is int and high is None else high
+    # Written so that what cannot be compared is not allowed.
+    if (low is None or value >= low) and (largest is None or value <= largest):
+        return
+    if low is not None and high is not None:
+        wanted = f"between {low} and {high}"
+    elif low is not None and value < low:
+        wanted = f"at least {low}"
+    else:
+        wanted = f"at most {largest}"
+    raise ConfigError(f"--{name}={value}: must be {wanted}.")
+
+
+def _check_read(config: Config, given: Mapping[str, Any]) -> None:
+    """Raises ConfigError if a given setting would have no effect.
+
+    A value that is the field's default is allowed: nothing is lost then.
+    """
+    hp = config.hyperparameters
+    changed = [
+        field
+        for field in common_fields()
+        if field.name in given and given[field.name] != field.default
+    ]
+    data_fields = {field.name for field in dataclasses.fields(DataOptions)}
+    for field in changed:
+        readers = dict(field.metadata["read_by"])
+        if field.name in data_fields:
+            readers["dataset"] = tuple(
+                name
+                for name, row in DATASETS.items()
+                if field.name in row.reads
+            )
+        for name, allowed in readers.items():
+            if getattr(config, name) not in allowed:
+                raise ConfigError(
+                    f"--{field.name}={given[field.name]} has no effect with "
+                    f"--{name}={getattr(config, name)}; it is for "
+                    f"--{name}={', '.join(allowed)}. Leave it out, or change "
+                    f"--{name}."
+                )
+    unread = {
+        "unlabeled_batch_ratio": hp.uses_unlabeled,
+        "labeled_inside_unlabeled": hp.uses_unlabeled,
+        "strong_augmentation": hp.uses_strong_policy,
+        "strong_magnitude": hp.uses_strong_policy,
+    }
+    for field in changed:
+        if not unread.get(field.name, True):
+            what = (
+                "the strong view"
+                if "strong" in field.name
+                else "unlabeled images"
+            )
+            raise ConfigError(
+                f"--{field.name}={given[field.name]} has no effect with "
+                f"--algo={config.algo}, which does not use {what}. Leave it "
+                "out, or change --algo."
+            )
 
 
 def _check_choice(

@@ -5,6 +5,7 @@ checkpoints, which the run has to keep by --keep_checkpoints=20.
 """
 
 import json
+import os
 
 from absl import flags
 
@@ -30,7 +31,7 @@ def main(_):
         else:
             rows += evaluation.final_metrics(experiment, algorithm, done.name)
     if out := flags.FLAGS.out:
-        files.write_text(out, json.dumps(rows, indent=2))
+        files.write_text(os.path.expanduser(out), json.dumps(rows, indent=2))
     print(report.table(rows))
 
 
@@ -49,7 +50,9 @@ def run_command(argv=None):
         lower_bound=0,
     )
     flags.DEFINE_string("out", "", "Also write the table to this JSON file.")
-    help_on = command_line.help_on(__doc__, "run_dir", "median_of", "out")
+    help_on = command_line.help_on(
+        __doc__, "run_dir", "median_of", "out", "trust_model_code"
+    )
     command_line.run(main, help_on, argv)
 
 

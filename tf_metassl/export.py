@@ -10,7 +10,8 @@ from tf_metassl.run import command_line
 def main(_):
     """Exports the deployable network of the run's last stage."""
     settings, run_dir = command_line.run_from_flags()
-    folder = pathlib.Path(flags.FLAGS.output or run_dir / "export" / "1")
+    output = flags.FLAGS.output or run_dir / "export" / "1"
+    folder = pathlib.Path(output).expanduser()
     # TensorFlow is imported here, after every flag has been checked.
     from tf_metassl.run import serving, stage
     from tf_metassl.run.build import build_experiment
@@ -41,7 +42,9 @@ def run_command(argv=None):
         "A folder that holds anything but an export is not replaced. Empty = "
         "export/1 in the run's folder.",
     )
-    help_on = command_line.help_on(__doc__, "run_dir", "output")
+    help_on = command_line.help_on(
+        __doc__, "run_dir", "output", "trust_model_code"
+    )
     command_line.run(main, help_on, argv)
 
 

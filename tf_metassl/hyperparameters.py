@@ -9,9 +9,22 @@ which method is in `tf_metassl.algorithms.ALGORITHMS`.
 import dataclasses
 
 
-def setting(default, help, *, choices=None, minimum=None, maximum=None):
-    """A dataclass field with its documentation and its allowed values."""
+def setting(
+    default, help, *, choices=None, minimum=None, maximum=None, read_by=None
+):
+    """A dataclass field with its documentation and its allowed values.
+
+    Args:
+        default: its value where none is given.
+        help: what it does.
+        choices: the allowed values; None: no list.
+        minimum: smallest allowed number.
+        maximum: largest allowed number.
+        read_by: name of another setting -> the values of it with which this
+            one has an effect; None: it always has.
+    """
     metadata = {
+        "read_by": read_by or {},
         "help": help,
         "choices": choices,
         "minimum": minimum,
@@ -65,6 +78,11 @@ class Hyperparameters:
     hyperparameters. Methods override those that apply to them.
     """
 
+    # What the steps of a method read, besides weak views of labeled images.
+    # These are no fields, hence no flags.
+    uses_unlabeled = True
+    uses_strong_policy = False
+
     ema_decay: float = setting(
         0.99,
         "Decay of the averaged copy of the student, which is evaluated and "
@@ -72,6 +90,18 @@ class Hyperparameters:
         minimum=0.0,
         maximum=1.0,
     )
+
+    @property
+    def without_effect(self):
+        """Fields that the values of others leave without effect.
+
+        Returns:
+            Name -> the flag that is responsible, such as `--feedback=off`.
+        """
+        found = {}
+        if getattr(self, "unlabeled_loss_weight", 1) == 0:
+            found["unlabeled_ramp_steps"] = "--unlabeled_loss_weight=0"
+        return {k: v for k, v in found.items() if hasattr(self, k)}
 
     def dropout_of(self, role):
         """The dropout rate of a network; None for that of `--dropout`."""
@@ -118,8 +148,22 @@ class Hyperparameters:
 
 
 @dataclasses.dataclass(frozen=True)
-class SupervisedMixup(Hyperparameters):
-    """Supervised training on MixUp of labeled pairs (arXiv 1710.09412)."""
+class Supervised(Hyperparameters):
+    """Supervised training."""
+
+    uses_unlabeled = False
+
+
+@dataclasses.dataclass(frozen=True)
+class RandAugment(Supervised):
+    """Supervised training on strong views (arXiv 1909.13719)."""
+
+    uses_strong_policy = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixup(Hyperparameters):
+    """What methods that mix images have in common."""
 
     mixup_alpha: float = setting(
         1.0,
@@ -134,9 +178,24 @@ class SupervisedMixup(Hyperparameters):
         """See `Hyperparameters.mixes`."""
         return self.mixup_alpha > 0
 
+    @property
+    def without_effect(self):
+        """See `Hyperparameters.without_effect`."""
+        found = super().without_effect
+        if not self.mixup_alpha:
+            found["mix_weight_rule"] = "--mixup_alpha=0"
+        return found
+
 
 @dataclasses.dataclass(frozen=True)
-class LabelSmoothing(Hyperparameters):
+class SupervisedMixup(Mixup, Supervised):
+    """Supervised training on MixUp of labeled pairs (arXiv 1710.09412)."""
+
+    uses_unlabeled = False
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelSmoothing(Supervised):
     """Supervised training on smoothed labels (arXiv 1512.00567)."""
 
     label_smoothing: float = setting(
@@ -296,9 +355,21 @@ class Sntg(Vat, TemporalEnsembling):
         200, "as a sigmoid", "as for --sntg_base"
     )
 
+    @property
+    def without_effect(self):
+        """See `Hyperparameters.without_effect`."""
+        found = super().without_effect
+        base = f"--sntg_base={self.sntg_base}"
+        if self.sntg_base != "vat":
+            names = ("vat_epsilon", "vat_xi", "entropy_weight")
+            found |= dict.fromkeys(names, base)
+        if self.sntg_base != "temporal_ensembling":
+            found["ensemble_momentum"] = base
+        return found
+
 
 @dataclasses.dataclass(frozen=True)
-class Ict(SupervisedMixup):
+class Ict(Mixup):
     """Interpolation Consistency Training, arXiv 1903.03825."""
 
     unlabeled_loss_weight: float = _unlabeled_loss_weight(10.0, "100")
@@ -373,7 +444,7 @@ class LearningToReweight(Reweighting):
 
 
 @dataclasses.dataclass(frozen=True)
-class MetaSemi(Reweighting, SupervisedMixup):
+class MetaSemi(Reweighting, Mixup):
     """Meta-Semi, arXiv 2007.02394; the paper tunes `mixup_alpha` alone."""
 
     lookahead_steps: int = setting(
@@ -453,6 +524,39 @@ class MetaSemi(Reweighting, SupervisedMixup):
         "(reconstruction).",
         choices=("num_selected", "num_unlabeled"),
     )
+
+    @property
+    def uses_strong_policy(self):
+        """See `Hyperparameters`."""
+        return self.learned_view == "strong"
+
+    @property
+    def without_effect(self):
+        """See `Hyperparameters.without_effect`."""
+        found = super().without_effect
+        if self.labels_in_update != "separate":
+            where = f"--labels_in_update={self.labels_in_update}"
+            found["labeled_loss_weight"] = where
+            if self.labels_in_update == "none":
+                found["labeled_loss_batch"] = where
+        if self.mixup_on == "none" or not self.mixup_alpha:
+            names = ("mix_weight_rule", "mix_weight_per", "mix_partners")
+            off = (
+                "--mixup_alpha=0"
+                if self.mixup_alpha == 0
+                else "--mixup_on=none"
+            )
+            found |= dict.fromkeys(names, off)
+            if self.mixup_alpha:
+                found["mixup_alpha"] = off
+        if self.example_weights == "constant":
+            names = (
+                "selection_margin",
+                "meta_labeled_batch",
+                "lookahead_steps",
+            )
+            found |= dict.fromkeys(names, "--example_weights=constant")
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -555,10 +659,27 @@ class StudentFeedback(Hyperparameters):
             return self.feedback == "exact_soft"
         return self.pseudo_label == "soft"
 
+    @property
+    def without_effect(self):
+        """See `Hyperparameters.without_effect`."""
+        found = super().without_effect
+        feedback = f"--feedback={self.feedback}"
+        if self.feedback not in ("taylor", "dot"):
+            names = ("feedback_scale", "feedback_baseline")
+            found |= dict.fromkeys(names, feedback)
+        if self.feedback == "off":
+            found["feedback_sign"] = feedback
+        if not self.finetune_steps:
+            names = ("finetune_learning_rate", "finetune_batch_size")
+            found |= dict.fromkeys(names, "--finetune_steps=0")
+        return found
+
 
 @dataclasses.dataclass(frozen=True)
 class MetaPseudoLabels(StudentFeedback):
     """Meta Pseudo Labels, arXiv 2003.10580, teacher trained with UDA."""
+
+    uses_strong_policy = True
 
     pseudo_label_view: str = setting(
         "strong",
@@ -608,10 +729,28 @@ class MetaPseudoLabels(StudentFeedback):
         """See `Hyperparameters.wait_steps_of`."""
         return self.student_wait_steps if role == "student" else 0
 
+    @property
+    def without_effect(self):
+        """See `Hyperparameters.without_effect`."""
+        found = super().without_effect
+        off = "--uda_weight=0" if not self.uda_weight else ""
+        if self.mpl_unlabeled == "labeled":
+            found["uda_weight"] = off = "--mpl_unlabeled=labeled"
+        if off:
+            names = (
+                "uda_ramp_steps",
+                "uda_temperature",
+                "confidence_threshold",
+            )
+            found |= dict.fromkeys(names, off)
+        return found
+
 
 @dataclasses.dataclass(frozen=True)
 class FixMatch(Hyperparameters):
     """FixMatch, arXiv 2001.07685."""
+
+    uses_strong_policy = True
 
     unlabeled_loss_weight: float = setting(
         1.0, "Weight of the unlabeled loss (paper: 1). 0 = off.", minimum=0.0
@@ -659,10 +798,20 @@ class Uda(FixMatch):
         minimum=1,
     )
 
+    @property
+    def without_effect(self):
+        """See `Hyperparameters.without_effect`."""
+        found = super().without_effect
+        if self.tsa_schedule == "off":
+            found["tsa_steps"] = "--tsa_schedule=off"
+        return found
+
 
 @dataclasses.dataclass(frozen=True)
 class FreeMatch(Hyperparameters):
     """FreeMatch, arXiv 2205.07246."""
+
+    uses_strong_policy = True
 
     unlabeled_loss_weight: float = setting(
         1.0, "Weight of the unlabeled loss (paper: 1). 0 = off.", minimum=0.0
@@ -691,6 +840,8 @@ class FreeMatch(Hyperparameters):
 class SoftMatch(Hyperparameters):
     """SoftMatch, arXiv 2301.10921."""
 
+    uses_strong_policy = True
+
     unlabeled_loss_weight: float = setting(
         1.0, "Weight of the unlabeled loss (paper: 1). 0 = off.", minimum=0.0
     )
@@ -712,7 +863,7 @@ class SoftMatch(Hyperparameters):
 
 
 @dataclasses.dataclass(frozen=True)
-class MixMatch(SupervisedMixup):
+class MixMatch(Mixup):
     """MixMatch, arXiv 1905.02249."""
 
     mixup_alpha: float = setting(
@@ -744,6 +895,8 @@ class MixMatch(SupervisedMixup):
 @dataclasses.dataclass(frozen=True)
 class NoisyStudent(Hyperparameters):
     """Noisy Student, arXiv 1911.04252."""
+
+    uses_strong_policy = True
 
     num_rounds: int = setting(
         2,
@@ -789,6 +942,21 @@ class NoisyStudent(Hyperparameters):
     def scheduled_stage_steps(self):
         """See `Hyperparameters.scheduled_stage_steps`."""
         return {"round_steps": self.round_steps} if self.num_rounds else {}
+
+    @property
+    def without_effect(self):
+        """See `Hyperparameters.without_effect`."""
+        found = super().without_effect
+        if not self.num_rounds:
+            names = (
+                "round_steps",
+                "unlabeled_loss_weight",
+                "confidence_threshold",
+                "images_per_class",
+                "pseudo_label",
+            )
+            found |= dict.fromkeys(names, "--num_rounds=0")
+        return found
 
 
 @dataclasses.dataclass(frozen=True)

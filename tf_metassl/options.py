@@ -137,10 +137,16 @@ class OptimizationOptions:
         minimum=0.0,
     )
     batch_size: int = setting(
-        64, "Labeled images per step, over all replicas.", minimum=1
+        64,
+        "Labeled images per step, over all replicas.",
+        minimum=1,
+        maximum=65_536,
     )
     unlabeled_batch_ratio: int = setting(
-        2, "Unlabeled images per labeled image in a step.", minimum=1
+        2,
+        "Unlabeled images per labeled image in a step.",
+        minimum=1,
+        maximum=1024,
     )
     optimizer: str = setting(
         "sgd",
@@ -196,9 +202,15 @@ class ExecutionOptions:
         "",
         "Name or address of the TPU of --strategy=tpu; local: this machine is "
         "a TPU VM. Empty = what the environment says.",
+        read_by={"strategy": ("tpu",)},
     )
     num_replicas: int = setting(
-        0, "Replicas of --strategy=mirrored. 0 = all GPUs.", minimum=0
+        0,
+        "Replicas of --strategy=mirrored, which auto means with it. 0 = all "
+        "GPUs.",
+        minimum=0,
+        maximum=1024,
+        read_by={"strategy": ("mirrored", "auto")},
     )
     precision: str = setting(
         "float32",
@@ -239,7 +251,7 @@ class MonitoringOptions:
         "in metrics.jsonl are those of the split labeled.",
     )
     eval_batch_size: int = setting(
-        256, "Images per evaluation batch.", minimum=1
+        256, "Images per evaluation batch.", minimum=1, maximum=65_536
     )
     selection: str = setting(
         "last",

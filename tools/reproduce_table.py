@@ -115,7 +115,7 @@ def main(_):
         protocol=values.protocol,
         num_checkpoints=table_runs.num_checkpoints(table),
         threads=max(1, (os.cpu_count() or 1) // values.jobs),
-        further=[f"--data_dir={values.data_dir}"] if values.data_dir else [],
+        data_dir=values.data_dir,
     )
 
     def write():

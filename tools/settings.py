@@ -882,6 +882,7 @@ class Cell(typing.NamedTuple):
 def _cell(table, row, number, recipe, task, network, variant="", changes=None):
     method = recipe.__name__
     settings = task.settings | recipe(task, network) | (changes or {})
+    settings = _read_by(method, settings)
     settings = _defaults(method, settings) | settings
     return Cell(table, row, number, method, task, network, variant, settings)
 
@@ -902,6 +903,21 @@ def _defaults(method, settings):
     hp = {f.name: getattr(resolved.hyperparameters, f.name) for f in fields}
     hp |= {name: getattr(resolved, name) for name in _DECISIVE}
     return _default(**{k: v for k, v in hp.items() if k not in settings})
+
+
+def _read_by(method, settings):
+    """Settings without those of views and images that a method does not use."""
+    given = {name: setting.value for name, setting in settings.items()}
+    fields = {f.name for f in dataclasses.fields(hyperparameters_class(method))}
+    hp = hyperparameters_class(method)(
+        **{k: v for k, v in given.items() if k in fields}
+    )
+    unread = set()
+    if not hp.uses_strong_policy:
+        unread |= {"strong_augmentation", "strong_magnitude"}
+    if not hp.uses_unlabeled:
+        unread |= {"unlabeled_batch_ratio", "labeled_inside_unlabeled"}
+    return {k: v for k, v in settings.items() if k not in unread}
 
 
 def _grid(table, unit, tasks, network, rows):

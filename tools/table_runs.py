@@ -15,6 +15,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from tf_metassl.data.datasets import DATASETS, TFDS  # noqa: E402
 from tools import tables  # noqa: E402
 
 # What `--protocol` offers -> what is reported.
@@ -141,7 +142,7 @@ def seeds(cell, seed):
     return values
 
 
-def run(cell, seed, *, folder, protocol, num_checkpoints, threads, further=()):
+def run(cell, seed, *, folder, protocol, num_checkpoints, threads, data_dir=""):
     """Trains a cell with one seed; resumes the run if it exists.
 
     Args:
@@ -151,7 +152,7 @@ def run(cell, seed, *, folder, protocol, num_checkpoints, threads, further=()):
         protocol: a key of `PROTOCOLS`.
         num_checkpoints: see `protocol_flags`.
         threads: `TF_NUM_INTRAOP_THREADS` of the run.
-        further: flags that depend on the machine, such as `--data_dir`.
+        data_dir: for datasets that are prepared there.
 
     Returns:
         `(record, run_dir)`. The run directory can be removed as soon as the
@@ -169,7 +170,9 @@ def run(cell, seed, *, folder, protocol, num_checkpoints, threads, further=()):
         *protocol_flags(protocol, cell.settings, num_checkpoints),
         *(f"--{name}={value}" for name, value in values.items()),
     ]
-    _command("train", run_dir, threads, *given, *further, "--verbose=0")
+    if data_dir and DATASETS[cell.settings["dataset"]].loader == TFDS:
+        given.append(f"--data_dir={data_dir}")
+    _command("train", run_dir, threads, *given, "--verbose=0")
     results = run_dir / "results.json"
     if protocol == "median_20":
         results = run_dir / "median.json"

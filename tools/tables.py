@@ -293,8 +293,9 @@ def scaled(cell, scale):
     changes |= _shorter(values, changes, num_steps)
     per_class = max(1, round(scale.labels * cell.task.labels / 10))
     changes["num_labeled"] = 10 * per_class
-    ratio = values["unlabeled_batch_ratio"]
-    changes["unlabeled_batch_ratio"] = min(ratio, scale.max_ratio)
+    if resolved.hyperparameters.uses_unlabeled:
+        ratio = values["unlabeled_batch_ratio"]
+        changes["unlabeled_batch_ratio"] = min(ratio, scale.max_ratio)
     # The time constant of the average, 1 / (1 - decay) steps, does not shrink
     # in proportion: too few steps would be left to average over.
     longest = 1 - 10 / num_steps
@@ -439,8 +440,6 @@ _INSTRUMENTS = {
             "--model=digits_cnn",
             "--num_labeled=400",
             "--num_validation=2000",
-            "--batch_size=64",
-            "--unlabeled_batch_ratio=3",
             "--num_steps=2000",
             "--evaluate_every=250",
         ),
@@ -450,8 +449,8 @@ _GATE = {
     "supervised": ("--algo=supervised",),
     "supervised, MixUp": ("--algo=supervised_mixup",),
     "supervised, RandAugment": ("--algo=randaugment",),
-    "UDA": ("--algo=uda",),
-    "FixMatch": ("--algo=fixmatch",),
+    "UDA": ("--algo=uda", "--unlabeled_batch_ratio=3"),
+    "FixMatch": ("--algo=fixmatch", "--unlabeled_batch_ratio=3"),
     "supervised, all labels": ("--algo=supervised", "--num_labeled=0"),
 }
 _KNOWN_ORDER = (

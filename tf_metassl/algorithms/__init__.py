@@ -29,14 +29,14 @@ class Method(typing.NamedTuple):
 
 
 ALGORITHMS = {
-    "supervised": Method("supervised:Supervised"),
+    "supervised": Method("supervised:Supervised", hp.Supervised),
     "supervised_mixup": Method(
         "supervised_mixup:SupervisedMixup", hp.SupervisedMixup
     ),
     "label_smoothing": Method(
         "label_smoothing:LabelSmoothing", hp.LabelSmoothing
     ),
-    "randaugment": Method("randaugment:RandAugment"),
+    "randaugment": Method("randaugment:RandAugment", hp.RandAugment),
     "pseudo_label": Method("pseudo_label:PseudoLabel", hp.PseudoLabel),
     "pi_model": Method("pi_model:PiModel", hp.PiModel),
     "temporal_ensembling": Method(

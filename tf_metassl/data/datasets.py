@@ -51,6 +51,8 @@ class Dataset:
             training images, on a scale of 0...1, as published; None: they are
             computed from the images.
         published: for the loader of tensorflow-datasets.
+        reads: names of the `DataOptions` that the loader reads; all others
+            have no effect, and none may be given.
     """
 
     loader: str
@@ -59,9 +61,16 @@ class Dataset:
     strong_policy: str = "fixmatch"
     pixel_statistics: PixelStatistics | None = None
     published: Published = Published()
+    reads: tuple[str, ...] = ()
 
 
-_TFDS = "tf_metassl.data.tfds_sources:load"
+# The loader of what tensorflow-datasets prepares.
+TFDS = "tf_metassl.data.tfds_sources:load"
+
+_SIZES = ("channels", "image_size", "stored_size", "cache_dir", "cache_gib")
+_PREPARED = ("data_dir", "manual_dir", "label_split", *_SIZES)
+_FILES = ("test_fraction", "max_bad_fraction", "label_split", *_SIZES)
+_FOLDERS = ("labeled_dir", "unlabeled_dir", "validation_dir", "test_dir")
 
 # Starting points. Only the defaults of digits were chosen by validation
 # accuracy, see results/.
@@ -83,7 +92,8 @@ _OWN_IMAGES = {
 }
 _IMAGENET_TARS = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
 _IMAGENET = Dataset(
-    loader=_TFDS,
+    loader=TFDS,
+    reads=_PREPARED,
     defaults={
         **_SMALL_PHOTOS,
         "num_labeled": 0,
@@ -105,12 +115,14 @@ _IMAGENET = Dataset(
 DATASETS = {
     "digits": Dataset(
         loader="tf_metassl.data.sklearn_sources:digits",
+        reads=("label_split",),
         defaults={"model": "digits_cnn", "num_steps": 600},
         weak_policy="affine",
         strong_policy="affine_digits",
     ),
     "cifar10": Dataset(
-        loader=_TFDS,
+        loader=TFDS,
+        reads=_PREPARED,
         defaults=_SMALL_PHOTOS,
         pixel_statistics=(
             (0.4914, 0.4822, 0.4465),
@@ -119,7 +131,8 @@ DATASETS = {
         published=Published(key="id"),
     ),
     "cifar100": Dataset(
-        loader=_TFDS,
+        loader=TFDS,
+        reads=_PREPARED,
         defaults={**_SMALL_PHOTOS, "num_labeled": 10_000},
         pixel_statistics=(
             (0.507075, 0.486549, 0.440918),
@@ -128,7 +141,8 @@ DATASETS = {
         published=Published(key="id"),
     ),
     "svhn_cropped": Dataset(
-        loader=_TFDS,
+        loader=TFDS,
+        reads=(*_PREPARED, "svhn_extra"),
         defaults={**_SMALL_PHOTOS, "num_labeled": 1000},
         weak_policy="crop",
         pixel_statistics=(
@@ -138,7 +152,8 @@ DATASETS = {
         published=Published(key="id"),
     ),
     "stl10": Dataset(
-        loader=_TFDS,
+        loader=TFDS,
+        reads=(*_PREPARED, "stl10_fold"),
         defaults={
             **_SMALL_PHOTOS,
             "num_labeled": 1000,
@@ -147,11 +162,13 @@ DATASETS = {
         published=Published(unlabeled="unlabelled"),
     ),
     "fashion_mnist": Dataset(
-        loader=_TFDS,
+        loader=TFDS,
+        reads=_PREPARED,
         defaults={**_SMALL_PHOTOS, "num_labeled": 1000},
     ),
     "mnist": Dataset(
-        loader=_TFDS,
+        loader=TFDS,
+        reads=_PREPARED,
         defaults={**_SMALL_PHOTOS, "num_labeled": 100},
         weak_policy="affine",
         strong_policy="affine_digits",
@@ -164,13 +181,18 @@ DATASETS = {
         ),
     ),
     "folder": Dataset(
-        loader="tf_metassl.data.folder:load_folder", defaults=_OWN_IMAGES
+        loader="tf_metassl.data.folder:load_folder",
+        defaults=_OWN_IMAGES,
+        reads=(*_FOLDERS, *_FILES),
     ),
     "csv": Dataset(
-        loader="tf_metassl.data.folder:load_csv", defaults=_OWN_IMAGES
+        loader="tf_metassl.data.folder:load_csv",
+        defaults=_OWN_IMAGES,
+        reads=("manifest", *_FILES),
     ),
     "two_moons": Dataset(
         loader="tf_metassl.data.sklearn_sources:two_moons",
+        reads=("label_split",),
         defaults={
             "model": "two_moons_mlp",
             "num_labeled": 6,

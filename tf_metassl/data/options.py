@@ -66,6 +66,7 @@ class DataOptions:
         "center cut out. 0 = as published (imagenet: 224; folder and csv: the "
         "size that all images share).",
         minimum=0,
+        maximum=8192,
     )
     stored_size: int = setting(
         0,
@@ -74,6 +75,7 @@ class DataOptions:
         "the stored image; other policies and evaluation use its center. 0 = "
         "--image_size (imagenet: 8/7 of it).",
         minimum=0,
+        maximum=8192,
     )
     max_bad_fraction: float = setting(
         0.01,
@@ -93,7 +95,8 @@ class DataOptions:
         minimum=0.0,
     )
     svhn_extra: bool = setting(
-        False, "svhn_cropped: use its extra split as unlabeled images."
+        False,
+        "svhn_cropped: use its extra split as unlabeled images.",
     )
     stl10_fold: int = setting(
         -1,

@@ -40,7 +40,13 @@ def load(name, image_shape, num_classes):
         raise ValueError(
             f"--model={name}: {module_name} has no function {function_name}."
         )
-    network = function(tuple(image_shape), num_classes)
+    try:
+        network = function(tuple(image_shape), num_classes)
+    except Exception as error:
+        raise ValueError(
+            f"--model={name}: {function_name}({tuple(image_shape)}, "
+            f"{num_classes}) failed with {type(error).__name__}: {error}"
+        ) from error
     problem = _problem(network, tuple(image_shape), num_classes)
     if problem:
         raise ValueError(

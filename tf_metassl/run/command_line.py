@@ -5,6 +5,7 @@ TensorFlow, so that `--help` and a wrong value answer at once.
 """
 
 import dataclasses
+import difflib
 import importlib
 import os
 import pathlib
@@ -16,7 +17,7 @@ from absl import app, flags, logging
 import tf_metassl
 from tf_metassl import config as config_lib
 from tf_metassl.algorithms import ALGORITHMS, ALIASES
-from tf_metassl.errors import UserError
+from tf_metassl.errors import ConfigError, UserError
 from tf_metassl.run import help_text, presets, run_directory
 from tf_metassl.run.help_text import sections
 from tf_metassl.run.termination import Terminated
@@ -119,9 +120,78 @@ def run(main, command_help=None, argv=None):
     # The one place where the arguments of a command are handed to absl.
     try:
         argv = presets.resolve_flagfiles(argv)
+        check_names(argv[1:], flags.FLAGS)
     except UserError as error:
         sys.exit(f"\nError: {error}")
     app.run(checked, argv=argv)
+
+
+# What other libraries call a setting -> what it is here.
+SYNONYMS = {
+    "epochs": "--num_steps, which counts steps of --batch_size labeled images",
+    "num_epochs": "--num_steps, which counts steps of --batch_size labeled "
+    "images",
+    "steps": "--num_steps",
+    "num_train_iter": "--num_steps",
+    "lr": "--learning_rate",
+    "wd": "--weight_decay",
+    "bs": "--batch_size",
+    "batch": "--batch_size",
+    "uratio": "--unlabeled_batch_ratio",
+    "mu": "--unlabeled_batch_ratio",
+    "method": "--algo",
+    "algorithm": "--algo",
+    "net": "--model",
+    "arch": "--model",
+    "network": "--model",
+    "data": "--labeled_dir for folders of your own, or --dataset",
+    "train_dir": "--labeled_dir",
+    "val_dir": "--validation_dir",
+    "num_labels": "--num_labeled",
+    "n_labeled": "--num_labeled",
+    "img_size": "--image_size",
+    "size": "--image_size",
+    "output": "--run_dir",
+    "output_dir": "--run_dir",
+    "out_dir": "--run_dir",
+    "save_dir": "--run_dir",
+    "amp": "--precision=mixed_bfloat16",
+    "fp16": "--precision=mixed_bfloat16",
+    "xla": "--jit_compile",
+    "gpus": "--num_replicas with --strategy=mirrored",
+    "ema": "--ema_decay",
+    "ema_m": "--ema_decay",
+    "threshold": "--confidence_threshold",
+    "p_cutoff": "--confidence_threshold",
+    "resume": "--run_dir, which resumes the run in that folder",
+}
+
+
+def check_names(arguments, values):
+    """Raises UserError for a flag that does not exist, with what is meant.
+
+    Args:
+        arguments: of the command line, without the program and flagfiles.
+        values: the `flags.FlagValues` that are defined.
+    """
+    for argument in arguments:
+        if argument == "--":
+            return
+        name = argument.lstrip("-").partition("=")[0].replace("-", "_")
+        if not argument.startswith("-") or not re.fullmatch(r"[a-z]\w*", name):
+            continue
+        known = list(values)
+        if name in known or name.removeprefix("no") in known:
+            continue
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+        meant = close and f"--{close[0]}"
+        if "num_steps" in known:
+            meant = SYNONYMS.get(name, meant)
+        raise UserError(
+            f"There is no flag --{name}. "
+            + (f"Did you mean {meant}? " if meant else "")
+            + "--help lists the flags."
+        )
 
 
 class _Help(flags.BooleanFlag):
@@ -236,6 +306,12 @@ def define_run_flags():
     """Defines the flags of commands on a finished run."""
     flags.DEFINE_string("run_dir", None, "Folder of a finished run.")
     flags.mark_flag_as_required("run_dir")
+    flags.DEFINE_boolean(
+        "trust_model_code",
+        False,
+        "Run the code of a network that the run took from a module of its own "
+        "(--model=module:function).",
+    )
 
 
 def run_from_flags():
@@ -248,10 +324,17 @@ def run_from_flags():
         `(config, run_dir)`: its configuration and its folder.
 
     Raises:
-        ConfigError: if `--run_dir` holds no run.
+        ConfigError: if `--run_dir` holds no run, or one whose network is code
+            that the flags do not trust.
     """
-    run_dir = pathlib.Path(flags.FLAGS.run_dir)
+    run_dir = pathlib.Path(flags.FLAGS.run_dir).expanduser()
     config = run_directory.load_config(run_dir)
+    if ":" in config.model and not flags.FLAGS.trust_model_code:
+        raise ConfigError(
+            f"The run in {run_dir} has the network --model={config.model}. "
+            "Building it runs the code of that module. If you trust it, add "
+            "--trust_model_code."
+        )
     if config.strategy in ("multi_worker", "tpu"):
         config = dataclasses.replace(config, strategy="auto")
     return config, run_dir

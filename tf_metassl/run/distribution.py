@@ -24,7 +24,8 @@ def make_strategy(name, num_replicas=0, tpu=""):
     Args:
         name: `one_device`, `mirrored`, `multi_worker`, `tpu` or `auto`, which
             is `multi_worker` if the environment names several workers, else
-            `mirrored` if there are several GPUs, else `one_device`.
+            `mirrored` if there are several GPUs or `num_replicas` is given,
+            else `one_device`.
         num_replicas: number of replicas of `mirrored`; 0 for all GPUs.
             Without a GPU the CPU is split into as many logical devices.
         tpu: name or address of the TPU, or `local`; empty for the one that
@@ -37,10 +38,17 @@ def make_strategy(name, num_replicas=0, tpu=""):
     # cannot be split.
     gpus = tf.config.list_physical_devices("GPU")
     cluster = cluster_lib.for_strategy(name)
+    if cluster and num_replicas:
+        raise ValueError(
+            f"--num_replicas={num_replicas} is for one machine, but the "
+            f"environment names {len(cluster.workers)} workers: leave it out, "
+            "or set --strategy=mirrored."
+        )
     if name == "multi_worker" or cluster:
         return _multi_worker(cluster, len(gpus))
     if name == "auto":
-        name = "mirrored" if len(gpus) > 1 else "one_device"
+        several = num_replicas or len(gpus) > 1
+        name = "mirrored" if several else "one_device"
     if name == "tpu":
         return _tpu(tpu)
     if name == "one_device":

@@ -1,5 +1,6 @@
 """What a run prints and reports: plan, final table, report.md, figures."""
 
+import dataclasses
 import io
 import json
 import math
@@ -28,12 +29,11 @@ def plan(experiment):
         experiment: an `Experiment`.
     """
     config = experiment.config
-    policy = experiment.augmentation
     budget = config.time_budget_minutes
     lines = [
         ("method", config.algo),
         *_data_lines(experiment),
-        ("views", f"weak: {policy.weak}, strong: {policy.strong}"),
+        ("views", _views(experiment)),
         *(
             (
                 pool.name,
@@ -57,10 +57,33 @@ def plan(experiment):
             f"{experiment.strategy.num_replicas_in_sync} x {device_kind()}, "
             f"{config.precision}" + (", XLA" if config.jit_compile else ""),
         ),
+        *_without_effect(config),
     ]
     return "\n".join(
         f"{name + ':' if name else '':<11}{text}" for name, text in lines
     )
+
+
+def _views(experiment):
+    """The policies of the views that the method reads."""
+    policy = experiment.augmentation
+    strong = f", strong: {policy.strong}"
+    uses_strong = experiment.config.hyperparameters.uses_strong_policy
+    return f"weak: {policy.weak}{strong * uses_strong}"
+
+
+def _without_effect(config):
+    """A line about settings that change nothing, or none."""
+    hp = config.hyperparameters
+    defaults = {f.name: f.default for f in dataclasses.fields(hp)}
+    names = [
+        f"--{name} ({why})"
+        for name, why in hp.without_effect.items()
+        if getattr(hp, name) != defaults[name]
+    ]
+    if not hp.uses_unlabeled and config.unlabeled_dir:
+        names.append(f"--unlabeled_dir (--algo={config.algo})")
+    return [("no effect", ", ".join(names))] if names else []
 
 
 def _data_lines(experiment):
