@@ -10,7 +10,7 @@ from tests.helpers import run, tiny_algorithm, tiny_batch
 from tf_metassl import config
 from tf_metassl.algorithms.algorithm import Stage
 from tf_metassl.errors import CollapseError, TrainingDivergedError
-from tf_metassl.run import callbacks, checkpoints
+from tf_metassl.run import callbacks, checkpoints, collapse
 from tf_metassl.run.metrics_file import MetricsFile
 from tf_metassl.run.resume import ResumeState
 from tf_metassl.run.stage import StageRun
@@ -171,13 +171,13 @@ def test_a_second_collapsed_interval_stops_the_run(tmp_path):
 
 
 def test_collapse_is_told_from_the_metrics():
-    assert callbacks.collapsed({"step": 3, "loss": 1.0}) is None
+    assert collapse.collapsed({"step": 3, "loss": 1.0}) is None
     good = {"pseudo_label_entropy": 0.9, "selected_share": 0.4}
-    assert callbacks.collapsed({"step": 3, **good}) is None
+    assert collapse.collapsed({"step": 3, **good}) is None
     row = {"step": 3, **good, "pseudo_label_entropy": 0.01}
-    assert "one class" in callbacks.collapsed(row)
+    assert "one class" in collapse.collapsed(row)
     row = {"step": 3, **good, "selected_share": 0.0}
-    assert "0.00% of the pseudo-labels" in callbacks.collapsed(row)
+    assert "0.00% of the pseudo-labels" in collapse.collapsed(row)
 
 
 @pytest.mark.parametrize(
@@ -198,3 +198,11 @@ def test_a_loss_that_is_too_large_or_no_number(loss, max_loss, message):
         return
     with pytest.raises(TrainingDivergedError, match=message):
         guard.on_train_batch_end(0, {"loss": loss})
+
+
+def test_what_was_not_measured_is_not_written(tmp_path):
+    recorder, run = recorder_of(tmp_path, [0.5])
+    run.algorithm.track("loss", 2.0)
+    recorder.finish_epoch({"loss": 2.0, "labeled_accuracy": 0.0})
+    row = next(r for r in run.metrics_file.rows() if r["split"] == "train")
+    assert row["loss"] == 2.0 and "labeled_accuracy" not in row

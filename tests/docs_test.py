@@ -195,10 +195,11 @@ def check_train(arguments):
         if name == "help":
             continue
         if name == "flagfile":
-            preset = ROOT / "flags" / f"{value}.flags"
-            # Written by the run that stands before it.
-            written = value.endswith("/run.flags")
-            assert written or preset.is_file() or (ROOT / value).is_file()
+            files = ROOT / "flags" / f"{value}.flags", ROOT / value
+            path = next((path for path in files if path.is_file()), None)
+            # One may be written by the run that stands before it.
+            assert path or value.endswith("/run.flags"), value
+            kept += [f"--flagfile={path}"] * bool(path)
             continue
         kept.append(argument)
     command_line.parse(kept)

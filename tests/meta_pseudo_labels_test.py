@@ -13,6 +13,7 @@ from tests.helpers import (
 )
 from tf_metassl.meta import functional
 from tf_metassl.meta.lookahead import lookahead_step
+from tf_metassl.ops import metrics
 from tf_metassl.ops.losses import cross_entropy
 
 FEEDBACKS = ("taylor", "dot", "per_example", "exact_soft")
@@ -202,3 +203,15 @@ def test_the_second_stage_starts_from_the_averaged_student():
     assert finetuner.student.trainable_variables
     np.testing.assert_allclose(finetuner.optimizer.learning_rate, 1e-3)
     assert tiny_algorithm("supervised").later_stages() == []
+
+
+@pytest.mark.parametrize("weight, measured", ((0.0, False), (0.5, True)))
+def test_the_share_of_the_uda_loss_is_measured_where_there_is_one(
+    weight, measured
+):
+    algorithm = tiny_algorithm("meta_pseudo_labels", uda_weight=weight)
+    algorithm.train_step(tiny_batch())
+    read = metrics.reader(
+        algorithm.train_metrics, algorithm.distribute_strategy
+    )
+    assert ("uda_selected_share" in metrics.measured(read())) == measured

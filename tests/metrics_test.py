@@ -4,6 +4,7 @@ import json
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from sklearn import metrics as oracle
 
@@ -95,3 +96,33 @@ def test_parts_of_replicas_are_saved_without_rounding(two_replicas):
     back = metrics.reader([one], tf.distribute.get_strategy())()
     metrics.from_lists([new], two_replicas, back)
     assert local(new, two_replicas) == [[1e8, 0.0], [2.0, 0.0]]
+
+
+def test_macro_f1_is_over_the_classes_that_have_examples():
+    perfect = np.diag([3.0, 0.0, 5.0])
+    assert metrics.macro_f1(perfect) == 1.0
+    # One of class 0 is taken for class 1, which has no examples.
+    confusion = np.array([[2.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 4.0]])
+    assert metrics.macro_f1(confusion) == pytest.approx((0.8 + 1.0) / 2)
+    counted = metrics.ConfusionMatrix(3, name="net")
+    label = np.array([0, 0, 0, 2, 2, 2, 2])
+    predicted = np.array([0, 0, 1, 2, 2, 2, 2])
+    counted.update_state(label, np.eye(3)[predicted], np.ones(7))
+    assert float(counted.result()["net_macro_f1"]) == pytest.approx(0.9)
+    assert metrics.macro_f1(np.zeros((2, 2))) == 0.0
+
+
+def test_what_was_never_updated_is_not_measured():
+    lists = {
+        "mean": [[0.0], [2.0]],
+        "never": [[0.0, 0.0], [0.0, 0.0]],
+        "on one replica": [[0.0, 0.0], [0.0, 1.0]],
+        "entropy": [[[0.0, 3.0]]],
+        "no entropy": [[[0.0, 0.0]]],
+    }
+    assert metrics.measured(lists) == {"mean", "on one replica", "entropy"}
+    mean = keras.metrics.Mean(name="loss")
+    read = metrics.reader([mean], tf.distribute.get_strategy())
+    assert metrics.measured(read()) == set()
+    mean.update_state(0.0)
+    assert metrics.measured(read()) == {"loss"}

@@ -19,6 +19,7 @@ from tests.helpers import (
 from tf_metassl import config
 from tf_metassl.algorithms.noisy_student import balanced
 from tf_metassl.errors import ConfigError
+from tf_metassl.ops import metrics
 from tf_metassl.run import evaluation
 from tf_metassl.run import stage as stage_lib
 from tf_metassl.run.build import build_experiment
@@ -205,3 +206,12 @@ def test_a_teacher_without_confidence_ends_in_one_message():
     student.prepare(lambda network: np.zeros(student.predictions.shape))
     with pytest.raises(ConfigError, match="Lower it, and add --allow_changed="):
         built.pools(student)
+
+
+def test_the_teachers_stage_measures_no_pseudo_labels():
+    algorithm = tiny_algorithm("noisy_student")
+    algorithm.train_step(tiny_batch())
+    read = metrics.reader(
+        algorithm.train_metrics, algorithm.distribute_strategy
+    )
+    assert metrics.measured(read()) == {"loss", "labeled_accuracy"}

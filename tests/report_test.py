@@ -165,7 +165,7 @@ def test_large_confusion_matrices_have_no_numbers():
 
 def test_the_report_holds_plan_table_and_recoveries(tmp_path):
     rows = [row("student", deployed=True)]
-    written = report.write(
+    written, errors = report.write(
         tmp_path,
         plan="method:    supervised\nimages:    digits",
         results=rows,
@@ -183,3 +183,76 @@ def test_the_report_holds_plan_table_and_recoveries(tmp_path):
         assert f"({name})" in text
         assert (tmp_path / name).stat().st_size > 0
     assert f"report:      {tmp_path / 'report.md'}" in written
+    assert errors == []
+    assert "were evaluated once" in text and "no test images" not in text
+
+
+def write_report(folder, **changes):
+    given = {
+        "plan": "method:    supervised",
+        "results": [row("student", deployed=True)],
+        "recoveries": [],
+        "rows": METRICS,
+        "confusion": np.eye(2),
+        "class_names": ["a", "b"],
+    }
+    _, errors = report.write(folder, **{**given, **changes})
+    return (folder / "report.md").read_text(), errors
+
+
+def test_names_are_no_formulas_and_fit(tmp_path):
+    names = ["$\\frac{1$", "price: 3$ or 5$" + "x" * 90]
+    _, errors = write_report(tmp_path, class_names=names)
+    assert errors == []
+    assert report.short(names[1]) == "price: 3$ o…xxxxxxxxxxx"
+    assert (
+        len(report.short("y" * 25)) == 23 and report.short("y" * 24) == "y" * 24
+    )
+
+
+def test_a_figure_that_fails_does_not_keep_the_report(tmp_path, monkeypatch):
+    def fail(rows):
+        raise RuntimeError("no such font")
+
+    monkeypatch.setattr(report, "learning_curve", fail)
+    text, errors = write_report(tmp_path)
+    assert errors == ["learning_curve.png: RuntimeError: no such font"]
+    assert "# supervised" in text
+    assert (tmp_path / "confusion_matrix.png").exists()
+    assert (tmp_path / "results.json").exists()
+
+
+def test_what_was_done_with_the_test_images_is_said(tmp_path):
+    text, _ = write_report(tmp_path, evaluations=3)
+    assert "evaluated 3 times with different results" in text
+    assert "evaluated once" not in text
+
+
+def test_absent_classes_and_collapses_are_said(tmp_path):
+    rows = [
+        {"step": step, "split": "train", "loss": 1.0, "selected_share": share}
+        for step, share in ((10, 0.0), (20, 0.5), (30, 0.0))
+    ] + METRICS
+    text, _ = write_report(
+        tmp_path, rows=rows, confusion=np.array([[3, 0], [0, 0]])
+    )
+    assert "1 of 2 classes have no test images" in text and ": b." in text
+    assert "- Step 30: 0.00% of the pseudo-labels are selected" in text
+    assert "it was at 2 of" in text
+
+
+@pytest.mark.parametrize(
+    "unlabeled, copies, expected",
+    (
+        ([5, 6], [], " (outside the unlabeled pool)"),
+        ([0, 1, 5], [], " (inside the unlabeled pool)"),
+        ([0, 5], [], " (1 of them inside the unlabeled pool)"),
+        # The same pictures as other files.
+        ([5, 6], [[0, 5], [1, 6]], " (inside the unlabeled pool)"),
+        ([], [], ""),
+    ),
+)
+def test_where_the_labeled_images_are_is_counted(unlabeled, copies, expected):
+    rows = types.SimpleNamespace(labeled=[0, 1], unlabeled=unlabeled)
+    found = {("labeled", "unlabeled"): copies} if copies else {}
+    assert report._inside(rows, found) == expected

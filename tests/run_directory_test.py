@@ -234,3 +234,20 @@ def test_importing_it_imports_no_tensorflow():
         "sys.exit(any(m in sys.modules for m in ('tensorflow', 'keras')))"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_different_results_on_the_test_images_are_counted(tmp_path):
+    first, second = [{"test_accuracy": 0.5}], [{"test_accuracy": 0.6}]
+    assert run_directory.num_test_results(tmp_path, first) == 1
+    # The same command again gives the same numbers.
+    assert run_directory.num_test_results(tmp_path, first) == 1
+    assert run_directory.num_test_results(tmp_path, second) == 2
+    assert run_directory.num_test_results(tmp_path, first) == 2
+
+
+def test_a_run_of_an_older_version_has_had_its_results(tmp_path):
+    earlier = [{"test_accuracy": 0.5}]
+    (tmp_path / "results.json").write_text(json.dumps(earlier, indent=2))
+    assert run_directory.num_test_results(tmp_path, earlier) == 1
+    later = [{"test_accuracy": 0.7}]
+    assert run_directory.num_test_results(tmp_path, later) == 2

@@ -7,7 +7,8 @@ is a dict of tensors with the same leading dimension:
     index          [N] int64            row in the dataset's training images
     label          [N] int32            labeled group only
     oracle_label   [N] int32            unlabeled group only; the true label
-                                        where known, else -1. For metrics only.
+                                        where it is known and training does not
+                                        use it, else -1. For metrics only.
     label_draw     [N] float32          uniform in [0, 1), for sampled labels
     mix_weight     [N] float32          MixUp weight of the example itself
     mix_partner    [N] int32            MixUp partner, counted from the start

@@ -77,7 +77,7 @@ class MetaPseudoLabels(Algorithm):
         "teacher_uda_loss",
         "feedback",
         "labeled_accuracy",
-        "selected_share",
+        "uda_selected_share",
         "pseudo_label_accuracy",
         "pseudo_label_entropy",
     )
@@ -133,7 +133,8 @@ class MetaPseudoLabels(Algorithm):
         for name, value in losses.items():
             self.track_share(name, value)
         self.track("feedback", h)
-        self.track("selected_share", confidence_mask)
+        if self.hyperparameters.uda_weight and not self._regularizer:
+            self.track("uda_selected_share", confidence_mask)
         self.track_labeled(labeled["label"], teacher.labeled)
         self.track_pseudo_labels(unlabeled["oracle_label"], pseudo_label)
         return {}

@@ -239,6 +239,8 @@ class _Batches:
     Attributes:
         source: the dataset.
         labels: `[N]` int32 tensor, those of its training images.
+        oracle_labels: `[N]` int32 tensor, the labels that training does not
+            use; -1 for all others.
         pools: the groups of the batch.
         views: for the MixUp draws.
         augmentation: the policies.
@@ -248,6 +250,7 @@ class _Batches:
 
     source: Source
     labels: tf.Tensor
+    oracle_labels: tf.Tensor
     pools: tuple[Pool, ...]
     views: Views
     augmentation: Augmentation
@@ -278,8 +281,11 @@ class _Batches:
             pool_seed,
         )
         index = tf.gather(tf.constant(pool.rows, tf.int64), position)
-        label_key = "label" if pool.name == "labeled" else "oracle_label"
-        group = {"index": index, label_key: tf.gather(self.labels, index)}
+        if pool.name == "labeled":
+            group = {"index": index, "label": tf.gather(self.labels, index)}
+        else:
+            oracle_label = tf.gather(self.oracle_labels, index)
+            group = {"index": index, "oracle_label": oracle_label}
         for name, values in self._row_draws(step_seed, pool.batch_size).items():
             group[name] = _replica_rows(values, rows, share)
         train = self.source.train
@@ -358,9 +364,14 @@ def training_dataset(
                 f"The {pool.name} batch of {pool.batch_size} images cannot be "
                 f"split over {num_shards} replicas: change --batch_size."
             )
+    oracle_labels = source.train.labels.copy()
+    for pool in pools:
+        if pool.name == "labeled":
+            oracle_labels[pool.rows] = -1
     batches = _Batches(
         source=source,
         labels=tf.constant(source.train.labels),
+        oracle_labels=tf.constant(oracle_labels),
         pools=tuple(pools),
         views=views,
         augmentation=augmentation,

@@ -213,6 +213,7 @@ def duplicates(source, splits):
     }
     hashes = {n: images.content_hashes(r) for n, (images, r) in parts.items()}
     pairs = (
+        ("labeled", "unlabeled"),
         ("labeled", "validation"),
         ("labeled", "test"),
         ("validation", "test"),

@@ -14,15 +14,13 @@ def macro_f1(confusion):
         confusion: `[C, C]` counts, rows are true classes.
 
     Returns:
-        A float; a class that is neither present nor predicted counts as 0.
+        A float, the mean over the classes that have examples; 0 without any.
     """
     confusion = np.asarray(confusion, np.float64)
-    correct = np.diag(confusion)
+    present = confusion.sum(1) > 0
     total = confusion.sum(0) + confusion.sum(1)
-    f1 = np.divide(
-        2 * correct, total, out=np.zeros_like(correct), where=total > 0
-    )
-    return float(f1.mean())
+    f1 = 2 * np.diag(confusion)[present] / total[present]
+    return float(f1.mean()) if present.any() else 0.0
 
 
 @keras.saving.register_keras_serializable("tf_metassl")
@@ -59,14 +57,20 @@ class ConfusionMatrix(keras.metrics.Metric):
         """`{<name>_accuracy, <name>_macro_f1}` as float32 scalars."""
         counts = tf.convert_to_tensor(self.counts)
         correct = tf.linalg.diag_part(counts)
-        support = tf.reduce_sum(counts, 0) + tf.reduce_sum(counts, 1)
-        f1 = tf.math.divide_no_nan(2 * correct, support)
+        support = tf.reduce_sum(counts, 1)
+        f1 = tf.math.divide_no_nan(
+            2 * correct, tf.reduce_sum(counts, 0) + support
+        )
+        # A split need not hold every class.
+        num_present = tf.reduce_sum(tf.cast(support > 0, f1.dtype))
         accuracy = tf.math.divide_no_nan(
             tf.reduce_sum(correct), tf.reduce_sum(counts)
         )
         return {
             f"{self.name}_accuracy": accuracy,
-            f"{self.name}_macro_f1": tf.reduce_mean(f1),
+            f"{self.name}_macro_f1": tf.math.divide_no_nan(
+                tf.reduce_sum(f1), num_present
+            ),
         }
 
     def get_config(self):
@@ -173,6 +177,21 @@ def reader(metrics, strategy):
         }
 
     return read
+
+
+def measured(lists):
+    """The names of the metrics that have been updated.
+
+    A mean with nothing to average reads 0, which is no measurement.
+
+    Args:
+        lists: what a `reader` of means and `ClassEntropy`s returned. The last
+            variable of both counts what was added.
+
+    Returns:
+        A set.
+    """
+    return {name for name, values in lists.items() if np.any(values[-1])}
 
 
 def from_lists(metrics, strategy, lists):

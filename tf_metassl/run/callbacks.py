@@ -10,7 +10,7 @@ from absl import logging
 
 from tf_metassl.errors import CollapseError, TrainingDivergedError
 from tf_metassl.ops import metrics
-from tf_metassl.run import checkpoints
+from tf_metassl.run import checkpoints, collapse
 from tf_metassl.run.tensorboard_log import TensorBoardLog
 from tf_metassl.run.termination import Terminated
 
@@ -118,12 +118,15 @@ class Recorder(keras.callbacks.Callback):
         if logs is None:
             self._restore_metrics()
             logs = {m.name: m.result() for m in self.model.train_metrics}
+        # Read them now: evaluating resets them.
+        train_metrics = self._train_metrics()
+        measured = metrics.measured(train_metrics)
+        for name in set(train_metrics) - measured:
+            logs.pop(name, None)
         # Sorted, because the order of `logs` depends on who collected them.
         train = {name: float(logs[name]) for name in sorted(logs)}
         rate = tf.convert_to_tensor(self.model.optimizer.learning_rate)
         train["learning_rate"] = float(rate)
-        # Read them now: evaluating resets them.
-        train_metrics = self._train_metrics()
         try:
             watchers = [_Interrupter(self._ending)]
             results = {s: self._evaluate(s, watchers) for s in self._splits}
@@ -243,17 +246,17 @@ class Recorder(keras.callbacks.Callback):
         )
 
     def _watch_collapse(self):
-        collapse = self._run.config.collapse
-        if collapse == "off":
+        wanted = self._run.config.collapse
+        if wanted == "off":
             return
         rows = self._run.metrics_file.rows()
         rows = [row for row in rows if row["split"] == "train"]
-        found = collapsed(rows[-1])
+        found = collapse.collapsed(rows[-1])
         if not found:
             return
         logging.warning("%s", found)
-        before = len(rows) > 1 and collapsed(rows[-2])
-        if collapse == "stop" and before:
+        before = len(rows) > 1 and collapse.collapsed(rows[-2])
+        if wanted == "stop" and before:
             raise CollapseError(
                 f"{found} The same was true one evaluation earlier. The last "
                 "checkpoint is kept. Run the same command with "
@@ -305,33 +308,3 @@ def _terminated(path):
         f"Stopped by SIGTERM. The checkpoint {path} is written. Run the same "
         "command with --run_dir set to this run's folder to continue from it."
     )
-
-
-# The entropy of three equally frequent classes out of ten is 0.48.
-_MIN_ENTROPY = 0.2
-_MIN_SHARE = 0.001
-
-
-def collapsed(row):
-    """Whether and how the pseudo-labels of an interval have collapsed.
-
-    Args:
-        row: a row of training metrics. The metrics of pseudo-labels may be
-            absent, as with methods that have none.
-
-    Returns:
-        A sentence, or None if they have not.
-    """
-    entropy = row.get("pseudo_label_entropy", 1.0)
-    share = row.get("selected_share", 1.0)
-    if entropy < _MIN_ENTROPY:
-        return (
-            f"Step {row['step']}: nearly all pseudo-labels are of one class: "
-            f"the entropy of their classes is {entropy:.3f} of its maximum."
-        )
-    if share < _MIN_SHARE:
-        return (
-            f"Step {row['step']}: {share:.2%} of the pseudo-labels are "
-            "selected: the method learns nothing from unlabeled images."
-        )
-    return None

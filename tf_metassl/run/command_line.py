@@ -102,12 +102,7 @@ def run(main, command_help=None, argv=None):
             print(f"\n{stopped.message}", file=sys.stderr)
             raise
         except OSError as error:
-            print(
-                f"\nError: {error}\nEverything saved before is intact. Run "
-                "the same command with --run_dir set to the run's folder to "
-                "resume.",
-                file=sys.stderr,
-            )
+            print(f"\nError: {error}", file=sys.stderr)
             sys.exit(1)
 
     argv = sys.argv if argv is None else argv

@@ -5,7 +5,7 @@ import pathlib
 import tempfile
 
 from tf_metassl.data import splits
-from tf_metassl.errors import ConfigError
+from tf_metassl.errors import ConfigError, UserError
 from tf_metassl.run import (
     cluster,
     distribution,
@@ -38,13 +38,17 @@ def train(config, termination=None):
         CheckpointError: if the run's checkpoints are damaged, or one cannot
             be written.
         WriteError: if something else cannot be written.
+        UserError: if a file or a device fails.
         Terminated: if the process has been asked to end.
     """
     termination = termination or Termination()
     with _folders(config) as (run_dir, output):
         run_directory.check_settings(config, run_dir)
         experiment = build_experiment(config, output)
-        with distribution.lost_workers_named(experiment.strategy):
+        with (
+            distribution.lost_workers_named(experiment.strategy),
+            _system_errors_named(run_dir),
+        ):
             batch_seed_version = _record(experiment, run_dir, output)
             plan = _announce(experiment)
             # The main stage, then those that the method adds to it.
@@ -98,6 +102,18 @@ def _folders(config):
             yield run_dir, run_dir
 
 
+@contextlib.contextmanager
+def _system_errors_named(run_dir):
+    """Says what is intact when a file or a device fails during a run."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{error}\nThe checkpoints in {run_dir} are intact. Run the same "
+            f"command with --run_dir={run_dir} to continue from the last one."
+        ) from error
+
+
 def _record(experiment, run_dir, output):
     """Checks that a resumed run has the same data, and records the run.
 
@@ -124,25 +140,46 @@ def _announce(experiment):
 
 
 def _finish(experiment, algorithm, run_dir, plan, results, recoveries):
-    """Exports the deployable network; writes and prints the report."""
+    """Writes and prints the report; exports the deployable network.
+
+    Raises:
+        UserError: if a step fails; the others have been done.
+    """
     # Reading the counts may need all workers.
     confusion = algorithm.confusion(evaluation.deployable_role(algorithm))
+    failed = []
     if distribution.is_chief(experiment.strategy):
         names = experiment.source.info.class_names
-        serving.export_saved_model(
-            algorithm.deployable_model,
-            names,
-            run_dir / "export" / "1",
-            examples=experiment.examples,
-        )
-        written = report.write(
-            run_dir,
-            plan=plan,
-            results=results,
-            recoveries=recoveries,
-            rows=MetricsFile(run_dir / "metrics.jsonl").rows(),
-            confusion=confusion,
-            class_names=names,
-        )
+        try:
+            written, failed = report.write(
+                run_dir,
+                plan=plan,
+                results=results,
+                recoveries=recoveries,
+                rows=MetricsFile(run_dir / "metrics.jsonl").rows(),
+                confusion=confusion,
+                class_names=names,
+                evaluations=run_directory.num_test_results(run_dir, results),
+            )
+        except OSError as error:
+            written = ""
+            failed.append(f"report.md: {error}")
         print(f"\n{report.table(results)}\n\n{written}", flush=True)
+        try:
+            serving.export_saved_model(
+                algorithm.deployable_model,
+                names,
+                run_dir / "export" / "1",
+                examples=experiment.examples,
+            )
+        except (UserError, OSError) as error:
+            failed.append(f"export: {error}")
     distribution.wait_for_all(experiment.strategy)
+    if failed:
+        listed = "\n".join(f"  {text}" for text in failed)
+        raise UserError(
+            f"The run in {run_dir} has been trained and its checkpoints are "
+            f"intact, but not everything could be written:\n{listed}\nRun the "
+            "same command again to repeat this without training, or tf-metassl "
+            f"export --run_dir={run_dir} for the export alone."
+        )

@@ -26,16 +26,17 @@ class MetricsFile:
     def rows(self) -> list[dict[str, Any]]:
         """All complete rows, a list of dicts.
 
-        A line that a crash has cut off, and what follows it, is left out.
+        A line that a crash has cut off or a disk has damaged is left out.
         """
         if not self._path.exists():
             return []
         rows = []
-        for line in self._path.read_text().splitlines():
+        text = self._path.read_text("utf-8", errors="replace")
+        for line in text.splitlines():
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError:
-                break
+                continue
         return rows
 
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:

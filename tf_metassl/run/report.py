@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from tf_metassl import files
 from tf_metassl.data import splits
+from tf_metassl.run import collapse
 
 # Metric of a network -> its name in the final table.
 MEASURES = {
@@ -91,7 +92,6 @@ def _data_lines(experiment):
     config, rows = experiment.config, experiment.splits
     source, info = experiment.source, experiment.source.info
     height, width, channels = info.image_shape
-    inside = "inside" if config.labeled_inside_unlabeled else "outside"
     duplicates = splits.duplicates(source, rows)
     notes = "\n".join(
         [
@@ -103,13 +103,25 @@ def _data_lines(experiment):
         (
             "images",
             f"{info.name} {height}x{width}x{channels}, {info.num_classes} "
-            f"classes: {len(rows.labeled)} labeled ({inside} the unlabeled "
-            f"pool), {len(rows.unlabeled)} unlabeled, {len(rows.validation)} "
+            f"classes: {len(rows.labeled)} labeled{_inside(rows, duplicates)}, "
+            f"{len(rows.unlabeled)} unlabeled, {len(rows.validation)} "
             f"validation, {len(source.test)} test",
         ),
         ("splits", f"split seed {config.split_seed}, {rows.fingerprint}"),
         *(("", line) for line in notes.splitlines()),
     ]
+
+
+def _inside(rows, duplicates):
+    """How many labeled images are in the unlabeled pool, in brackets."""
+    if not len(rows.unlabeled):
+        return ""
+    count = len(np.intersect1d(rows.labeled, rows.unlabeled))
+    count += len(duplicates.get(("labeled", "unlabeled"), ()))
+    if count in (0, len(rows.labeled)):
+        where = "inside" if count else "outside"
+        return f" ({where} the unlabeled pool)"
+    return f" ({count} of them inside the unlabeled pool)"
 
 
 def networks(algorithm):
@@ -197,8 +209,20 @@ def recovery(entry):
     )
 
 
-def write(run_dir, *, plan, results, recoveries, rows, confusion, class_names):
+def write(
+    run_dir,
+    *,
+    plan,
+    results,
+    recoveries,
+    rows,
+    confusion,
+    class_names,
+    evaluations=1,
+):
     """Writes report.md, results.json and the figures.
+
+    A figure that cannot be drawn does not keep the rest from being written.
 
     Args:
         run_dir: folder of the run.
@@ -209,32 +233,42 @@ def write(run_dir, *, plan, results, recoveries, rows, confusion, class_names):
         confusion: `[C, C]` test counts of the exported network; rows are true
             classes.
         class_names: one per class.
+        evaluations: how many different results the run has had on the test
+            images.
 
     Returns:
-        Text that says which file holds what.
+        Text that says which file holds what, and the errors of the figures, a
+        list of texts.
     """
     run_dir = pathlib.Path(run_dir)
-    figures = {
-        "learning_curve.png": learning_curve(rows),
-        "confusion_matrix.png": confusion_matrix(confusion, class_names),
-    }
-    for name, figure in figures.items():
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=120)
-        files.write_bytes(run_dir / name, picture.getbuffer())
     method = next(line for line in plan.splitlines() if "method" in line)
-    recovered = "".join(f"- {recovery(entry)}\n" for entry in recoveries)
+    notes = [recovery(entry) for entry in recoveries] + collapse.notes(rows)
+    noted = "".join(f"- {note}\n" for note in notes)
     text = (
         f"# {method.split()[-1]}\n\n```\n{plan}\n```\n\n{table(results)}\n\n"
-        "The test images were evaluated once, after training. Nothing was "
-        "selected by them.\n\n"
-        f"{recovered}\n"
+        f"{_absent(confusion, class_names)}{_test_use(evaluations)}\n\n"
+        f"{noted}\n"
         "![Learning curves](learning_curve.png)\n\n"
         "![Confusion matrix of the exported network on the test images]"
         "(confusion_matrix.png)\n"
     )
     files.write_text(run_dir / "report.md", text)
     files.write_text(run_dir / "results.json", json.dumps(results, indent=2))
+    figures = {
+        "learning_curve.png": lambda: learning_curve(rows),
+        "confusion_matrix.png": lambda: confusion_matrix(
+            confusion, class_names
+        ),
+    }
+    errors = []
+    for name, draw in figures.items():
+        picture = io.BytesIO()
+        try:
+            draw().savefig(picture, format="png", dpi=120)
+            files.write_bytes(run_dir / name, picture.getbuffer())
+        except Exception as error:
+            # Whatever a library says of a name or a number: the run is done.
+            errors.append(f"{name}: {type(error).__name__}: {error}")
     places = [
         ("report", "report.md"),
         ("model", "export/1"),
@@ -242,7 +276,47 @@ def write(run_dir, *, plan, results, recoveries, rows, confusion, class_names):
         ("TensorBoard", "tensorboard"),
         ("checkpoints", "checkpoints"),
     ]
-    return "\n".join(f"{n + ':':<13}{run_dir / p}" for n, p in places)
+    text = "\n".join(f"{n + ':':<13}{run_dir / p}" for n, p in places)
+    return text, errors
+
+
+def _test_use(evaluations):
+    """What the test images have been used for, a sentence or two."""
+    if evaluations <= 1:
+        return (
+            "The test images were evaluated once, after training. No "
+            "checkpoint was selected by them."
+        )
+    return (
+        f"The test images have been evaluated {evaluations} times with "
+        "different results, because the finished run was continued. No "
+        "checkpoint was selected by them, but what was decided after the first "
+        "evaluation may depend on it."
+    )
+
+
+def _absent(confusion, class_names):
+    """A sentence about classes without test images, or the empty string."""
+    names = [
+        name
+        for name, row in zip(class_names, confusion, strict=True)
+        if not row.sum()
+    ]
+    if not names:
+        return ""
+    return (
+        f"{len(names)} of {len(class_names)} classes have no test images and "
+        f"do not count for macro-F1: {', '.join(map(short, names[:20]))}"
+        f"{', ...' * (len(names) > 20)}.\n\n"
+    )
+
+
+def short(name, length=24):
+    """A name that fits beside an axis: its middle is left out if need be."""
+    if len(name) <= length:
+        return name
+    half = (length - 1) // 2
+    return f"{name[:half]}…{name[-half:]}"
 
 
 def learning_curve(rows):
@@ -296,8 +370,11 @@ def confusion_matrix(confusion, class_names):
     if len(class_names) <= 100:
         ticks = range(len(class_names))
         small = {"fontsize": 6} if len(class_names) > 30 else {}
-        axes.set_xticks(ticks, class_names, rotation=90, **small)
-        axes.set_yticks(ticks, class_names, **small)
+        # A name may hold dollar signs, which are no formula here.
+        small["parse_math"] = False
+        names = [short(name) for name in class_names]
+        axes.set_xticks(ticks, names, rotation=90, **small)
+        axes.set_yticks(ticks, names, **small)
     axes.set(xlabel="predicted", ylabel="true", title="test images")
     if len(class_names) <= 30:
         for (i, j), count in np.ndenumerate(confusion):

@@ -206,6 +206,35 @@ def batch_seed_version(run_dir):
     return json.loads(path.read_text()).get("batch_seed_version", 1)
 
 
+def num_test_results(run_dir, results):
+    """How many different results a run has had on its test images.
+
+    A run that has ended can be continued with other settings and evaluated
+    again. `test_results.jsonl` remembers all results.
+
+    Args:
+        run_dir: folder of the run.
+        results: rows of the final table.
+
+    Returns:
+        The number of results, with these ones, at least 1.
+    """
+    path = pathlib.Path(run_dir) / "test_results.jsonl"
+    known = [json.loads(line) for line in _lines(path)]
+    if not known:
+        # A run of a version that did not keep this file.
+        text = "".join(_lines(path.with_name("results.json")))
+        known = [json.loads(text)] if text else []
+    if results not in known:
+        known.append(results)
+    files.write_text(path, "".join(json.dumps(row) + "\n" for row in known))
+    return len(known)
+
+
+def _lines(path):
+    return path.read_text("utf-8").splitlines() if path.exists() else []
+
+
 def _recorded(run_dir, default):
     """`default` with the values that `provenance.json` has for its keys."""
     path = run_dir / _PROVENANCE

@@ -72,7 +72,7 @@ def export_saved_model(network, class_names, folder, *, examples):
         raise WriteError(
             f"The export {folder} cannot be written: {error_text(error)}. The "
             "checkpoints are intact. Free some disk space, or choose another "
-            "folder with python -m tf_metassl.export --output=..."
+            "folder with tf-metassl export --output=..."
         ) from error
 
 
@@ -90,8 +90,8 @@ def _aside(folder):
     with files.locked(lock) as held:
         if held is False:
             raise ConfigError(
-                f"--output={folder} is being written by {files.holder(lock)}. "
-                "Wait for it to end, or use another folder."
+                f"{folder} is being written by {files.holder(lock)}. Wait for "
+                "it to end, or export to another folder."
             )
         try:
             shutil.rmtree(aside, ignore_errors=True)
@@ -124,8 +124,9 @@ def check_replaceable(folder):
                 f" and {len(foreign) - 3} more files" * (len(foreign) > 3)
             )
     raise ConfigError(
-        f"--output={folder} cannot be replaced: {problem}. Nothing has been "
-        "changed. Choose a new folder, or remove this one yourself."
+        f"The folder {folder} cannot be replaced by an export: {problem}. "
+        "Nothing in it has been changed. Export to a new folder, or remove "
+        "this one yourself."
     )
 
 
