@@ -45,7 +45,10 @@ def test_a_checkpoint_of_the_same_name_is_replaced(algorithm, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["best"]
 
 
-@pytest.mark.parametrize("harm", ("flip", "truncate", "remove", "no checksums"))
+@pytest.mark.parametrize(
+    "harm",
+    ("flip", "truncate", "remove", "no checksums", "{}", "[]", "a file less"),
+)
 def test_a_damaged_one_is_skipped(algorithm, tmp_path, harm):
     whole = checkpoints.save(tmp_path, algorithm, 1, {})
     newest = checkpoints.save(tmp_path, algorithm, 2, {})
@@ -56,8 +59,14 @@ def test_a_damaged_one_is_skipped(algorithm, tmp_path, harm):
         file.write_bytes(file.read_bytes()[:100])
     elif harm == "remove":
         file.unlink()
-    else:
-        (newest / "checksums.json").write_text(json.dumps({})[:1])
+    elif harm == "no checksums":
+        (newest / "checksums.json").write_text("{")
+    elif harm in ("{}", "[]"):
+        (newest / "checksums.json").write_text(harm)
+    elif harm == "a file less":
+        sums = json.loads((newest / "checksums.json").read_text())
+        del sums["variables.index"]
+        (newest / "checksums.json").write_text(json.dumps(sums))
     assert checkpoints.damage(newest)
     assert checkpoints.newest_whole(tmp_path).path == whole
     with pytest.raises(CheckpointError, match="Cannot restore"):

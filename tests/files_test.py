@@ -203,8 +203,15 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(filelock, "lock_descriptor", no_locks)
-    with files.locked(tmp_path / "lock", timeout=60) as held:
-        assert held is None
+    path = tmp_path / "lock"
+    for _ in range(2):
+        with files.locked(path) as held:
+            assert held
+            with files.locked(path, timeout=0.2) as second:
+                assert not second
+            assert files.holder(path).startswith("process ")
+            assert str(tmp_path / "lock.held") in files.advice(path)
+        assert files.advice(path) == ""
 
 
 def test_a_lock_that_its_last_holder_has_removed_is_not_taken(

@@ -80,14 +80,48 @@ def test_a_run_of_an_older_version_is_respected(tmp_path):
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_a_file_system_without_locks_does_not_stop_a_run(tmp_path, monkeypatch):
-    def no_locks(*_, **__):
+@pytest.fixture
+def no_locks(monkeypatch):
+    """A file system that has no locks."""
+
+    def refuse(*_, **__):
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(filelock, "lock_descriptor", no_locks)
+    monkeypatch.setattr(filelock, "lock_descriptor", refuse)
+
+
+def test_without_locks_a_file_keeps_others_away(tmp_path, no_locks):
+    path = tmp_path / "run"
     for _ in range(2):
-        with run_directory.locked(tmp_path / "run"):
-            pass
+        with run_directory.locked(path):
+            (path / "config.json").touch()
+            with (
+                pytest.raises(ConfigError) as error,
+                run_directory.locked(path),
+            ):
+                pass
+            claim = path / ".lock.held"
+            assert f"by process {os.getpid()} on {platform.node()}" in str(
+                error.value
+            )
+            assert f"has ended, remove {claim}" in str(error.value)
+        assert not claim.exists()
+
+
+def test_without_locks_a_dead_process_holds_nothing(tmp_path, no_locks):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / ".lock.held").write_text(
+        f"process {ended.pid} on {platform.node()}"
+    )
+    with run_directory.locked(path):
+        pass
+    # It may still run where this process cannot see it.
+    (path / ".lock.held").write_text("process 1 on elsewhere")
+    with pytest.raises(ConfigError), run_directory.locked(path):
+        pass
 
 
 def test_a_folder_made_for_the_lock_alone_does_not_stay(tmp_path):
@@ -251,3 +285,63 @@ def test_a_run_of_an_older_version_has_had_its_results(tmp_path):
     assert run_directory.num_test_results(tmp_path, earlier) == 1
     later = [{"test_accuracy": 0.7}]
     assert run_directory.num_test_results(tmp_path, later) == 2
+
+
+def test_a_damaged_configuration_is_read_from_the_flagfile(run_dir):
+    settings = config.resolve(
+        {"algo": "fixmatch", "learning_rate": 0.05, "jit_compile": True}
+    )
+    run_directory.save_config(settings, run_dir)
+    whole = (run_dir / "config.json").read_text()
+    for text in (whole[:50], "", "[", "\x00\x00"):
+        (run_dir / "config.json").write_text(text)
+        found = run_directory.load_config(run_dir)
+        assert config.compared(found) == config.compared(settings)
+    (run_dir / "run.flags").write_text("--no_such_flag=1\n")
+    with pytest.raises(ConfigError, match="run.flags cannot be read"):
+        run_directory.load_config(run_dir)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    (
+        (lambda values: {}, "it is no configuration of a run"),
+        (lambda values: [1], "it is no configuration of a run"),
+        (lambda values: {**values, "warp": 9}, "the settings warp, which this"),
+        (
+            lambda values: {**values, "hyperparameters": {"warp": 9}},
+            "the settings warp, which this",
+        ),
+        (lambda values: {**values, "algo": "x"}, "it is no configuration"),
+    ),
+)
+def test_a_configuration_of_another_program(run_dir, change, message):
+    path = run_dir / "config.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(ConfigError, match=message) as error:
+        run_directory.load_config(run_dir)
+    assert str(path) in str(error.value)
+
+
+def test_a_damaged_provenance_is_written_anew(run_dir):
+    path = run_dir / "provenance.json"
+    for text in ("", "{", "[1]"):
+        path.write_text(text)
+        run_directory.check_settings(config.resolve({}), run_dir)
+        run_directory.check_data(config.resolve({}), run_dir, fingerprint())
+        assert run_directory.batch_seed_version(run_dir) == 2
+
+
+def test_an_interval_that_nobody_has_set_is_not_asked_for(tmp_path, capsys):
+    def check(given, **change):
+        run_directory.save_config(config.resolve(given), tmp_path)
+        changed = config.resolve({**given, **change})
+        run_directory.check_settings(changed, tmp_path)
+
+    check({"num_steps": 100}, num_steps=200, allow_changed="num_steps")
+    with pytest.raises(ConfigError, match="evaluate_every: 7 -> 20"):
+        check(
+            {"num_steps": 100, "evaluate_every": 7},
+            **{"num_steps": 200, "evaluate_every": 0},
+            allow_changed="num_steps",
+        )

@@ -78,6 +78,15 @@ def test_known_values_are_used_and_others_are_kept(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("text", (b"", b"PK", b"\x93NUMPY", b"{}"))
+def test_a_damaged_file_is_computed_again(tmp_path, text):
+    images, path = correlated(), tmp_path / "normalization.npz"
+    expected = statistics.scaling("mean_std", "folder", images, path)
+    path.write_bytes(text)
+    assert expected == statistics.scaling("mean_std", "folder", images, path)
+    assert expected == statistics.scaling("mean_std", "folder", None, path)
+
+
 def test_errors():
     constant = Images(np.full((9, 2, 2, 1), 7, np.uint8), np.zeros(9, np.int32))
     with pytest.raises(ValueError, match="--normalization=unit"):

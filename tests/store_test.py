@@ -340,11 +340,13 @@ def test_full_disk(tmp_path):
         cached(tmp_path, build)
 
 
-def test_without_locks_the_first_to_finish_wins(tmp_path, monkeypatch):
+def test_without_locks_a_file_keeps_others_away(tmp_path, monkeypatch, capsys):
     def no_locks(*_, **__):
         raise OSError(38, "Function not implemented")
 
     monkeypatch.setattr(filelock, "lock_descriptor", no_locks)
+    # It would wait for the process that builds, which here is its own.
+    monkeypatch.setattr(store, "_LOCK_TIMEOUT", 0.05)
     inner = Builder("inner")
 
     def outer(folder):
@@ -352,6 +354,7 @@ def test_without_locks_the_first_to_finish_wins(tmp_path, monkeypatch):
         (folder / "a.u8").write_text("outer")
 
     folder = cached(tmp_path, outer)
+    assert "If that process has ended, remove" in capsys.readouterr().err
     assert (folder / "a.u8").read_text() == "inner" * 100
     assert {p.name for p in folder.parent.iterdir()} == {
         folder.name,

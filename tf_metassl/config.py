@@ -8,7 +8,7 @@ defined and read by `tf_metassl.run.command_line`, files are written by
 import dataclasses
 import math
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Self
 
 from tf_metassl import models, options
@@ -54,11 +54,62 @@ class Config(
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The configuration that `to_json` returned as a dict."""
-        values = dict(values)
-        hp = hyperparameters_class(values["algo"])
-        values["hyperparameters"] = hp(**values["hyperparameters"])
+        """The configuration that `to_json` returned as a dict.
+
+        A setting that is missing, because a later version added it, gets its
+        default.
+
+        Raises:
+            ConfigError: if it is no configuration, or one of a newer version.
+        """
+        try:
+            values = dict(values)
+            hp = hyperparameters_class(values["algo"])
+            own = dict(values["hyperparameters"])
+        except (TypeError, KeyError, ValueError) as error:
+            raise ConfigError(
+                "it is no configuration of a run "
+                f"({type(error).__name__}: {error})"
+            ) from error
+        unknown = {
+            *values.keys() - {f.name for f in dataclasses.fields(cls)},
+            *own.keys() - {f.name for f in dataclasses.fields(hp)},
+        }
+        if unknown:
+            raise ConfigError(
+                f"it has the settings {', '.join(sorted(unknown))}, which this "
+                "version of tf_metassl does not know: use the version that "
+                "made the run"
+            )
+        values["hyperparameters"] = hp(**own)
         return cls(**values)
+
+    @staticmethod
+    def from_flags(lines: Collection[str]) -> "Config":
+        """The configuration that `to_flags` returned as lines.
+
+        Raises:
+            ConfigError: if it is no configuration.
+        """
+        texts = dict(
+            line.removeprefix("--").partition("=")[::2] for line in lines
+        )
+        kinds: dict[str, Callable[[str], Any]] = {
+            f.name: type(f.default) for f in common_fields()
+        }
+        for name, users in hyperparameters_by_name().items():
+            kinds[name] = type(next(iter(users.values())).default)
+        # `bool` of any text but the empty one is true.
+        try:
+            given = {
+                name: text == "True"
+                if kinds[name] is bool
+                else kinds[name](text)
+                for name, text in texts.items()
+            }
+        except (KeyError, ValueError) as error:
+            raise ConfigError(f"run.flags cannot be read: {error}") from error
+        return resolve(given)
 
     def to_flags(self) -> list[str]:
         """Lines of a flagfile that reproduces the run in another folder."""
@@ -138,14 +189,19 @@ def resolve(given: Mapping[str, Any]) -> Config:
         **{k: v for k, v in settings.items() if k in fields},
     )
     if not config.evaluate_every:
-        every = max(config.num_steps // 10, 1)
-        every = -(-every // config.steps_per_execution)
-        config = dataclasses.replace(
-            config, evaluate_every=every * config.steps_per_execution
+        every = default_evaluate_every(
+            config.num_steps, config.steps_per_execution
         )
+        config = dataclasses.replace(config, evaluate_every=every)
     _check_read(config, given)
     _check_together(config)
     return config
+
+
+def default_evaluate_every(num_steps: int, steps_per_execution: int) -> int:
+    """`--evaluate_every` if it is not given: a tenth of the run."""
+    every = max(num_steps // 10, 1)
+    return -(-every // steps_per_execution) * steps_per_execution
 
 
 def common_fields() -> list[dataclasses.Field]:

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator
 
 import filelock
+from absl import logging
 
 # What a path may be given as.
 AnyPath = str | os.PathLike[str]
@@ -128,7 +129,7 @@ def locked(
     *,
     timeout: float = 0.0,
     on_wait: Callable[[], object] | None = None,
-) -> Iterator[bool | None]:
+) -> Iterator[bool]:
     """Holds an exclusive lock during the block, if it can be had.
 
     The operating system releases the lock when the process ends, however it
@@ -141,8 +142,9 @@ def locked(
         on_wait: function of no arguments; called once before waiting.
 
     Yields:
-        True if the lock is held; False if another process holds it; None if
-        the file system has no locks.
+        True if the lock is held; False if another process holds it. On a file
+        system without locks a file that only one process can create takes its
+        place, see `advice`.
 
     Raises:
         OSError: if the lock file cannot be opened.
@@ -161,6 +163,8 @@ def locked(
             with contextlib.suppress(OSError):
                 filelock.unlock_descriptor(descriptor)
             os.close(descriptor)
+            if held:
+                _claim_of(path).unlink(missing_ok=True)
 
 
 def holder(path: AnyPath) -> str:
@@ -181,7 +185,69 @@ def holder(path: AnyPath) -> str:
         return ""
 
 
-def _try_lock(path: AnyPath) -> tuple[int | None, bool | None]:
+def advice(path: AnyPath) -> str:
+    """What to do if the holder of a lock does not exist any more.
+
+    Args:
+        path: the file that was given to `locked`.
+
+    Returns:
+        A sentence that begins with a space; empty where the operating system
+        releases the lock.
+    """
+    claim = _claim_of(path)
+    if not claim.exists():
+        return ""
+    return (
+        f" If that process has ended, remove {claim}: the file system has no "
+        "locks that end with a process."
+    )
+
+
+def _claim_of(path: AnyPath) -> pathlib.Path:
+    """The file that stands for a lock on a file system without locks."""
+    return pathlib.Path(f"{os.fspath(path)}.held")
+
+
+def _claim(path: AnyPath) -> bool:
+    """Creates the claim of this process, which nobody else can do then.
+
+    A claim of a process of this machine that has ended is removed first.
+    """
+    claim = _claim_of(path)
+    name = f"process {os.getpid()} on {platform.node()}"
+    with contextlib.suppress(OSError):
+        words = claim.read_text("utf-8").split()
+        if words[3:] == [platform.node()] and not _is_running(int(words[1])):
+            claim.unlink()
+    try:
+        descriptor = os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    except FileExistsError:
+        return False
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(name)
+    logging.warning(
+        "The file system of %s has no locks: %s keeps other processes away.",
+        path,
+        claim,
+    )
+    return True
+
+
+def _is_running(process: int) -> bool:
+    """Whether a process of this machine exists; True if it is not known."""
+    if os.name == "nt":
+        return True  # There `os.kill` would end it.
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _try_lock(path: AnyPath) -> tuple[int | None, bool]:
     """Tries once to lock a file.
 
     Returns:
@@ -191,7 +257,7 @@ def _try_lock(path: AnyPath) -> tuple[int | None, bool | None]:
     try:
         held = filelock.lock_descriptor(descriptor, blocking=False)
     except OSError:
-        held = None
+        held = _claim(path)
     if not held:
         os.close(descriptor)
         return None, held

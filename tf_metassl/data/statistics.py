@@ -5,8 +5,10 @@ They are computed once, from all training images, labeled or not.
 
 import io
 import pathlib
+import zipfile
 
 import numpy as np
+from absl import logging
 
 from tf_metassl import files
 from tf_metassl.data.datasets import DATASETS
@@ -91,6 +93,19 @@ def whitening(images, epsilon=1e-5):
     return mean.astype(np.float32), matrix.astype(np.float32)
 
 
+def _read(path, names):
+    """The arrays in an `.npz` file; None if it is damaged."""
+    try:
+        with np.load(path) as file:
+            return [file[name] for name in names]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        logging.warning(
+            "%s is damaged; it is computed again from the training images.",
+            path,
+        )
+        return None
+
+
 def scaling(kind, dataset, images, path=None):
     """Returns the arguments of `tf_metassl.models.build` that scale pixels.
 
@@ -112,10 +127,8 @@ def scaling(kind, dataset, images, path=None):
         return {"mean": mean, "std": std}
     names = ("mean", "std") if kind == "mean_std" else ("mean", "matrix")
     path = path and pathlib.Path(path)
-    if path and path.exists():
-        with np.load(path) as file:
-            values = [file[name] for name in names]
-    else:
+    values = _read(path, names) if path and path.exists() else None
+    if values is None:
         compute = channel_statistics if kind == "mean_std" else whitening
         values = compute(images)
         if path:

@@ -293,7 +293,8 @@ def lock(path):
         path,
         timeout=_LOCK_TIMEOUT,
         on_wait=lambda: _say(
-            f"Waiting for another process, which holds {path}"
+            f"Waiting for another process, which holds {path}."
+            f"{files.advice(path)}"
         ),
     )
 

@@ -67,7 +67,9 @@ def save(
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         _checkpoint(algorithm).write(str(aside / "variables"))
-        (aside / "state.json").write_text(json.dumps({**state, "step": step}))
+        (aside / "state.json").write_text(
+            json.dumps({**state, "step": step}), "utf-8"
+        )
         sums = {p.name: files.sha256(p) for p in sorted(aside.iterdir())}
         (aside / "checksums.json").write_text(json.dumps(sums))
         files.replace_folder(aside, target)
@@ -145,11 +147,14 @@ def damage(path: files.AnyPath) -> str | None:
     """What is wrong with the checkpoint at `path`, or None if it is whole."""
     path = pathlib.Path(path)
     try:
-        checksums = json.loads((path / "checksums.json").read_text())
+        checksums = dict(json.loads((path / "checksums.json").read_text()))
+        needed = {p.name for p in path.iterdir()} | {"state.json"}
+        if missing := sorted(needed - {"checksums.json"} - checksums.keys()):
+            return f"checksums.json has no {missing[0]}"
         for name, expected in checksums.items():
             if files.sha256(path / name) != expected:
                 return f"{name} does not match its checksum"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         return f"it cannot be read ({error})"
     return None
 

@@ -6,12 +6,14 @@ module imports no TensorFlow.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import pathlib
 import time
 
 import numpy as np
+from absl import logging
 
 import tf_metassl
 from tf_metassl import config as config_lib
@@ -26,6 +28,7 @@ BATCH_SEED_VERSION = 2
 
 _LOCK = ".lock"
 _CONFIG = "config.json"
+_FLAGS = "run.flags"
 _PROVENANCE = "provenance.json"
 
 
@@ -46,8 +49,7 @@ def locked(run_dir):
     """Keeps other processes from writing the same run.
 
     The lock ends with the process that holds it, however that ends. A folder
-    that holds nothing else at the end is removed. On a file system without
-    locks the block runs unprotected.
+    that holds nothing else at the end is removed.
 
     Args:
         run_dir: folder of the run; made if necessary.
@@ -58,11 +60,11 @@ def locked(run_dir):
     run_dir.mkdir(parents=True, exist_ok=True)
     path = run_dir / _LOCK
     with files.locked(path) as held:
-        if held is False:
+        if not held:
             raise ConfigError(
                 f"--run_dir={run_dir} is being written by "
                 f"{files.holder(path)}. Wait for it to end, or use another "
-                "--run_dir."
+                f"--run_dir.{files.advice(path)}"
             )
         try:
             yield
@@ -86,7 +88,24 @@ def load_config(run_dir):
             f"--run_dir={run_dir} is not the folder of a run: it has no "
             f"{_CONFIG}."
         )
-    return config_lib.Config.from_json(json.loads(path.read_text()))
+    values = _read_json(path)
+    if values is None:
+        flagfile = path.with_name(_FLAGS)
+        config = config_lib.Config.from_flags(_lines(flagfile))
+        logging.warning("%s is damaged; %s is used instead.", path, flagfile)
+        return dataclasses.replace(config, run_dir=str(run_dir))
+    try:
+        return config_lib.Config.from_json(values)
+    except ConfigError as error:
+        raise ConfigError(f"{path} cannot be used: {error}.") from error
+
+
+def _read_json(path):
+    """The content of a JSON file, or None if it is damaged or missing."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
 
 
 def save_config(config, run_dir):
@@ -95,7 +114,7 @@ def save_config(config, run_dir):
     text = json.dumps(config.to_json(), indent=2) + "\n"
     files.write_text(run_dir / _CONFIG, text)
     lines = "\n".join(config.to_flags()) + "\n"
-    files.write_text(run_dir / "run.flags", lines)
+    files.write_text(run_dir / _FLAGS, lines)
 
 
 def normalization(run_dir):
@@ -171,8 +190,18 @@ def check_settings(config, run_dir):
     ):
         return
     old = config_lib.compared(load_config(run_dir))
+    new = config_lib.compared(config)
+    if _evaluates_by_default(old) and _evaluates_by_default(new):
+        # It follows from the number of steps; nobody has set it.
+        old["evaluate_every"] = new["evaluate_every"]
     old |= _recorded(run_dir, versions())
-    _compare(old, config_lib.compared(config) | versions(), config, run_dir)
+    _compare(old, new | versions(), config, run_dir)
+
+
+def _evaluates_by_default(settings):
+    return settings["evaluate_every"] == config_lib.default_evaluate_every(
+        settings["num_steps"], settings["steps_per_execution"]
+    )
 
 
 def check_data(config, run_dir, fingerprint):
@@ -203,7 +232,7 @@ def batch_seed_version(run_dir):
     path = run_dir / _PROVENANCE
     if not path.exists():
         return BATCH_SEED_VERSION
-    return json.loads(path.read_text()).get("batch_seed_version", 1)
+    return _provenance(run_dir).get("batch_seed_version", 1)
 
 
 def num_test_results(run_dir, results):
@@ -220,11 +249,13 @@ def num_test_results(run_dir, results):
         The number of results, with these ones, at least 1.
     """
     path = pathlib.Path(run_dir) / "test_results.jsonl"
-    known = [json.loads(line) for line in _lines(path)]
-    if not known:
-        # A run of a version that did not keep this file.
-        text = "".join(_lines(path.with_name("results.json")))
-        known = [json.loads(text)] if text else []
+    known = []
+    for line in _lines(path):
+        with contextlib.suppress(ValueError):
+            known.append(json.loads(line))
+    # A run of a version that did not keep this file.
+    if not known and (last := _read_json(path.with_name("results.json"))):
+        known = [last]
     if results not in known:
         known.append(results)
     files.write_text(path, "".join(json.dumps(row) + "\n" for row in known))
@@ -232,15 +263,32 @@ def num_test_results(run_dir, results):
 
 
 def _lines(path):
-    return path.read_text("utf-8").splitlines() if path.exists() else []
+    if not path.exists():
+        return []
+    return path.read_text("utf-8", errors="replace").splitlines()
 
 
 def _recorded(run_dir, default):
     """`default` with the values that `provenance.json` has for its keys."""
-    path = run_dir / _PROVENANCE
-    # A process may have been killed before it wrote the file.
-    known = json.loads(path.read_text()) if path.exists() else {}
+    known = _provenance(run_dir)
     return {name: known.get(name, value) for name, value in default.items()}
+
+
+def _provenance(run_dir):
+    """What `provenance.json` records; nothing if it is missing or damaged."""
+    path = pathlib.Path(run_dir) / _PROVENANCE
+    # A process may have been killed before it wrote the file.
+    if not path.exists():
+        return {}
+    found = _read_json(path)
+    if isinstance(found, dict):
+        return found
+    logging.warning(
+        "%s is damaged: whether the run had the same images and libraries is "
+        "not known. It is written anew.",
+        path,
+    )
+    return {"batch_seed_version": BATCH_SEED_VERSION}
 
 
 def _compare(old, new, config, run_dir):

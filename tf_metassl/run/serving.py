@@ -88,10 +88,11 @@ def _aside(folder):
     aside = folder.with_name(f".{folder.name}.aside")
     lock = folder.with_name(f".{folder.name}.lock")
     with files.locked(lock) as held:
-        if held is False:
+        if not held:
             raise ConfigError(
                 f"{folder} is being written by {files.holder(lock)}. Wait for "
                 "it to end, or export to another folder."
+                f"{files.advice(lock)}"
             )
         try:
             shutil.rmtree(aside, ignore_errors=True)
