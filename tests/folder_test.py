@@ -22,6 +22,7 @@ from tests.image_folders import (
 )
 from tests.real_data import real_data
 from tf_metassl.data import folder, splits
+from tf_metassl.data.options import DataOptions
 
 
 @pytest.fixture
@@ -271,11 +272,11 @@ def test_class_errors(place):
     (place / "test/ant").rmdir()
     fails(
         place,
-        "--test_dir=.* and --labeled_dir=.* same sub-folders.* has: ant",
+        "--labeled_dir=.* has no usable labeled image of ant: add some",
     )
     (place / "labeled/ant").rmdir()
     write_classes(place / "validation", ("cat", "bee"))
-    fails(place, "--validation_dir=.* and --labeled_dir=.* has: bee, dog")
+    fails(place, "--validation_dir=.* does not have: bee")
     shutil.rmtree(place / "validation")
     for part in ("labeled", "test"):
         shutil.rmtree(place / part / "dog")
@@ -382,3 +383,20 @@ def test_real_photos(clothing, tmp_path):
     )
     assert np.bincount(source.train.labels[rows.labeled]).max() == 26
     assert len(rows.unlabeled) == 3068
+
+
+def test_a_split_without_a_class_is_named(place):
+    shutil.rmtree(place / "test/dog")
+    write_classes(place / "validation", ("dog",), start=5000)
+    source = load(place)
+    assert "1 of 2 classes have no validation image: cat." in source.description
+    assert "1 of 2 classes have no test image: dog." in source.description
+    assert set(source.test.labels) == {0}
+
+
+@pytest.mark.parametrize("text", ("=cmd()", "+1", "-1.png", "@x", "\tx"))
+def test_the_list_of_bad_images_is_no_program(tmp_path, text):
+    folder._check_bad(
+        [(text, "not an image")], 1, DataOptions(max_bad_fraction=1.0), tmp_path
+    )
+    assert bad_images(tmp_path) == {f"'{text}": "not an image"}

@@ -1,6 +1,8 @@
 """Lists of image files: folders and manifests, and what is wrong with them."""
 
+import os
 import shutil
+import unicodedata
 
 import numpy as np
 import pytest
@@ -97,6 +99,83 @@ def test_folder_errors(place):
     fails(place, "--labeled_dir=.*empty holds no", labeled_dir=str(empty))
 
 
+@pytest.mark.parametrize("how", ("link", "hard link", "folder"))
+def test_one_file_with_two_labels_is_refused(place, how):
+    cat = place / "labeled/cat/0.png"
+    if how == "link":
+        (place / "labeled/dog/x.png").symlink_to(cat)
+    elif how == "hard link":
+        os.link(cat, place / "labeled/dog/x.png")
+    else:
+        # A link to the folder above shows all cats as dogs, too.
+        (place / "labeled/dog/up").symlink_to(place / "labeled")
+    with pytest.raises(ValueError, match="has two labels") as error:
+        load(place)
+    assert "labeled/cat/" in str(error.value)
+    assert "labeled/dog/" in str(error.value)
+
+
+def test_one_file_in_two_splits_is_refused(place):
+    (place / "test/cat/x.png").symlink_to(place / "labeled/cat/0.png")
+    fails(place, "is a train and a test image: .*labeled.*test")
+
+
+def test_a_file_that_is_listed_twice_is_one_image(place):
+    (place / "labeled/cat/again.png").symlink_to(place / "labeled/cat/0.png")
+    (place / "unlabeled/x.png").symlink_to(place / "labeled/cat/1.png")
+    (place / "unlabeled/y.png").symlink_to(place / "test/cat/1.png")
+    source = load(place)
+    assert np.bincount(source.train.labels + 1).tolist() == [6, 5, 5]
+
+
+@pytest.mark.parametrize("form", ("NFC", "NFD"))
+def test_names_are_compared_in_one_form(place, form):
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    for part, used in (("labeled", form), ("test", other)):
+        (place / part / "cat").rename(
+            place / part / unicodedata.normalize(used, "é")
+        )
+    source = load(place)
+    assert source.info.class_names == ("dog", "\u00e9")
+    lines = "path,label,split\n" + "".join(
+        f"labeled/{unicodedata.normalize(other, 'é')}/{i}.png,"
+        f"{unicodedata.normalize(f, 'é')},\nlabeled/dog/{i}.png,dog,\n"
+        for i, f in enumerate(("NFC", "NFD", "NFC"))
+    )
+    source = load(place, "csv", manifest=manifest(place, lines))
+    assert source.info.class_names == ("dog", "\u00e9")
+
+
+def test_a_class_whose_name_is_no_text(place):
+    strange = os.fsdecode(b"caf\xe9")
+    (place / "labeled/cat").rename(place / "labeled" / strange)
+    (place / "test/cat").rename(place / "test" / strange)
+    source = load(place)
+    assert source.info.class_names == ("caf\\xe9", "dog")
+    assert [n.encode() for n in source.info.class_names]
+    assert np.bincount(source.train.labels + 1).tolist() == [6, 5, 5]
+
+
+def test_what_archivers_leave_behind_is_no_class(place):
+    for name in ("__MACOSX", "@eaDir", "lost+found"):
+        write_classes(place / "labeled", (name,))
+    assert load(place).info.class_names == ("cat", "dog")
+
+
+def test_a_folder_of_splits_is_no_folder_of_classes(tmp_path):
+    for part in ("train", "val", "test"):
+        write_classes(tmp_path / "all" / part)
+    fails(
+        tmp_path,
+        "splits rather than classes. Give --test_dir=.*test "
+        "--labeled_dir=.*train --validation_dir=.*val",
+        labeled_dir=str(tmp_path / "all"),
+    )
+    # A class may be called so.
+    write_classes(tmp_path / "all", ("cat",))
+    load(tmp_path, labeled_dir=str(tmp_path / "all"))
+
+
 # CSV.
 
 
@@ -164,6 +243,19 @@ def test_csv_with_files_that_are_not_there(place, tmp_path):
         (LINES + "x.png,kitten,test,1\n", "line 11: more columns than"),
         (LINES + "x.png,owl,test\n", "no usable labeled image of owl"),
         (LINES.replace("puppy", "kitten"), "only the class 'kitten'"),
+        (LINES.replace(",", ";"), "by commas, not by ';'"),
+        (LINES.replace(",", "\t"), "by commas, not by '.t'"),
+        (LINES + "x.png\n", "line 11: nothing in the column label"),
+        (LINES + "x.png,NaN,\ny.png,nan,\n", "'NaN' .1 rows., 'nan' .1 rows"),
+        (LINES + "x.png,-1,\n", "labels that usually mean that there is none"),
+        (
+            LINES + "labeled/cat/0.png,puppy,\n",
+            "has two labels: .*labeled/cat/0.png and",
+        ),
+        (
+            LINES + "labeled/cat/0.png,kitten,test\n",
+            "is a train and a test image",
+        ),
     ],
 )
 def test_csv_errors(place, text, message):

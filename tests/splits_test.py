@@ -1,5 +1,7 @@
 """Which images are labeled, unlabeled and held out; duplicates; id lists."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -202,16 +204,43 @@ def test_duplicates():
     source = source_with_duplicates()
     found = splits.duplicates(source, ROWS)
     assert {pair: rows.tolist() for pair, rows in found.items()} == {
+        ("labeled", "unlabeled"): sorted(
+            [[0, 4], [1, 8]], key=lambda p: source.train.content_hashes(p[:1])
+        ),
         ("labeled", "test"): [[1, 0]],
         ("unlabeled", "test"): sorted(
             [[8, 0], [5, 1]], key=lambda p: source.test.content_hashes(p[1:])
         ),
     }
     text = splits.describe_duplicates(source, found)
-    assert text.splitlines()[0] == (
+    assert text.splitlines()[1] == (
         "1 test image(s) are also labeled images, such as row 0 = 1.png"
     )
-    assert len(text.splitlines()) == 2
+    assert len(text.splitlines()) == 3
+
+
+def test_equal_images_with_different_labels_are_named():
+    source = source_with_duplicates()
+    # Images 0 and 4 are equal, 1 and 8 too; only the latter differ in label.
+    rows = splits.Splits(np.array([0, 1]), np.array([2]), np.array([4, 8]))
+    assert splits.describe_contradictions(source, rows) == (
+        "1 image(s) have the pixels of another one and a different label, such "
+        "as 8.png (ä) = 1.png (b)"
+    )
+    assert splits.describe_contradictions(source, ROWS) == ""
+
+
+def test_names_with_tabs_and_ends_of_lines_stay_one_cell(tmp_path):
+    source = source_with_duplicates()
+    names = source.train.ids.copy().astype("S20")
+    names[0], names[1] = b"a\tb\n.png", b"back\\slash"
+    source = dataclasses.replace(
+        source, train=dataclasses.replace(source.train, ids=names)
+    )
+    splits.save_ids(source, ROWS, tmp_path / "ids.txt")
+    lines = (tmp_path / "ids.txt").read_text().splitlines()
+    assert lines[1].split("\t") == ["0", "ä", "a\\tb\\n.png"]
+    assert lines[2].split("\t") == ["1", "b", "back\\\\slash"]
 
 
 def test_duplicates_in_validation():

@@ -119,6 +119,10 @@ def _source(name, dataset, files, class_names, given, options, run_dir):
     train, test = store.read(cache, ("train", "test"), options.cache_gib)
     validation_rows = np.flatnonzero(np.array(found["validation"], bool))
     balance = _check_classes(train, test, validation_rows, class_names, given)
+    absent = [
+        _absent(class_names, train.labels[validation_rows], "validation"),
+        _absent(class_names, test.labels, "test"),
+    ]
     size = (options.image_size,) * 2 if options.image_size else train.shape[:2]
     weak = "random_crop" if options.stored_size else dataset.weak_policy
     return store.Source(
@@ -131,7 +135,9 @@ def _source(name, dataset, files, class_names, given, options, run_dir):
         test=test,
         weak_policy=weak,
         strong_policy=dataset.strong_policy,
-        description=" ".join(filter(None, (balance, held_out, left_out))),
+        description=" ".join(
+            filter(None, (balance, held_out, *absent, left_out))
+        ),
         validation_rows=validation_rows if len(validation_rows) else None,
     )
 
@@ -278,7 +284,8 @@ def _check_bad(bad, num_files, options, run_dir):
         path = pathlib.Path(run_dir) / BAD_IMAGES
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = io.StringIO(newline="")
-        csv.writer(rows).writerows([("path", "reason"), *bad])
+        lines = [[_plain_cell(text) for text in row] for row in bad]
+        csv.writer(rows).writerows([("path", "reason"), *lines])
         # File names need not be UTF-8.
         text = rows.getvalue().encode("utf-8", errors="backslashreplace")
         write_bytes(path, text)
@@ -301,6 +308,23 @@ def _check_bad(bad, num_files, options, run_dir):
             f"{getattr(options, flag)}: lower it."
         )
     raise ValueError(text)
+
+
+def _plain_cell(text):
+    """Text that a spreadsheet shows rather than runs as a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text
+
+
+def _absent(class_names, labels, split):
+    """Names the classes of which a split has no image; may be empty."""
+    missing = np.setdiff1d(np.arange(len(class_names)), labels)
+    if not len(labels) or not len(missing):
+        return ""
+    names = image_files.shortened([class_names[c] for c in missing])
+    return (
+        f"{len(missing)} of {len(class_names)} classes have no {split} image: "
+        f"{names}."
+    )
 
 
 def _balance(class_names, counts, num_unlabeled):

@@ -254,6 +254,39 @@ def describe_duplicates(source, found):
     return "\n".join(lines)
 
 
+def describe_contradictions(source, splits):
+    """Describes images with equal pixels and different labels.
+
+    Args:
+        source: a `Source`.
+        splits: the `Splits` of its training images.
+
+    Returns:
+        A line with their number and an example; empty if there are none.
+    """
+    rows = np.concatenate([splits.labeled, splits.validation])
+    hashes, labels = (
+        source.train.content_hashes(rows),
+        source.train.labels[rows],
+    )
+    order = np.lexsort((labels, hashes))
+    same = hashes[order][1:] == hashes[order][:-1]
+    differ = labels[order][1:] != labels[order][:-1]
+    found = np.flatnonzero(same & differ)
+    if not len(found):
+        return ""
+    pair = rows[order[[found[0], found[0] + 1]]]
+    names = source.info.class_names
+    shown = [
+        f"{_image_name(source.train, r)} ({names[source.train.labels[r]]})"
+        for r in pair
+    ]
+    return (
+        f"{len(found)} image(s) have the pixels of another one and a different "
+        f"label, such as {shown[0]} = {shown[1]}"
+    )
+
+
 def save_ids(source, splits, path):
     """Writes which images are labeled: row, class and name, one per line.
 
@@ -265,9 +298,20 @@ def save_ids(source, splits, path):
     lines = [f"# {source.info.name}, splits {splits.fingerprint}"]
     for row in splits.labeled:
         name = source.info.class_names[source.train.labels[row]]
-        lines.append(f"{row}\t{name}\t{_image_name(source.train, row)}")
+        lines.append(
+            f"{row}\t{_one_cell(name)}"
+            f"\t{_one_cell(_image_name(source.train, row))}"
+        )
     text = "\n".join(lines) + "\n"
     files.write_text(path, text)
+
+
+def _one_cell(text):
+    """Text whose tabs and ends of lines are written as in Python."""
+    return "".join(
+        c.encode("unicode_escape").decode() if c in "\t\n\r\v\f\\" else c
+        for c in text
+    )
 
 
 def _check_sizes(num_labeled, num_validation, num_classes, num_known):

@@ -97,6 +97,7 @@ def _data_lines(experiment):
         [
             *textwrap.wrap(source.description, 100),
             splits.describe_duplicates(source, duplicates),
+            splits.describe_contradictions(source, rows),
         ]
     )
     return [
