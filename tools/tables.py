@@ -464,16 +464,55 @@ _KNOWN_ORDER = (
 )
 
 
+# The meta gradient on strong views: what it adds to self-training on them.
+_STRONG_FORM = ("--learned_view=strong", "--mixup_on=labeled")
+_UNLABELED = ("--unlabeled_batch_ratio=3",)
+_META_SEMI = ("--algo=meta_semi", "--meta_gradient=forward_mode", *_UNLABELED)
+_SELECTION = {
+    "supervised, MixUp": _GATE["supervised, MixUp"],
+    "FixMatch": _GATE["FixMatch"],
+    "FreeMatch": ("--algo=freematch", *_UNLABELED),
+    "Meta-Semi": _META_SEMI,
+    "Meta-Semi, strong views": (*_META_SEMI, *_STRONG_FORM),
+    "Meta-Semi, strong views, constant weights": (
+        *_META_SEMI,
+        *_STRONG_FORM,
+        "--example_weights=constant",
+    ),
+}
+_SELECTED = "Meta-Semi, strong views"
+_SELECTION_CONTRASTS = tuple(
+    (row, _SELECTED) for row in _SELECTION if row != _SELECTED
+)
+
+
 def _instruments(scale):
-    """The gates of the small experiments."""
+    """The small experiments: their gate, and Meta-Semi's selection on them."""
     short = ("--num_steps=6", "--evaluate_every=3") * (scale == "smoke")
-    cells = [
-        Cell(row, data, "", (*given, *common, *short))
-        for data, common in _INSTRUMENTS.values()
-        for row, given in _GATE.items()
-    ]
-    title = "Methods in a known order, to check the instruments"
     scale = "smoke" if short else "digits"
+    rows = {
+        "gate": (
+            "Methods in a known order, to check the instruments",
+            _GATE,
+            _KNOWN_ORDER,
+        ),
+        "meta_semi_strong": (
+            "Meta-Semi on strong views",
+            _SELECTION,
+            _SELECTION_CONTRASTS,
+        ),
+    }
     return {
-        "gate": Table("gate", title, cells, scale=scale, contrasts=_KNOWN_ORDER)
+        name: Table(
+            name,
+            title,
+            [
+                Cell(row, data, "", (*given, *common, *short))
+                for data, common in _INSTRUMENTS.values()
+                for row, given in methods.items()
+            ],
+            scale=scale,
+            contrasts=contrasts,
+        )
+        for name, (title, methods, contrasts) in rows.items()
     }
