@@ -26,7 +26,11 @@ def recorder_of(folder, accuracies=(), state=None, first_step=0, **settings):
     settings = config.resolve({"algo": "supervised", **settings})
     strategy = tf.distribute.get_strategy()
     stage_run = StageRun(
-        types.SimpleNamespace(config=settings, strategy=strategy),
+        types.SimpleNamespace(
+            config=settings,
+            strategy=strategy,
+            splits=types.SimpleNamespace(validation=[0]),
+        ),
         tiny_algorithm("supervised"),
         Stage("train", 6, None),
         folder,

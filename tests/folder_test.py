@@ -321,7 +321,7 @@ def test_size_errors(place):
 def test_no_test_image(place):
     fails(
         place,
-        "--test_dir .*or raise --test_fraction",
+        "--test_fraction=0 holds none out. Give .*--test_dir",
         test_dir="",
         test_fraction=0.0,
     )

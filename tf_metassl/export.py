@@ -14,10 +14,11 @@ def main(_):
     folder = pathlib.Path(output).expanduser()
     # TensorFlow is imported here, after every flag has been checked.
     from tf_metassl.run import serving, stage
-    from tf_metassl.run.build import build_experiment
+    from tf_metassl.run.build import build_experiment, build_without_images
 
     command_line.quieten()
-    experiment = build_experiment(settings, run_dir)
+    experiment = build_without_images(settings, run_dir)
+    experiment = experiment or build_experiment(settings, run_dir)
     *_, (_, algorithm) = stage.restored_stages(experiment, run_dir)
     serving.export_saved_model(
         algorithm.deployable_model,

@@ -41,7 +41,11 @@ class SplitOptions:
         minimum=0,
     )
     num_validation: int = setting(
-        200, "Number of labeled images held out for validation.", minimum=1
+        200,
+        "Number of labeled images held out for validation. 0 = none: the last "
+        "checkpoint is reported, and nothing says how good it is but the test "
+        "images. -1 = a fifth of the labeled images, at most 100.",
+        minimum=-1,
     )
     split_seed: int = setting(
         0, "Seed of the choice of the labeled images.", minimum=0

@@ -86,7 +86,7 @@ _SMALL_PHOTOS = {
 _OWN_IMAGES = {
     **_SMALL_PHOTOS,
     "num_labeled": 0,
-    "num_validation": 100,
+    "num_validation": -1,
     "num_steps": 5000,
     "ema_decay": 0.99,
 }

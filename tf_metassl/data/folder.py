@@ -118,7 +118,9 @@ def _source(name, dataset, files, class_names, given, options, run_dir):
     left_out = _check_bad(found["bad"], len(files), options, run_dir)
     train, test = store.read(cache, ("train", "test"), options.cache_gib)
     validation_rows = np.flatnonzero(np.array(found["validation"], bool))
-    balance = _check_classes(train, test, validation_rows, class_names, given)
+    balance = _check_classes(
+        train, test, validation_rows, class_names, given, options
+    )
     absent = [
         _absent(class_names, train.labels[validation_rows], "validation"),
         _absent(class_names, test.labels, "test"),
@@ -142,7 +144,7 @@ def _source(name, dataset, files, class_names, given, options, run_dir):
     )
 
 
-def _check_classes(train, test, validation_rows, class_names, given):
+def _check_classes(train, test, validation_rows, class_names, given, options):
     """Checks that every class can be learned and something be tested.
 
     Returns:
@@ -155,6 +157,7 @@ def _check_classes(train, test, validation_rows, class_names, given):
         np.delete(train.labels, validation_rows) + 1,
         minlength=len(class_names) + 1,
     )
+    counts = np.array(counts)
     empty = [n for n, c in zip(class_names, counts, strict=True) if not c]
     if empty:
         raise ValueError(
@@ -162,11 +165,14 @@ def _check_classes(train, test, validation_rows, class_names, given):
             f"{image_files.shortened(empty)}: add some, or remove the class."
         )
     if not len(test):
+        why = f"--test_fraction={options.test_fraction:g} holds none out"
+        if options.test_fraction and counts.max() == 1:
+            why = "no class has a second labeled image that could be held out"
         raise ValueError(
-            "No test image is left: give --test_dir (csv: rows with the split "
-            "test) or raise --test_fraction."
+            f"{given} leaves no image for testing: {why}. Give labeled images "
+            "for testing with --test_dir (csv: rows with the split test)."
         )
-    return _balance(class_names, np.array(counts), num_unlabeled)
+    return _balance(class_names, counts, num_unlabeled)
 
 
 # Reading files.

@@ -327,7 +327,11 @@ def _unlabeled_files(options):
 def _folder(flag, options):
     folder = pathlib.Path(getattr(options, flag)).expanduser()
     if not folder.is_dir():
-        raise ValueError(f"--{flag}={folder}: no such folder.")
+        raise ValueError(
+            f"--{flag}={folder}: no such folder. If the images of a run have "
+            f"moved, resume it with --{flag}=NEW_FOLDER and "
+            f"--allow_changed={flag}."
+        )
     return folder
 
 
@@ -367,7 +371,10 @@ def _manifest_rows(path):
     """`(path, label, split)` of every line, all strings; label may be empty."""
     flag = f"--manifest={path}"
     if not path.is_file():
-        raise ValueError(f"{flag}: no such file.")
+        raise ValueError(
+            f"{flag}: no such file. If the images of a run have moved, resume "
+            "it with --manifest=NEW_FILE and --allow_changed=manifest."
+        )
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restval=_MISSING)

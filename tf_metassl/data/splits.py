@@ -52,8 +52,8 @@ def split(
     Args:
         labels: `[N]` true labels, -1 where unknown.
         num_labeled: how many rows are labeled; 0 = all that are left.
-        num_validation: how many rows are held out; ignored if
-            `validation_rows` are given.
+        num_validation: how many rows are held out; -1: see
+            `default_num_validation`. Ignored if `validation_rows` are given.
         split_seed: which rows are labeled.
         labeled_inside: whether the labeled rows are in the unlabeled pool too.
         label_split: `balanced`: labeled rows are class-balanced;
@@ -77,6 +77,8 @@ def split(
     if validation_rows is not None:
         num_validation = 0
         known &= ~_inside(labels, validation_rows)
+    if num_validation < 0:
+        num_validation = default_num_validation(labels[known])
     can_label = known & _inside(labels, labeled_rows, default=True)
     classes = np.unique(labels[known])
     _check_sizes(
@@ -124,6 +126,20 @@ def split(
             "--num_validation, or set --labeled_inside_unlabeled."
         )
     return Splits(np.sort(labeled), np.sort(unlabeled), np.sort(validation))
+
+
+def default_num_validation(labels):
+    """How many labeled images to hold out if nobody says.
+
+    Args:
+        labels: `[N]` integers, those of all labeled images.
+
+    Returns:
+        A fifth of them, at most 100, and so few that a class keeps one.
+    """
+    counts = np.bincount(labels)
+    spare = int(np.sum(counts[counts > 0] - 1))
+    return min(len(labels) // 5, 100, spare)
 
 
 def check_unlabeled(splits):

@@ -112,12 +112,16 @@ def scaling(kind, dataset, images, path=None):
     Args:
         kind: value of `--normalization`.
         dataset: name of the dataset.
-        images: its training images, a `tf_metassl.data.store.Images`.
+        images: its training images, a `tf_metassl.data.store.Images`; None if
+            they are not at hand.
         path: `.npz` file of computed values; it is read if it exists, else
             written. None: neither.
 
     Returns:
         A dict, empty for `unit`.
+
+    Raises:
+        ValueError: if it has to be computed and there are no images.
     """
     if kind == "unit":
         return {}
@@ -128,6 +132,11 @@ def scaling(kind, dataset, images, path=None):
     names = ("mean", "std") if kind == "mean_std" else ("mean", "matrix")
     path = path and pathlib.Path(path)
     values = _read(path, names) if path and path.exists() else None
+    if values is None and images is None:
+        raise ValueError(
+            f"{path} is missing or damaged, and the training images are "
+            "needed to compute it again: run the training command again."
+        )
     if values is None:
         compute = channel_statistics if kind == "mean_std" else whitening
         values = compute(images)

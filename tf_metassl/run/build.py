@@ -4,13 +4,14 @@ import dataclasses
 import functools
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tf_metassl import models
 from tf_metassl.algorithms import algorithm_class
 from tf_metassl.algorithms.algorithm import Algorithm
 from tf_metassl.config import Config
-from tf_metassl.data import image_ops, pipeline, sources, splits, statistics
+from tf_metassl.data import pipeline, sources, splits, statistics, store
 from tf_metassl.errors import ConfigError
 from tf_metassl.ops import augmentation_rates, schedules
 from tf_metassl.run import distribution, run_directory
@@ -46,10 +47,9 @@ class Experiment:
 
     @property
     def examples(self):
-        """Up to 16 validation images `[n, H, W, C]` to compare exports on."""
-        images = self.validation_images
-        images = images.read(range(min(16, len(images))))
-        return image_ops.center_crop(images, *self.source.info.image_shape[:2])
+        """16 images `[16, H, W, C]` of noise to compare exports on."""
+        shape = (16, *self.source.info.image_shape)
+        return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
     def images(self, split):
         """The images of the split `labeled`, `validation` or `test`."""
@@ -142,30 +142,11 @@ def build_experiment(config, run_dir=None, strategy=None):
         ConfigError: if the data cannot be split as configured, or the network
             or the devices do not exist.
     """
-    keras.config.set_dtype_policy(config.precision)
     try:
-        strategy = strategy or distribution.make_strategy(
-            config.strategy, config.num_replicas, config.tpu
-        )
-        if config.jit_compile:
-            distribution.check_xla(strategy)
-        keras.utils.set_random_seed(config.seed)
+        strategy = _prepare(config, strategy)
         source = sources.load(config.dataset, config, run_dir)
         rows = _split(source, config)
-        scaling = statistics.scaling(
-            config.normalization,
-            config.dataset,
-            source.train,
-            run_dir and run_directory.normalization(run_dir),
-        )
-        with strategy.scope():
-            algorithm = build_algorithm(
-                config,
-                source.info,
-                strategy.num_replicas_in_sync,
-                len(source.train),
-                scaling,
-            )
+        algorithm = _algorithm(config, strategy, source, run_dir, source.train)
         pipeline.check_channels(
             algorithm.views,
             pipeline.augmentation(source, config),
@@ -173,9 +154,88 @@ def build_experiment(config, run_dir=None, strategy=None):
         )
         if algorithm.views.unlabeled:
             splits.check_unlabeled(rows)
+        if config.selection == "best_validation" and not len(rows.validation):
+            raise ValueError(
+                "--selection=best_validation needs validation images: raise "
+                "--num_validation or give --validation_dir."
+            )
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return Experiment(config, strategy, source, rows, algorithm)
+
+
+def build_without_images(config, run_dir):
+    """Builds the experiment of a run whose images need not exist any more.
+
+    It can be restored and exported, but neither trained nor evaluated.
+
+    Args:
+        config: a `Config`.
+        run_dir: folder of the run.
+
+    Returns:
+        An `Experiment`; None if the run was started by a version that did not
+        record what is needed.
+
+    Raises:
+        ConfigError: as `build_experiment`.
+    """
+    recorded = run_directory.recorded_dataset(run_dir)
+    if recorded is None:
+        return None
+    info, num_images = recorded
+    images = store.Images(
+        np.broadcast_to(np.uint8(0), (num_images, *info.image_shape)),
+        np.zeros(num_images, np.int32),
+    )
+    source = store.Source(info, images, images, "none", "fixmatch")
+    none = np.zeros(0, np.int64)
+    try:
+        strategy = _prepare(config)
+        algorithm = _algorithm(config, strategy, source, run_dir, None)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    rows = splits.Splits(none, none, none)
+    return Experiment(config, strategy, source, rows, algorithm)
+
+
+def _prepare(config, strategy=None):
+    """Sets precision, devices and seed; returns the strategy."""
+    keras.config.set_dtype_policy(config.precision)
+    strategy = strategy or distribution.make_strategy(
+        config.strategy, config.num_replicas, config.tpu
+    )
+    if config.jit_compile:
+        distribution.check_xla(strategy)
+    keras.utils.set_random_seed(config.seed)
+    return strategy
+
+
+def _algorithm(config, strategy, source, run_dir, images):
+    """The algorithm of the main stage, built in the scope of `strategy`.
+
+    Args:
+        config: a `Config`.
+        strategy: a `tf.distribute` strategy.
+        source: a `Source`.
+        run_dir: folder of the run, or None.
+        images: from which the scaling of pixels is computed; None: it has to
+            be there.
+    """
+    scaling = statistics.scaling(
+        config.normalization,
+        config.dataset,
+        images,
+        run_dir and run_directory.normalization(run_dir),
+    )
+    with strategy.scope():
+        return build_algorithm(
+            config,
+            source.info,
+            strategy.num_replicas_in_sync,
+            len(source.train),
+            scaling,
+        )
 
 
 def _split(source, config):

@@ -49,7 +49,10 @@ class Recorder(keras.callbacks.Callback):
         self._evaluate = evaluate
         self._interval = 60 * config.checkpoint_minutes or math.inf
         self._budget = 60 * config.time_budget_minutes or math.inf
-        self._splits = ("validation", *["labeled"] * config.evaluate_on_labeled)
+        self._splits = [
+            *["validation"] * run.has_validation,
+            *["labeled"] * config.evaluate_on_labeled,
+        ]
         self._board = TensorBoardLog(run.output, ("train", *self._splits))
         self._metrics_to_restore = state.train_metrics
         self._read_metrics = None
@@ -133,10 +136,11 @@ class Recorder(keras.callbacks.Callback):
         except Terminated:
             path = self.save(train_metrics)
             raise _terminated(path) from None
-        validation = results["validation"]
+        validation = results.get("validation", {})
         self._write(train, results)
         self._set_elapsed(*self._run.worker_means(self._used_share()))
-        accuracy = validation[self._run.best_metric]
+        # Without validation images no checkpoint is the best.
+        accuracy = validation.get(self._run.best_metric, -math.inf)
         best = self._state.best_validation
         self._state = dataclasses.replace(
             self._state,

@@ -93,6 +93,7 @@ def final_metrics(experiment, algorithm, stage):
     results = {
         split: evaluate(experiment, algorithm, split)
         for split in ("validation", "test")
+        if len(experiment.images(split))
     }
     deployed = deployable_role(algorithm)
     return [

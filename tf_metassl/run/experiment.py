@@ -127,6 +127,7 @@ def _record(experiment, run_dir, output):
     run_directory.save(
         config, output, {**fingerprint, "batch_seed_version": version}
     )
+    run_directory.save_dataset(source, output)
     splits.save_ids(source, experiment.splits, output / "labeled_ids.txt")
     return version
 

@@ -247,7 +247,8 @@ def write(
     noted = "".join(f"- {note}\n" for note in notes)
     text = (
         f"# {method.split()[-1]}\n\n```\n{plan}\n```\n\n{table(results)}\n\n"
-        f"{_absent(confusion, class_names)}{_test_use(evaluations)}\n\n"
+        f"{_absent(confusion, class_names)}{_test_use(evaluations)}"
+        f"{_no_validation(results)}\n\n"
         f"{noted}\n"
         "![Learning curves](learning_curve.png)\n\n"
         "![Confusion matrix of the exported network on the test images]"
@@ -293,6 +294,17 @@ def _test_use(evaluations):
         "different results, because the finished run was continued. No "
         "checkpoint was selected by them, but what was decided after the first "
         "evaluation may depend on it."
+    )
+
+
+def _no_validation(results):
+    """A sentence about a run without validation images, or nothing."""
+    if "validation_accuracy" in results[-1]:
+        return ""
+    return (
+        " No images were held out for validation, so that no setting can be "
+        "chosen by this run: choosing one by its test accuracy would make that "
+        "accuracy too good."
     )
 
 

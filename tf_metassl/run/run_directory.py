@@ -18,6 +18,7 @@ from absl import logging
 import tf_metassl
 from tf_metassl import config as config_lib
 from tf_metassl import files
+from tf_metassl.contract import DatasetInfo
 from tf_metassl.errors import ConfigError
 
 # Written before it is known whether the run can start.
@@ -29,6 +30,7 @@ BATCH_SEED_VERSION = 2
 _LOCK = ".lock"
 _CONFIG = "config.json"
 _FLAGS = "run.flags"
+_DATASET = "dataset.json"
 _PROVENANCE = "provenance.json"
 
 
@@ -194,6 +196,9 @@ def check_settings(config, run_dir):
     if _evaluates_by_default(old) and _evaluates_by_default(new):
         # It follows from the number of steps; nobody has set it.
         old["evaluate_every"] = new["evaluate_every"]
+    if new["num_validation"] < 0:
+        # The fingerprint of the splits tells whether it is the same number.
+        old["num_validation"] = new["num_validation"]
     old |= _recorded(run_dir, versions())
     _compare(old, new | versions(), config, run_dir)
 
@@ -220,6 +225,40 @@ def save(config, run_dir, fingerprint):
     save_config(config, run_dir)
     text = json.dumps({**versions(), **fingerprint}, indent=2) + "\n"
     files.write_text(run_dir / _PROVENANCE, text)
+
+
+def save_dataset(source, run_dir):
+    """Writes `dataset.json`, which suffices to restore the networks.
+
+    Args:
+        source: a `Source`.
+        run_dir: folder of the run.
+    """
+    values = {
+        **dataclasses.asdict(source.info),
+        "num_images": len(source.train),
+    }
+    text = json.dumps(values, indent=2) + "\n"
+    files.write_text(pathlib.Path(run_dir) / _DATASET, text)
+
+
+def recorded_dataset(run_dir):
+    """What `save_dataset` has written.
+
+    Returns:
+        The `DatasetInfo` and the number of training images; None if the file
+        is missing or damaged.
+    """
+    values = _read_json(pathlib.Path(run_dir) / _DATASET)
+    try:
+        num_images = int(values.pop("num_images"))
+        names, shape = values.pop("class_names"), values.pop("image_shape")
+        info = DatasetInfo(
+            class_names=tuple(names), image_shape=tuple(shape), **values
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+    return info, num_images
 
 
 def batch_seed_version(run_dir):
