@@ -1,6 +1,9 @@
 """Strategies by name, several workers, and evaluation that is exact."""
 
 import json
+import os
+import subprocess
+import types
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ import tensorflow as tf
 from tests.helpers import NUM_CLASSES, tiny_algorithm, tiny_network
 from tf_metassl.contract import DatasetInfo
 from tf_metassl.data import pipeline, sources
+from tf_metassl.errors import ConfigError
 from tf_metassl.run import distribution
 from tools import equivalence_table, kill_workers
 
@@ -42,7 +46,7 @@ def test_auto_without_cluster_or_gpus_is_one_device(workers_of):
 def test_auto_with_several_workers_is_multi_worker(workers_of, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        distribution, "_multi_worker", lambda cluster, _: asked.append(cluster)
+        distribution, "_multi_worker", lambda cluster, *_: asked.append(cluster)
     )
     workers_of(2)
     distribution.make_strategy("auto")
@@ -194,3 +198,79 @@ def test_a_killed_worker_ends_the_other_and_both_go_on(tmp_path):
     assert "Resuming train at step" in output
     got = kill_workers.computed(killed)
     assert not kill_workers.differences(expected, got)
+
+
+@pytest.mark.timeout(300)
+def test_two_workers_with_other_settings_are_refused_by_name(tmp_path):
+    """Two real workers; tests/rendezvous_test.py has the other cases."""
+    (port, _) = kill_workers.free_ports(2)
+    addresses = [f"127.0.0.1:{port}", "127.0.0.1:1"]
+    processes = []
+    for index, rate in enumerate((0.1, 0.2)):
+        task = {"type": "worker", "index": index}
+        cluster = {"cluster": {"worker": addresses}, "task": task}
+        processes.append(
+            subprocess.Popen(
+                kill_workers.command(
+                    ["--algo=supervised", f"--learning_rate={rate}", *SHORT],
+                    tmp_path / "run",
+                ),
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "TF_CONFIG": json.dumps(cluster)},
+            )
+        )
+    for process in processes:
+        _, text = process.communicate(timeout=120)
+        assert process.returncode == 1
+        assert "Traceback" not in text
+        assert "learning_rate: 0.1 on worker 0" in text
+        assert f"0.2 on worker 1 ({addresses[1]})" in text
+    assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_other_images_are_refused_by_worker_and_name(monkeypatch):
+    class Strategy(types.SimpleNamespace):
+        cluster_resolver = types.SimpleNamespace(
+            task_id=0,
+            cluster_spec=lambda: tf.train.ClusterSpec(
+                {"worker": ["a:1", "b:1", "c:1"]}
+            ),
+        )
+
+    def means_with(*others):
+        """`worker_means` where the other workers have these facts."""
+
+        def means(strategy, *values):
+            total = np.array(values, np.float32)
+            for index, facts in enumerate(others, start=1):
+                sent = []
+                with monkeypatch.context() as patch:
+                    patch.setattr(Strategy.cluster_resolver, "task_id", index)
+                    patch.setattr(
+                        distribution,
+                        "worker_means",
+                        lambda _, *v, sent=sent: (
+                            sent.append(v) or [0.0] * len(v)
+                        ),
+                    )
+                    distribution.check_equal(strategy, facts)
+                total += np.array(sent[0], np.float32)
+            return tuple(total / np.float32(3))
+
+        return means
+
+    monkeypatch.setattr(distribution, "num_workers", lambda strategy: 3)
+    facts = {"train_images": "abc", "test_images": "d", "splits": "e"}
+    monkeypatch.setattr(distribution, "worker_means", means_with(facts, facts))
+    distribution.check_equal(Strategy(), facts)
+    for name in facts:
+        other = {**facts, name: "zzz"}
+        monkeypatch.setattr(
+            distribution, "worker_means", means_with(facts, other)
+        )
+        with pytest.raises(ConfigError) as error:
+            distribution.check_equal(Strategy(), facts)
+        assert f"  {name}: '" in str(error.value)
+        assert "on worker 2 (c:1)" in str(error.value)
+        assert str(error.value).count("on worker 0") == 1

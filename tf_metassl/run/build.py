@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tf_metassl import config as config_lib
 from tf_metassl import models
 from tf_metassl.algorithms import algorithm_class
 from tf_metassl.algorithms.algorithm import Algorithm
@@ -203,7 +204,10 @@ def _prepare(config, strategy=None):
     """Sets precision, devices and seed; returns the strategy."""
     keras.config.set_dtype_policy(config.precision)
     strategy = strategy or distribution.make_strategy(
-        config.strategy, config.num_replicas, config.tpu
+        config.strategy,
+        config.num_replicas,
+        config.tpu,
+        facts={**config_lib.compared(config), **run_directory.versions()},
     )
     if config.jit_compile:
         distribution.check_xla(strategy)

@@ -5,17 +5,20 @@ import faulthandler
 import functools
 import re
 import sys
+import zlib
 
+import numpy as np
 import tensorflow as tf
 
-from tf_metassl.errors import WorkerLostError
+from tf_metassl.errors import ConfigError, WorkerLostError
 from tf_metassl.run import cluster as cluster_lib
+from tf_metassl.run import rendezvous
 
 # Seconds that a worker waits for the others to join.
 JOIN_TIMEOUT = 60
 
 
-def make_strategy(name, num_replicas=0, tpu=""):
+def make_strategy(name, num_replicas=0, tpu="", facts=None):
     """Makes the `tf.distribute` strategy called `name`.
 
     Call it before any other use of TensorFlow, after which a CPU cannot be
@@ -30,6 +33,8 @@ def make_strategy(name, num_replicas=0, tpu=""):
             Without a GPU the CPU is split into as many logical devices.
         tpu: name or address of the TPU, or `local`; empty for the one that
             the environment names.
+        facts: what must be the same on several workers, see
+            `tf_metassl.run.rendezvous.meet`.
 
     Raises:
         ValueError: if there are too few devices, no cluster or no TPU.
@@ -45,7 +50,7 @@ def make_strategy(name, num_replicas=0, tpu=""):
             "or set --strategy=mirrored."
         )
     if name == "multi_worker" or cluster:
-        return _multi_worker(cluster, len(gpus))
+        return _multi_worker(cluster, len(gpus), facts or {})
     if name == "auto":
         several = num_replicas or len(gpus) > 1
         name = "mirrored" if several else "one_device"
@@ -86,7 +91,7 @@ def _logical_cpus(count):
     return names[:count]
 
 
-def _multi_worker(cluster, num_gpus):
+def _multi_worker(cluster, num_gpus, facts):
     """A strategy of all GPUs, or the CPU, of every worker of `cluster`."""
     if cluster is None:
         raise ValueError(
@@ -103,13 +108,14 @@ def _multi_worker(cluster, num_gpus):
     )
     print(
         f"Worker {cluster.index} of {', '.join(cluster.workers)} waits at "
-        f"most {JOIN_TIMEOUT} s for the others. A timeout below means that "
-        "one of them did not join.",
+        f"most {JOIN_TIMEOUT} s for the others.",
         file=sys.stderr,
         flush=True,
     )
-    # Joining holds the interpreter lock, so no Python code could interrupt it;
-    # this watchdog does not need the lock. TensorFlow's own limit is one hour.
+    rendezvous.meet(cluster, facts, JOIN_TIMEOUT)
+    # All are there, hence joining takes seconds. It holds the interpreter lock,
+    # so no Python code could interrupt it; this watchdog does not need the
+    # lock. TensorFlow's own limit is one hour.
     faulthandler.dump_traceback_later(
         JOIN_TIMEOUT, exit=True, file=sys.__stderr__
     )
@@ -193,6 +199,43 @@ def worker_means(strategy, *values):
     totals = _summing(strategy)(tf.constant(values, tf.float32))
     totals = strategy.experimental_local_results(totals)[0]
     return tuple(totals.numpy() / strategy.num_replicas_in_sync)
+
+
+def check_equal(strategy, facts):
+    """Raises ConfigError unless all workers have the same facts.
+
+    For what is known only after TensorFlow has started; every worker has to
+    call it.
+
+    Args:
+        strategy: a `tf.distribute.Strategy`.
+        facts: values with the same names on all workers, by name.
+    """
+    count = num_workers(strategy)
+    if count == 1:
+        return
+    resolver = strategy.cluster_resolver
+    names = sorted(facts)
+    # Sums of float32 are exact for such numbers.
+    numbers = [
+        zlib.crc32(repr(facts[name]).encode()) >> shift & 0xFFFF
+        for name in names
+        for shift in (0, 16)
+    ]
+    mine = np.zeros((count, len(numbers)))
+    mine[resolver.task_id] = numbers
+    means = worker_means(strategy, *mine.ravel())
+    gathered = np.rint(np.reshape(means, mine.shape) * count).astype(int)
+    workers = resolver.cluster_spec().job_tasks("worker")
+    facts_of = [
+        {
+            name: f"{row[2 * i + 1]:04x}{row[2 * i]:04x}"
+            for i, name in enumerate(names)
+        }
+        for row in gathered.tolist()
+    ]
+    if text := rendezvous.differences(facts_of, workers):
+        raise ConfigError(text)
 
 
 @functools.cache

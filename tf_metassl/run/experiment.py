@@ -122,6 +122,7 @@ def _record(experiment, run_dir, output):
     """
     config, source = experiment.config, experiment.source
     fingerprint = run_directory.data_fingerprint(source, experiment.splits)
+    distribution.check_equal(experiment.strategy, fingerprint)
     run_directory.check_data(config, run_dir, fingerprint)
     version = run_directory.batch_seed_version(run_dir)
     run_directory.save(
