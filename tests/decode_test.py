@@ -1,5 +1,8 @@
 """Bytes of an image file become pixels."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -98,3 +101,79 @@ def test_right_size_is_not_touched():
     np.testing.assert_array_equal(
         decode.decode(encoded(image), image_size=8), image
     )
+
+
+def deep(top, size=(6, 8)):
+    """A gray image with 16 bits whose largest value is `top`."""
+    values = np.linspace(0, top, size[0] * size[1]).reshape(size)
+    return np.rint(values).astype(np.uint16)
+
+
+@pytest.mark.parametrize("kind", ("PNG", "TIFF"))
+@pytest.mark.parametrize(
+    "top, max_value", ((4095, 4095), (1023, 1023), (65535, 65535), (3000, 0))
+)
+def test_the_range_of_deep_images_can_be_told(kind, top, max_value):
+    values = deep(top)
+    image = decode.decode(
+        encoded(Image.fromarray(values), kind), channels=1, max_value=max_value
+    )
+    expected = values / (max_value or top) * 255
+    # The full range is divided by 256, as it always was.
+    np.testing.assert_allclose(image[..., 0], expected, atol=1.0)
+    assert image.max() == 255
+    if top < 65535:
+        dark = decode.decode(encoded(Image.fromarray(values), kind), channels=1)
+        np.testing.assert_array_equal(dark[..., 0], values >> 8)
+
+
+def test_color_tiff():
+    pixels = picture(3)
+    np.testing.assert_array_equal(
+        decode.decode(encoded(pixels, "TIFF")), pixels
+    )
+    floats = encoded(Image.fromarray(np.float32(pixels[..., 0])), "TIFF")
+    with pytest.raises(decode.BadImageError, match="pixels are floats"):
+        decode.decode(floats)
+
+
+@pytest.mark.parametrize("kind", ("PNG", "JPEG"))
+def test_too_large_is_not_broken(kind):
+    data = encoded(np.zeros((90, 120, 3), np.uint8), kind)
+    with pytest.raises(decode.BadImageError) as error:
+        decode.decode(data, max_pixels=10_799)
+    assert str(error.value) == (
+        "too large: 90x120 are 10,800 pixels, more than "
+        "--max_image_pixels=10799"
+    )
+    assert decode.decode(data, max_pixels=10_800).shape == (90, 120, 3)
+
+
+def test_a_large_jpeg_is_decoded_at_a_fraction_of_its_size():
+    data = encoded(picture(1, 800, 1200), "JPEG")
+    small = decode.decode(data, 32, max_pixels=100_000)
+    whole = decode.decode(data, 32)
+    assert np.abs(small.astype(int) - whole).mean() < 3
+    with pytest.raises(decode.BadImageError, match="too large: 800x1200"):
+        decode.decode(encoded(picture(1, 800, 1200)), 32, max_pixels=100_000)
+
+
+def test_threads_share_the_budget():
+    budget = decode.Budget(10)
+    most, held = [], []
+
+    def work(pixels):
+        with budget.spent(pixels):
+            held.append(pixels)
+            most.append(sum(min(p, 10) for p in held))
+            time.sleep(0.005)
+            held.remove(pixels)
+
+    threads = [
+        threading.Thread(target=work, args=(p,)) for p in (4, 3, 99, 6, 5, 2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) == 6 and max(most) <= 10

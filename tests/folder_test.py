@@ -59,13 +59,13 @@ def broken_files():
         "page.png": (b"<!DOCTYPE html><html>404</html>", "not an image"),
         "noise.bmp": (noise.tobytes(), "not an image"),
         "archive.jpg": (b"PK\x03\x04" + bytes(500), "not an image"),
-        "other_format.jpg": (encoded(noise, "TIFF"), "TIFF file"),
+        "other_format.jpg": (encoded(noise, "PPM"), "PPM file"),
         "notes.txt": (b"my notes", "not an image"),
         "bomb.png": (
             b"\x89PNG\r\n\x1a\n"
             + png_chunk(b"IHDR", bomb)
             + png_chunk(b"IDAT", zlib.compress(bytes(1000))),
-            "broken: Image size (3600000000 pixels) exceeds",
+            "too large: 60000x60000",
         ),
         "tiny.png": (encoded(picture(1, 7, 30)), "smaller than 8 pixels"),
     }
@@ -400,3 +400,39 @@ def test_the_list_of_bad_images_is_no_program(tmp_path, text):
         [(text, "not an image")], 1, DataOptions(max_bad_fraction=1.0), tmp_path
     )
     assert bad_images(tmp_path) == {f"'{text}": "not an image"}
+
+
+def test_a_file_that_is_too_large_is_not_read(place, tmp_path, monkeypatch):
+    film = place / "labeled/cat/film.avi"
+    with open(film, "wb") as file:
+        file.truncate(12 * 2**30)  # Takes no space.
+    read = folder.pathlib.Path.read_bytes
+
+    def guarded(path):
+        assert path != film
+        return read(path)
+
+    monkeypatch.setattr(folder.pathlib.Path, "read_bytes", guarded)
+    load(place, run_dir=tmp_path, max_bad_fraction=0.5)
+    (reason,) = bad_images(tmp_path).values()
+    assert reason == (
+        "too large: 12,884,901,888 bytes, more than --max_image_bytes=200000000"
+    )
+
+
+def test_the_limits_and_the_range_are_those_of_the_flags(place, tmp_path):
+    with pytest.raises(ValueError, match="no usable labeled image"):
+        load(place, run_dir=tmp_path, max_image_pixels=63, max_bad_fraction=1.0)
+    for reason in bad_images(tmp_path).values():
+        assert reason.endswith("more than --max_image_pixels=63")
+    dark = np.uint16([[0, 1000], [2000, 4095]])
+    write(place / "labeled/cat/0.png", encoded(dark.repeat(4, 0).repeat(4, 1)))
+    whole = load(place, channels=1).train.read([0])
+    scaled = load(place, channels=1, max_value=4095).train.read([0])
+    assert whole.max() == 15 and scaled.max() == 255
+
+
+def test_pillows_limit_is_as_before(place):
+    before = Image.MAX_IMAGE_PIXELS
+    load(place)
+    assert Image.MAX_IMAGE_PIXELS == before

@@ -45,3 +45,22 @@ def test_speed_and_time_left(clock, capsys, verbose, expected):
     shown.on_train_end()
     shown.on_train_end()
     assert capsys.readouterr().out == expected
+
+
+def test_a_file_gets_lines_between_evaluations(clock, capsys):
+    shown = progress.Progress(num_steps=1000, images_per_step=48, verbose=2)
+    model = types.SimpleNamespace(finished_steps=0)
+    shown.set_model(model)
+    shown.on_train_begin()
+    shown.on_epoch_begin(0)
+    at = []
+    for batch in range(300):
+        clock.seconds += 1.0
+        model.finished_steps += 1
+        shown.on_train_batch_end(batch, {"loss": 0.5})
+        if text := capsys.readouterr().out:
+            assert text.startswith(f"step {batch + 1}/1000  ")
+            assert "48 images/s  loss 0.500" in text
+            at.append(batch + 1)
+    # After half a minute, then at intervals that double.
+    assert at == [31, 92, 213]

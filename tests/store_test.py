@@ -34,7 +34,7 @@ def batches(images, labels=None, ids=None):
 
 def mapped(tmp_path, images):
     """The same images in a file."""
-    store.write(tmp_path, "x", batches(images))
+    store.write(tmp_path, "x", batches(images), total=9)
     return store.read(tmp_path, ["x"], cache_gib=0)[0]
 
 
@@ -134,7 +134,7 @@ def test_wrong_arrays():
 @pytest.mark.parametrize("cache_gib", [0, 1])
 def test_write_and_read(tmp_path, cache_gib):
     images = pixels()
-    store.write(tmp_path, "x", batches(images))
+    store.write(tmp_path, "x", batches(images), total=9)
     (held,) = store.read(tmp_path, ["x"], cache_gib)
     np.testing.assert_array_equal(held.images, images)
     np.testing.assert_array_equal(held.labels, np.arange(10))
@@ -145,8 +145,8 @@ def test_write_and_read(tmp_path, cache_gib):
 
 
 def test_all_files_together_decide_about_memory(tmp_path):
-    store.write(tmp_path, "x", batches(pixels()))
-    store.write(tmp_path, "y", batches(pixels()))
+    store.write(tmp_path, "x", batches(pixels()), total=9)
+    store.write(tmp_path, "y", batches(pixels()), total=9)
     size = pixels().nbytes / 2**30
     for limit, in_file in ((1.9 * size, True), (2 * size, False)):
         for held in store.read(tmp_path, ["x", "y"], limit):
@@ -157,7 +157,9 @@ def test_all_files_together_decide_about_memory(tmp_path):
 def test_sorted_by_id_with_unlabeled_images_last(tmp_path, cache_gib):
     images = pixels(5)
     labels, ids = [-1, 3, 2, -1, 1], [b"b", b"z", b"d", b"a", b"e"]
-    store.write(tmp_path, "x", batches(images, labels, ids), sort_by_id=True)
+    store.write(
+        tmp_path, "x", batches(images, labels, ids), total=9, sort_by_id=True
+    )
     (held,) = store.read(tmp_path, ["x"], cache_gib)
     order = [2, 4, 1, 3, 0]
     assert held.ids.tolist() == [ids[i] for i in order]
@@ -172,7 +174,7 @@ def test_sorted_by_id_with_unlabeled_images_last(tmp_path, cache_gib):
 
 @pytest.mark.parametrize("cache_gib", [0, 1])
 def test_no_images(tmp_path, cache_gib):
-    store.write(tmp_path, "x", iter(()))
+    store.write(tmp_path, "x", iter(()), total=9)
     assert len(store.read(tmp_path, ["x"], cache_gib)[0]) == 0
 
 

@@ -69,7 +69,10 @@ TFDS = "tf_metassl.data.tfds_sources:load"
 
 _SIZES = ("channels", "image_size", "stored_size", "cache_dir", "cache_gib")
 _PREPARED = ("data_dir", "manual_dir", "label_split", *_SIZES)
-_FILES = ("test_fraction", "max_bad_fraction", "label_split", *_SIZES)
+_FILES = (
+    *("test_fraction", "max_bad_fraction", "label_split", *_SIZES),
+    *("max_image_bytes", "max_image_pixels", "max_value"),
+)
 _FOLDERS = ("labeled_dir", "unlabeled_dir", "validation_dir", "test_dir")
 
 # Starting points. Only the defaults of digits were chosen by validation

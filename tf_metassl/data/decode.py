@@ -2,20 +2,71 @@
 
 import contextlib
 import io
+import threading
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 # MPO, written by some cameras, is a JPEG followed by further JPEGs.
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP")
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+# The largest value of images with 16 bits.
+FULL_RANGE = 65_535
 
 
 class BadImageError(ValueError):
     """The file cannot be used as an image; the message says why."""
 
 
-def decode(data, image_size=0, channels=3):
-    """Decodes one image file: JPEG, PNG, BMP, GIF (first frame) or WebP.
+@contextlib.contextmanager
+def limits_of_our_own():
+    """Switches off Pillow's limit on pixels, whose message names an attack.
+
+    Call it around threads that decode, not in them: the limit is global.
+    """
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+class Budget:
+    """Bounds the pixels that all threads decode at the same time.
+
+    Args:
+        pixels: the bound. A single larger image is decoded alone.
+    """
+
+    def __init__(self, pixels):
+        self._free = self._all = pixels
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def spent(self, pixels):
+        """Waits until so many pixels are free, and holds them in the block."""
+        pixels = min(pixels, self._all)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= pixels)
+            self._free -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += pixels
+                self._changed.notify_all()
+
+
+def decode(
+    data,
+    image_size=0,
+    channels=3,
+    *,
+    max_pixels=None,
+    max_value=FULL_RANGE,
+    budget=None,
+):
+    """Decodes an image file: JPEG, PNG, BMP, GIF (first frame), WebP or TIFF.
 
     The image is turned upright by its EXIF orientation. Transparency is
     dropped, as TensorFlow's decoders do.
@@ -25,6 +76,12 @@ def decode(data, image_size=0, channels=3):
         image_size: height and width of the result: the shorter side is resized
             to it and the center is cut out. 0 = the image's own size.
         channels: 3 = color, 1 = gray.
+        max_pixels: larger images are refused before they are decoded, but for
+            JPEGs that can be decoded at a fraction of their size; None: no
+            limit.
+        max_value: the value of images with 16 bits that becomes 255; 0 = the
+            largest one of each image.
+        budget: a `Budget` that all threads share, or None.
 
     Returns:
         `[H, W, channels]` uint8.
@@ -43,8 +100,31 @@ def decode(data, image_size=0, channels=3):
         raise BadImageError(f"broken: {error}") from error
     if image.format not in FORMATS:
         raise BadImageError(
-            f"{image.format} file; JPEG, PNG, BMP, GIF and WebP are supported"
+            f"{image.format} file; JPEG, PNG, BMP, GIF, WebP and TIFF are "
+            "supported"
         )
+    if image.mode == "F":
+        raise BadImageError("pixels are floats; integers are supported")
+    whole = image.size
+    if max_pixels and _pixels(image) > max_pixels and image_size:
+        # Only JPEGs have this; others are unchanged.
+        image.draft(image.mode, (2 * image_size, 2 * image_size))
+    if max_pixels and _pixels(image) > max_pixels:
+        raise BadImageError(
+            f"too large: {whole[1]}x{whole[0]} are {whole[0] * whole[1]:,} "
+            f"pixels, more than --max_image_pixels={max_pixels}"
+        )
+    budget = budget or Budget(_pixels(image))
+    with budget.spent(_pixels(image)):
+        return _pixels_of(image, image_size, channels, max_value)
+
+
+def _pixels(image):
+    return image.width * image.height
+
+
+def _pixels_of(image, image_size, channels, max_value):
+    """The second half of `decode`, which takes the memory."""
     try:
         image.load()
     except Exception as error:  # Decoders raise many kinds, even SyntaxError.
@@ -53,8 +133,11 @@ def decode(data, image_size=0, channels=3):
         raise BadImageError(f"{kind}: {error}") from error
     # A picture with a damaged EXIF block is still a picture.
     with contextlib.suppress(Exception):
-        image = ImageOps.exif_transpose(image)
-    image = _eight_bits(image).convert("RGB" if channels == 3 else "L")
+        ImageOps.exif_transpose(image, in_place=True)
+    image = _eight_bits(image, max_value)
+    mode = "RGB" if channels == 3 else "L"
+    if image.mode != mode:  # It would copy the image.
+        image = image.convert(mode)
     if min(image.size) < image_size:
         raise BadImageError(
             f"smaller than {image_size} pixels: {image.height}x{image.width}"
@@ -66,9 +149,17 @@ def decode(data, image_size=0, channels=3):
     return np.asarray(image).reshape(image.height, image.width, channels)
 
 
-def _eight_bits(image):
+def _eight_bits(image, max_value):
     """Scales 16-bit gray values to 8 bits; Pillow's conversion clips them."""
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64) >> 8
-        return Image.fromarray(values.clip(0, 255).astype(np.uint8))
-    return image
+    if not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image)
+    if max_value == FULL_RANGE:
+        # In place, because such images are large; 32 bits hold 16 here.
+        values = np.clip(values, 0, FULL_RANGE)
+        values >>= 8
+        return Image.fromarray(values.astype(np.uint8))
+    top = max_value or max(int(values.max()), 1)
+    scaled = np.clip(values, 0, top).astype(np.float32)
+    scaled *= 255 / top
+    return Image.fromarray(np.rint(scaled, out=scaled).astype(np.uint8))

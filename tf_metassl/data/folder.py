@@ -15,12 +15,20 @@ import warnings
 import numpy as np
 
 from tf_metassl.contract import DatasetInfo
-from tf_metassl.data import image_files, store
+from tf_metassl.data import image_files, patience, store
 from tf_metassl.data import options as options_lib
-from tf_metassl.data.decode import BadImageError, decode
+from tf_metassl.data.decode import (
+    FULL_RANGE,
+    BadImageError,
+    Budget,
+    decode,
+    limits_of_our_own,
+)
 from tf_metassl.files import write_bytes
 
 BAD_IMAGES = "bad_images.csv"
+# Seconds after which a file that is being read is named.
+_PATIENCE = 30.0
 
 _PLACES = (
     "labeled_dir",
@@ -52,7 +60,11 @@ def load_folder(name, dataset, options, run_dir=None):
             "--dataset=folder needs --labeled_dir, a folder with a sub-folder "
             "of images for each class."
         )
-    class_names, files = image_files.in_folders(options)
+    with (
+        patience.Watch(_PATIENCE) as watch,
+        watch.doing(f"listing the files of {options.labeled_dir}"),
+    ):
+        class_names, files = image_files.in_folders(options)
     given = f"--labeled_dir={options.labeled_dir}"
     return _source(name, dataset, files, class_names, given, options, run_dir)
 
@@ -79,7 +91,11 @@ def load_csv(name, dataset, options, run_dir=None):
             "label and split."
         )
     path = pathlib.Path(options.manifest).expanduser()
-    class_names, files = image_files.in_manifest(path)
+    with (
+        patience.Watch(_PATIENCE) as watch,
+        watch.doing(f"looking for the files of {path}"),
+    ):
+        class_names, files = image_files.in_manifest(path)
     given = f"--manifest={options.manifest}"
     return _source(name, dataset, files, class_names, given, options, run_dir)
 
@@ -193,6 +209,13 @@ def _decoded(name, files, options):
             "image_size": options_lib.stored_size(options, options.image_size),
             "channels": options.channels,
             "test_fraction": options.test_fraction,
+            # Absent where it changes nothing, as in the caches of versions
+            # without this setting.
+            **(
+                {"max_value": options.max_value}
+                if options.max_value != FULL_RANGE
+                else {}
+            ),
         },
         fingerprint=image_files.fingerprint(files),
         build=lambda folder: _build(folder, files, options),
@@ -202,15 +225,25 @@ def _decoded(name, files, options):
 def _build(folder, files, options):
     """Writes the pixels, and `files.json` on which files are used."""
     bad, used = [], []
+    # A second thread may decode beside one with the largest image.
+    budget = Budget(2 * options.max_image_pixels)
     with (
+        limits_of_our_own(),
+        patience.Watch(_PATIENCE) as watch,
         concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
         warnings.catch_warnings(),
     ):
         # Pillow warns about unusual but readable files.
         warnings.simplefilter("ignore")
+
+        def read(file):
+            with watch.doing(f"reading {file.path}"):
+                return _read(file, options, budget)
+
         for name in ("train", "test"):
             part = [f for f in files if (f.split == "test") == (name == "test")]
-            store.write(folder, name, _batches(part, options, pool, bad, used))
+            batches = _batches(part, read, pool, bad, used)
+            store.write(folder, name, batches, total=len(part))
     found = {
         "bad": bad,
         "validation": [
@@ -222,16 +255,12 @@ def _build(folder, files, options):
     (folder / "files.json").write_text(json.dumps(found))
 
 
-def _batches(files, options, pool, bad, used):
+def _batches(files, read, pool, bad, used):
     """Yields `(images, labels, ids)` of the usable files, in order.
 
     Appends `(path, reason)` of the others to `bad`, and `(file, shape)` of the
     usable ones to `used`.
     """
-
-    def read(file):
-        return _read(file, options)
-
     for start in range(0, len(files), 256):
         chunk = files[start : start + 256]
         images, good = [], []
@@ -257,16 +286,27 @@ def _batches(files, options, pool, bad, used):
             )
 
 
-def _read(file, options):
+def _read(file, options, budget=None):
     """Returns the pixels of a file, or why there are none, a string."""
     if file.problem:
         return file.problem
     if not file.path.is_file():
         return "not a file" if file.path.exists() else "no such file"
     try:
-        data = file.path.read_bytes()
-        size = options_lib.stored_size(options, options.image_size)
-        return decode(data, size, options.channels or 3)
+        num_bytes = file.path.stat().st_size
+        if num_bytes > options.max_image_bytes:
+            return (
+                f"too large: {num_bytes:,} bytes, more than "
+                f"--max_image_bytes={options.max_image_bytes}"
+            )
+        return decode(
+            file.path.read_bytes(),
+            options_lib.stored_size(options, options.image_size),
+            options.channels or 3,
+            max_pixels=options.max_image_pixels,
+            max_value=options.max_value,
+            budget=budget,
+        )
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"
     except BadImageError as error:

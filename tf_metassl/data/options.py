@@ -84,6 +84,25 @@ class DataOptions:
         minimum=0.0,
         maximum=1.0,
     )
+    max_image_bytes: int = setting(
+        200_000_000,
+        "folder and csv: larger files are not read.",
+        minimum=1,
+    )
+    max_image_pixels: int = setting(
+        100_000_000,
+        "folder and csv: images with more pixels are not decoded; JPEGs are "
+        "decoded at a fraction of their size if that is large enough.",
+        minimum=1,
+    )
+    max_value: int = setting(
+        65_535,
+        "folder and csv: the value of gray images with 16 bits that becomes "
+        "255: 4095 for 12 bits, 1023 for 10. 0 = the largest one of each "
+        "image.",
+        minimum=0,
+        maximum=65_535,
+    )
     cache_dir: str = setting(
         "",
         "Where decoded images are kept. Empty = ~/.cache/tf_metassl.",

@@ -17,7 +17,6 @@ import hashlib
 import json
 import pathlib
 import shutil
-import sys
 import uuid
 
 import numpy as np
@@ -25,6 +24,7 @@ import tensorflow as tf
 
 from tf_metassl import files
 from tf_metassl.contract import DatasetInfo
+from tf_metassl.data import patience
 
 # TensorFlow gathers from smaller arrays, NumPy from larger ones: TensorFlow is
 # some 0.2 ms per batch faster, but copies the whole array, about 1 s per GiB,
@@ -215,7 +215,7 @@ def hash_pixels(images):
     return np.frombuffer(b"".join(digests), np.uint64)
 
 
-def write(folder, name, batches, *, sort_by_id=False):
+def write(folder, name, batches, *, total, sort_by_id=False):
     """Writes images that `read` gives back, while they are being decoded.
 
     Args:
@@ -223,12 +223,17 @@ def write(folder, name, batches, *, sort_by_id=False):
         name: of the files.
         batches: iterable of `(images [n, H, W, C] uint8, labels [n], ids)`,
             with `n` bytes objects as ids.
+        total: how many images there may be, to announce size and progress.
         sort_by_id: whether the order is that of the ids, images without a
             label last, not that of writing.
     """
+    progress = patience.Counter(f"Decoding the {name} images", total)
     labels, ids, hashes, shape = [], [], [], (0, 0, 0)
     with (pathlib.Path(folder) / f"{name}.u8").open("wb") as file:
         for images, batch_labels, batch_ids in batches:
+            if not labels:
+                _check_space(folder, name, images, total)
+            progress.advance(len(images))
             file.write(np.ascontiguousarray(images, np.uint8).data)
             shape = images.shape[1:]
             labels.extend(batch_labels)
@@ -246,6 +251,20 @@ def write(folder, name, batches, *, sort_by_id=False):
         ids=ids[rows],
         hashes=np.concatenate([*hashes, np.empty(0, np.uint64)])[rows],
     )
+
+
+def _check_space(folder, name, images, total):
+    """Announces a large cache; raises OSError if it does not fit."""
+    gib = images[0].nbytes * total / 2**30
+    free = shutil.disk_usage(folder).free / 2**30
+    text = (
+        f"the decoded {name} images take about {gib:.1f} GiB; {free:.1f} GiB "
+        "are free"
+    )
+    if gib > free:
+        raise OSError(text)
+    if gib >= 1:
+        patience.say(f"{text[0].upper()}{text[1:]}.")
 
 
 def read(folder, names, cache_gib):
@@ -292,7 +311,7 @@ def lock(path):
     return files.locked(
         path,
         timeout=_LOCK_TIMEOUT,
-        on_wait=lambda: _say(
+        on_wait=lambda: patience.say(
             f"Waiting for another process, which holds {path}."
             f"{files.advice(path)}"
         ),
@@ -331,10 +350,12 @@ def cached(cache_dir, name, *, settings, fingerprint, build):
             problem = _problem(folder, fingerprint)
             if problem:
                 if folder.exists():
-                    _say(f"{folder}: {problem}; building it again.")
+                    patience.say(f"{folder}: {problem}; building it again.")
                 if held:
                     _remove_rests(folder)
-                _say(f"Decoding the images of {name} once, into {folder}")
+                patience.say(
+                    f"Decoding the images of {name} once, into {folder}"
+                )
                 _build(folder, settings, fingerprint, build)
     except OSError as error:
         raise ValueError(
@@ -349,10 +370,6 @@ def _eager_tensor(array):
     """A tensor outside of any graph, which graphs capture, not contain."""
     with tf.init_scope(), tf.device("CPU"):
         return tf.constant(array)
-
-
-def _say(text):
-    print(text, file=sys.stderr, flush=True)
 
 
 def _remove_rests(folder):

@@ -61,9 +61,12 @@ def load(name, dataset, options, run_dir=None):
             for split in train
             for batch in _batches(builder, split, published, shape)
         )
-        store.write(folder, "train", batches, sort_by_id=True)
+        sizes = {s: builder.info.splits[s].num_examples for s in splits}
+        total = sum(sizes[split] for split in train)
+        store.write(folder, "train", batches, total=total, sort_by_id=True)
         batches = _batches(builder, published.test, published, shape)
-        store.write(folder, "test", batches, sort_by_id=True)
+        total = sizes[published.test]
+        store.write(folder, "test", batches, total=total, sort_by_id=True)
 
     cache = store.cached(
         options_lib.cache_folder(options),

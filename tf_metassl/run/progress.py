@@ -6,9 +6,15 @@ import time
 import keras
 import rich.progress
 
+from tf_metassl.data.patience import clock
+
 
 class Progress(keras.callbacks.Callback):
     """A bar on a terminal, and a line per evaluation everywhere.
+
+    Where there is no terminal, further lines come between evaluations: the
+    first after half a minute, later ones at intervals that double up to ten
+    minutes.
 
     Args:
         num_steps: steps of the stage.
@@ -22,6 +28,7 @@ class Progress(keras.callbacks.Callback):
         self._images = images_per_step
         self._verbose = verbose
         self._bar = None
+        self._pause = 30.0
         if verbose == 2 and sys.stdout.isatty():
             self._bar = rich.progress.Progress(
                 rich.progress.TextColumn("step"),
@@ -49,6 +56,7 @@ class Progress(keras.callbacks.Callback):
         del epoch, logs
         self._begin = time.monotonic()
         self._begin_step = self.model.finished_steps
+        self._said = self._begin
 
     def on_train_batch_end(self, batch, logs=None):
         """See `keras.callbacks.Callback`."""
@@ -60,20 +68,28 @@ class Progress(keras.callbacks.Callback):
                 completed=self._begin_step + batch + 1,
                 description=self._line(logs),
             )
+        elif self._verbose == 2 and not self._bar:
+            now = time.monotonic()
+            if now - self._said > self._pause:
+                self._said, self._pause = now, min(2 * self._pause, 600.0)
+                print(self._report(logs), flush=True)
 
     def on_epoch_end(self, epoch, logs=None):
         """See `keras.callbacks.Callback`."""
         del epoch
         if not self._verbose:
             return
-        step = self.model.finished_steps
-        left = int((self._num_steps - step) / self._speed)
-        line = f"step {step}/{self._num_steps}  "
-        line += f"{left // 60}:{left % 60:02d} left  {self._line(logs)}"
+        line = self._report(logs)
         if self._bar:
             self._bar.print(line, highlight=False)
         else:
             print(line, flush=True)
+
+    def _report(self, logs):
+        """The step, the time left and the metrics."""
+        step = self.model.finished_steps
+        left = clock((self._num_steps - step) / self._speed)
+        return f"step {step}/{self._num_steps}  {left} left  {self._line(logs)}"
 
     def _line(self, logs):
         shown = " ".join(
