@@ -219,6 +219,15 @@ def test_flags_in_the_text_exist(page):
             assert name in known or name in ("dev", "strict", "fast"), name
 
 
+def test_the_tests_that_a_page_names_exist():
+    text = (ROOT / "docs/robustness.md").read_text("utf-8")
+    named = re.findall(r"`(\w+_test\.py)::(\w+)`", text)
+    assert len(named) > 50
+    for file, name in named:
+        code = (ROOT / "tests" / file).read_text("utf-8")
+        assert f"def {name}(" in code, (file, name)
+
+
 # Running.
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from tests.helpers import tiny_algorithm
 from tf_metassl.run import checkpoints
-from tools import kill_test
+from tools import kill_exports, kill_test
 
 pytestmark = pytest.mark.slow
 
@@ -72,3 +72,11 @@ def test_the_table_adds_up():
     assert f"| other | 7 | 3 | 2 | 1 {row}| 5 |" in text
     again["different"] = ["killed-1/metrics.jsonl"]
     assert "| 12,345 | 1 |" in kill_test.markdown([result, again])
+
+
+def test_a_killed_export_leaves_a_model_and_nothing_else(tmp_path):
+    counts = kill_exports.run(2, tmp_path)
+    assert counts["kills"] == 2
+    assert counts["moments without"] == 0
+    assert counts["other probabilities"] == 0
+    assert counts["files left"] == 0

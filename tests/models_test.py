@@ -510,6 +510,7 @@ def test_a_network_of_ones_own(function):
             "its output is bfloat16: give the last",
         ),
         (f"{HERE}:with_softmax", "its output is a softmax"),
+        ("os:system", "failed with TypeError"),
     ],
 )
 def test_unusable_networks_of_ones_own(name, message):
