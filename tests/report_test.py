@@ -38,6 +38,7 @@ def test_the_plan_says_what_is_going_to_happen():
     }
     plan = report.plan(build_experiment(config.resolve(settings)))
     lines = plan.splitlines()
+    assert [line for line in lines if line.startswith("costs:     ")]
     assert lines[0] == "method:    meta_semi"
     assert lines[1] == (
         "images:    digits 8x8x1, 10 classes: 30 labeled (inside the "
@@ -256,3 +257,15 @@ def test_where_the_labeled_images_are_is_counted(unlabeled, copies, expected):
     rows = types.SimpleNamespace(labeled=[0, 1], unlabeled=unlabeled)
     found = {("labeled", "unlabeled"): copies} if copies else {}
     assert report._inside(rows, found) == expected
+
+
+def test_a_step_that_does_not_fit_is_announced(monkeypatch, caplog):
+    settings = config.resolve({"algo": "supervised", "batch_size": 64})
+    built = build_experiment(settings)
+    ((_, text),) = report._forecast(built)
+    # 64 images of digits_cnn, forward and backward.
+    assert "a step takes 0." in text and "MiB an image" in text
+    assert not caplog.records
+    monkeypatch.setattr(report, "_memory_gib", lambda: 1e-3)
+    report._forecast(built)
+    assert "lower --batch_size" in caplog.text

@@ -51,6 +51,8 @@ class Dataset:
             training images, on a scale of 0...1, as published; None: they are
             computed from the images.
         published: for the loader of tensorflow-datasets.
+        images_of_any_size: whether the size of the images, and with it the
+            default network, is for the user to say.
         reads: names of the `DataOptions` that the loader reads; all others
             have no effect, and none may be given.
     """
@@ -61,6 +63,7 @@ class Dataset:
     strong_policy: str = "fixmatch"
     pixel_statistics: PixelStatistics | None = None
     published: Published = Published()
+    images_of_any_size: bool = False
     reads: tuple[str, ...] = ()
 
 
@@ -186,11 +189,13 @@ DATASETS = {
     "folder": Dataset(
         loader="tf_metassl.data.folder:load_folder",
         defaults=_OWN_IMAGES,
+        images_of_any_size=True,
         reads=(*_FOLDERS, *_FILES),
     ),
     "csv": Dataset(
         loader="tf_metassl.data.folder:load_csv",
         defaults=_OWN_IMAGES,
+        images_of_any_size=True,
         reads=("manifest", *_FILES),
     ),
     "two_moons": Dataset(

@@ -4,15 +4,18 @@ import dataclasses
 import io
 import json
 import math
+import os
 import pathlib
 import textwrap
 
 import matplotlib.figure
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from tf_metassl import files
 from tf_metassl.data import splits
+from tf_metassl.models import costs as costs_lib
 from tf_metassl.run import collapse
 
 # Metric of a network -> its name in the final table.
@@ -52,6 +55,7 @@ def plan(experiment):
             f"reported: {config.selection}",
         ),
         ("network", f"{config.model}: {networks(experiment.algorithm)}"),
+        *_forecast(experiment),
         (
             "devices",
             f"{config.strategy}: "
@@ -71,6 +75,41 @@ def _views(experiment):
     strong = f", strong: {policy.strong}"
     uses_strong = experiment.config.hyperparameters.uses_strong_policy
     return f"weak: {policy.weak}{strong * uses_strong}"
+
+
+def _forecast(experiment):
+    """A line on the costs of a step; none where they are not known."""
+    pools = experiment.pools(experiment.algorithm)
+    num_images = sum(pool.batch_size for pool in pools)
+    try:
+        costs = costs_lib.of(experiment.algorithm.student)
+    except (AttributeError, TypeError, ValueError):
+        return []  # A network of a user's own with sizes left open.
+    memory = costs.activation_bytes * num_images / 2**30
+    text = (
+        f"{costs.flops / 1e9:.2g} GFLOP and "
+        f"{costs.activation_bytes / 2**20:.2g} MiB an image, so a step takes "
+        f"{3 * costs.flops * num_images / 1e9:,.3g} GFLOP or more and about "
+        f"{memory:.2g} GiB"
+    )
+    if device_kind() == "CPU" and memory > 0.8 * _memory_gib():
+        logging.warning(
+            "A step takes about %.0f GiB for activations, and this machine has "
+            "%.0f: lower --batch_size, --unlabeled_batch_ratio or "
+            "--image_size, or set --remat or a smaller --model.",
+            memory,
+            _memory_gib(),
+        )
+    return [("costs", text)]
+
+
+def _memory_gib():
+    """The memory of this machine; infinite where it is not told."""
+    try:
+        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return math.inf
+    return pages / 2**30
 
 
 def _without_effect(config):
