@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tests.helpers import tiny_algorithm, values
@@ -122,3 +123,25 @@ def test_weight_decay_is_part_of_the_gradient_that_is_clipped():
         np.testing.assert_allclose(
             o - v.numpy(), 1.9 * 0.1 * 0.5 / norm * t, rtol=1e-4, atol=1e-7
         )
+
+
+@pytest.mark.parametrize("decoupled", (False, True))
+@pytest.mark.parametrize("on", ("kernels", "all"))
+def test_which_variables_decay(on, decoupled):
+    algorithm = built(
+        learning_rate=1.0,
+        num_steps=2,
+        momentum=0.0,
+        weight_decay=0.1,
+        weight_decay_on=on,
+        decoupled_weight_decay=decoupled,
+    )
+    variables = algorithm.student.trainable_variables
+    for variable in variables:
+        variable.assign(variable.numpy() + 1.0)
+    before = [v.numpy() for v in variables]
+    algorithm.apply_gradients("student", [tf.zeros(v.shape) for v in variables])
+    moved = [v.name for v, old in zip(variables, before) if (v != old).any()]
+    names = {v.name for v in variables}
+    assert {"kernel", "bias", "gamma"} <= names
+    assert set(moved) == ({"kernel"} if on == "kernels" else names)

@@ -449,7 +449,8 @@ class MetaSemi(Reweighting, Mixup):
 
     lookahead_steps: int = setting(
         1,
-        "M, SGD steps of the lookahead. It multiplies the meta gradient by M.",
+        "M, SGD steps of the lookahead. It multiplies the meta gradient by M, "
+        "which changes no example's weight, only the time.",
         minimum=1,
     )
     example_weights: str = setting(

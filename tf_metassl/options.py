@@ -184,6 +184,13 @@ class OptimizationOptions:
         "Multiply kernels by 1 - w * learning rate after the step. Nothing is "
         "added to the gradient then; MixMatch does this with adam.",
     )
+    weight_decay_on: str = setting(
+        "kernels",
+        "What weight decay applies to. kernels: neither biases nor batch norm "
+        "nor the gains of weight norm; all: everything, as in code that leaves "
+        "it to an optimizer of PyTorch.",
+        choices=("kernels", "all"),
+    )
     gradient_clip_norm: float = setting(
         0.0, "Bound on the gradient's global norm. 0 = off.", minimum=0.0
     )

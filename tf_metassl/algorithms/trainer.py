@@ -1,5 +1,7 @@
 """What training loops need: optimizers, metrics and step functions."""
 
+import functools
+
 import keras
 import tensorflow as tf
 
@@ -46,6 +48,7 @@ class Trainer(keras.Model):
         optimizers,
         weight_decay=0.0,
         decoupled_weight_decay=False,
+        weight_decay_on="kernels",
         gradient_clip_norm=0.0,
         jit_compile=False,
         steps_per_execution=1,
@@ -57,9 +60,10 @@ class Trainer(keras.Model):
         Args:
             optimizers: role -> Keras optimizer without weight decay or
                 clipping of its own.
-            weight_decay: w in gradient + w * parameter, on kernels alone.
-            decoupled_weight_decay: instead multiply kernels by
+            weight_decay: w in gradient + w * parameter.
+            decoupled_weight_decay: instead multiply parameters by
                 1 - w * learning rate after the step, as MixMatch's code does.
+            weight_decay_on: `kernels` or `all`, see `decays`.
             gradient_clip_norm: bound on the global norm of the gradient, after
                 weight decay; 0 for none.
             jit_compile: compile the step with XLA.
@@ -96,6 +100,7 @@ class Trainer(keras.Model):
         self._optimizers = dict(optimizers)
         self._weight_decay = weight_decay
         self._decoupled_weight_decay = decoupled_weight_decay
+        self._decayed = functools.partial(decays, on=weight_decay_on)
         self._gradient_clip_norm = gradient_clip_norm
         for role, optimizer in optimizers.items():
             # A restore would lose slots that the first step creates.
@@ -158,7 +163,7 @@ class Trainer(keras.Model):
         if self._weight_decay and not self._decoupled_weight_decay:
             share = self._weight_decay / num_replicas
             gradients = [
-                g + share * v.value if decays(v) else g
+                g + share * v.value if self._decayed(v) else g
                 for g, v in zip(gradients, variables, strict=True)
             ]
         if self._gradient_clip_norm:
@@ -172,7 +177,7 @@ class Trainer(keras.Model):
         optimizer.apply(gradients, variables)
         if self._decoupled_weight_decay:
             kept = 1.0 - self._weight_decay * rate
-            for v in filter(decays, variables):
+            for v in filter(self._decayed, variables):
                 v.assign(v.value * tf.cast(kept, v.dtype))
 
     # Metrics.
@@ -372,6 +377,12 @@ class Trainer(keras.Model):
         """Does nothing: networks and optimizer slots exist since `compile`."""
 
 
-def decays(variable):
-    """Whether weight decay applies: to kernels, not to biases or batch norm."""
-    return variable.name.endswith("kernel")
+def decays(variable, on="kernels"):
+    """Whether weight decay applies to a trained variable.
+
+    Args:
+        variable: a Keras variable.
+        on: `kernels`: neither biases, nor batch norm, nor the gains of weight
+            norm; `all`: everything.
+    """
+    return on == "all" or variable.name.endswith("kernel")

@@ -309,6 +309,7 @@ def build_algorithm(
         },
         weight_decay=config.weight_decay,
         decoupled_weight_decay=config.decoupled_weight_decay,
+        weight_decay_on=config.weight_decay_on,
         gradient_clip_norm=config.gradient_clip_norm,
         jit_compile=config.jit_compile,
         steps_per_execution=config.steps_per_execution,
