@@ -141,7 +141,11 @@ def test_which_variables_decay(on, decoupled):
         variable.assign(variable.numpy() + 1.0)
     before = [v.numpy() for v in variables]
     algorithm.apply_gradients("student", [tf.zeros(v.shape) for v in variables])
-    moved = [v.name for v, old in zip(variables, before) if (v != old).any()]
+    moved = [
+        variable.name
+        for variable, old in zip(variables, before, strict=True)
+        if (variable.numpy() != old).any()
+    ]
     names = {v.name for v in variables}
     assert {"kernel", "bias", "gamma"} <= names
     assert set(moved) == ({"kernel"} if on == "kernels" else names)
