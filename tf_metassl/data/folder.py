@@ -15,7 +15,7 @@ import warnings
 import numpy as np
 
 from tf_metassl.contract import DatasetInfo
-from tf_metassl.data import image_files, store
+from tf_metassl.data import image_files, manifest, spelling, store
 from tf_metassl.data import options as options_lib
 from tf_metassl.data.decode import BadImageError, decode
 from tf_metassl.files import write_bytes
@@ -52,9 +52,9 @@ def load_folder(name, dataset, options, run_dir=None):
             "--dataset=folder needs --labeled_dir, a folder with a sub-folder "
             "of images for each class."
         )
-    class_names, files = image_files.in_folders(options)
+    found = image_files.in_folders(options)
     given = f"--labeled_dir={options.labeled_dir}"
-    return _source(name, dataset, files, class_names, given, options, run_dir)
+    return _source(name, dataset, found, given, options, run_dir)
 
 
 def load_csv(name, dataset, options, run_dir=None):
@@ -79,19 +79,18 @@ def load_csv(name, dataset, options, run_dir=None):
             "label and split."
         )
     path = pathlib.Path(options.manifest).expanduser()
-    class_names, files = image_files.in_manifest(path)
+    found = manifest.in_manifest(path, options.missing_labels)
     given = f"--manifest={options.manifest}"
-    return _source(name, dataset, files, class_names, given, options, run_dir)
+    return _source(name, dataset, found, given, options, run_dir)
 
 
-def _source(name, dataset, files, class_names, given, options, run_dir):
+def _source(name, dataset, found, given, options, run_dir):
     """Decodes the files and checks the result.
 
     Args:
         name: of the dataset.
         dataset: its row of the registry.
-        files: list of `ImageFile`.
-        class_names: names of the labels.
+        found: names of the labels, list of `ImageFile`, and notes.
         given: the flag and its value, for messages on labeled images.
         options: a `DataOptions`.
         run_dir: folder for the list of unusable files, or None.
@@ -99,6 +98,7 @@ def _source(name, dataset, files, class_names, given, options, run_dir):
     Returns:
         A `Source`.
     """
+    class_names, files, notes = found
     # Before all else: it checks `--stored_size`.
     options_lib.stored_size(options, options.image_size)
     if len(class_names) < 2:
@@ -109,15 +109,16 @@ def _source(name, dataset, files, class_names, given, options, run_dir):
     held_out = ""
     if not any(file.split == "test" for file in files):
         files = image_files.hold_out(files, options.test_fraction)
+        _check_held_out(files, given, options)
         held_out = (
             f"The test images are {options.test_fraction:.0%} of each class's "
             "labeled images, held out because no others are given."
         )
     cache = _decoded(name, files, options)
-    found = json.loads((cache / "files.json").read_text())
-    left_out = _check_bad(found["bad"], len(files), options, run_dir)
+    decoded = json.loads((cache / "files.json").read_text())
+    left_out = _check_bad(decoded["bad"], len(files), options, run_dir)
     train, test = store.read(cache, ("train", "test"), options.cache_gib)
-    validation_rows = np.flatnonzero(np.array(found["validation"], bool))
+    validation_rows = np.flatnonzero(np.array(decoded["validation"], bool))
     balance = _check_classes(train, test, validation_rows, class_names, given)
     size = (options.image_size,) * 2 if options.image_size else train.shape[:2]
     weak = "random_crop" if options.stored_size else dataset.weak_policy
@@ -131,9 +132,21 @@ def _source(name, dataset, files, class_names, given, options, run_dir):
         test=test,
         weak_policy=weak,
         strong_policy=dataset.strong_policy,
-        description=" ".join(filter(None, (balance, held_out, left_out))),
+        description=" ".join(
+            filter(None, (balance, held_out, *notes, left_out))
+        ),
         validation_rows=validation_rows if len(validation_rows) else None,
     )
+
+
+def _check_held_out(files, given, options):
+    """Raises ValueError if no image could be held out for testing."""
+    if options.test_fraction and not any(f.split == "test" for f in files):
+        raise ValueError(
+            f"No class of {given} has more than one labeled image, so that "
+            "none can be held out for testing: give --test_dir (csv: rows with "
+            "the split test). Validation images are not needed."
+        )
 
 
 def _check_classes(train, test, validation_rows, class_names, given):
@@ -278,7 +291,12 @@ def _check_bad(bad, num_files, options, run_dir):
         path = pathlib.Path(run_dir) / BAD_IMAGES
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = io.StringIO(newline="")
-        csv.writer(rows).writerows([("path", "reason"), *bad])
+        csv.writer(rows).writerows(
+            [
+                ("path", "reason"),
+                *(map(spelling.for_spreadsheet, row) for row in bad),
+            ]
+        )
         # File names need not be UTF-8.
         text = rows.getvalue().encode("utf-8", errors="backslashreplace")
         write_bytes(path, text)

@@ -1,18 +1,25 @@
-"""Lists the user's image files: in folders, or named by a CSV manifest.
+"""Lists the user's image files in folders.
 
-Nothing here opens an image; `tf_metassl.data.folder` decodes the files.
+Nothing here opens an image; `tf_metassl.data.folder` decodes the files, and
+`tf_metassl.data.manifest` lists those of a CSV file.
 """
 
 import collections
-import csv
 import dataclasses
 import hashlib
 import os
 import pathlib
 
+from tf_metassl.data import identity, spelling
+
 SPLITS = ("train", "validation", "test", "unlabeled")
-# What file managers leave behind.
-_JUNK = ("desktop.ini", "thumbs.db")
+
+_FLAGS = {
+    "train": "labeled_dir",
+    "validation": "validation_dir",
+    "test": "test_dir",
+    "unlabeled": "unlabeled_dir",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +33,7 @@ class ImageFile:
         label: index of its class, -1 if it has none.
         split: `train`, `validation` or `test`.
         problem: why it cannot be used; empty if that is not known yet.
+        line: of the manifest; 0 if it was found in a folder.
     """
 
     path: pathlib.Path
@@ -33,6 +41,12 @@ class ImageFile:
     label: int
     split: str
     problem: str = ""
+    line: int = 0
+
+    @property
+    def place(self) -> str:
+        """Where the user finds it: a path, or a line of the manifest."""
+        return f"line {self.line}: {self.name}" if self.line else str(self.path)
 
 
 def in_folders(options):
@@ -42,59 +56,39 @@ def in_folders(options):
         options: a `DataOptions`.
 
     Returns:
-        `(class_names, files)`, files being a list of `ImageFile`.
+        `(class_names, files, notes)`: files are a list of `ImageFile`, and
+        notes sentences for the user.
 
     Raises:
-        ValueError: if a folder is missing or empty, or the folders do not have
-            the same classes; the message names the flag to change.
+        ValueError: if a folder is missing or empty, has a class that
+            `--labeled_dir` has not, or contradicts another one; the message
+            names the flag to change.
     """
-    class_names = _class_names("labeled_dir", options)
-    files = _class_files("labeled_dir", "train", class_names, options)
-    for flag, split in (("validation_dir", "validation"), ("test_dir", "test")):
+    classes = _classes("labeled_dir", options)
+    without_label = _without_label(classes, options)
+    class_names = tuple(classes)
+    files = _class_files("labeled_dir", "train", class_names, classes, options)
+    for split in ("validation", "test"):
+        flag = _FLAGS[split]
         if not getattr(options, flag):
             continue
-        names = _class_names(flag, options)
-        if names != class_names:
-            differing = sorted(set(names) ^ set(class_names))
+        found = _classes(flag, options)
+        if unknown := [name for name in found if name not in classes]:
             raise ValueError(
-                f"--{flag}={getattr(options, flag)} and --labeled_dir="
-                f"{options.labeled_dir} must have the same sub-folders, but "
-                f"only one of them has: {shortened(differing)}."
+                f"--{flag}={getattr(options, flag)} has sub-folders of classes "
+                f"that --labeled_dir={options.labeled_dir} has not: "
+                f"{shortened(unknown)}. Rename them, or remove them."
             )
-        files += _class_files(flag, split, class_names, options)
-    if options.unlabeled_dir:
-        files += _unlabeled_files(files, options)
-    return class_names, files
-
-
-def in_manifest(path):
-    """Lists the files that a CSV manifest names.
-
-    Args:
-        path: of the manifest, a `pathlib.Path`.
-
-    Returns:
-        `(class_names, files)`, files being a list of `ImageFile`, labeled
-        images first.
-
-    Raises:
-        ValueError: if the manifest cannot be read; the message names the line.
-    """
-    rows = _manifest_rows(path)
-    class_names = _in_order({label for _, label, _ in rows if label})
-    index = {name: i for i, name in enumerate(class_names)}
-    files = [
-        ImageFile(
-            path=path.parent / name,
-            name=name,
-            label=index.get(label, -1),
-            split="train" if split == "unlabeled" else split,
+        files += _class_files(flag, split, class_names, found, options)
+    unlabeled = _unlabeled_files(without_label, options)
+    files, notes = identity.merged(files + unlabeled, class_names)
+    left = {id(file) for file in files}
+    if options.unlabeled_dir and not any(id(f) in left for f in unlabeled):
+        raise ValueError(
+            f"--unlabeled_dir={options.unlabeled_dir} holds no images besides "
+            "those of the other folders."
         )
-        for name, label, split in rows
-    ]
-    # Labeled images first, so that the order is that of the other sources.
-    files.sort(key=lambda file: file.label < 0)
-    return class_names, files
+    return list(class_names), files, notes
 
 
 def hold_out(files, fraction):
@@ -158,55 +152,129 @@ def _name_hash(file):
 # Folders.
 
 
-def _class_names(flag, options):
-    """Names of the sub-folders of a folder with classes."""
+def _classes(flag, options):
+    """The sub-folders of a folder with classes: class -> name of its folder.
+
+    Raises:
+        ValueError: if there are none, if two have the same name in different
+            Unicode forms, or if they are splits, not classes.
+    """
     folder = _folder(flag, options)
     names = [
         entry.name
         for entry in folder.iterdir()
-        if entry.is_dir() and not _is_junk(entry.name)
+        if entry.is_dir() and not spelling.is_litter(entry.name)
     ]
     if not names:
         raise ValueError(
             f"--{flag}={folder} has no sub-folders: one for each class is "
             "expected."
         )
-    return _in_order(names)
+    if flags := _flags_of_splits(folder, names):
+        raise ValueError(
+            f"--{flag}={folder} has sub-folders that are splits, not classes: "
+            f"{shortened(sorted(names))}. Give {' '.join(flags)}"
+        )
+    classes = in_order(names)
+    if len(classes) < len(names):
+        twice = sorted(set(names) - set(classes.values()))
+        raise ValueError(
+            f"--{flag}={folder} has several sub-folders of the same name, "
+            f"which differ in their Unicode form: "
+            f"{shortened([spelling.text(name) for name in twice])}. Put their "
+            "images into one of them."
+        )
+    return classes
 
 
-def _class_files(flag, split, class_names, options):
-    """Files of a folder with classes."""
+def _flags_of_splits(folder, names):
+    """The flags for a folder whose sub-folders are splits.
+
+    Args:
+        folder: its path.
+        names: of the sub-folders.
+
+    Returns:
+        A list such as `--labeled_dir=photos/train`; empty if the sub-folders
+        may be classes. `train` alone is a vehicle, for example.
+    """
+    found = {}
+    for name in sorted(names):
+        if split := spelling.split(name):
+            found.setdefault(split, folder / name)
+    for split, path in found.items():
+        if split != "unlabeled" and not any(p.is_dir() for p in path.iterdir()):
+            return []
+    if len(found) < min(2, len(names)):
+        return []
+    return [
+        f"--{flag}={found[split]}"
+        for split, flag in _FLAGS.items()
+        if split in found
+    ]
+
+
+def _without_label(classes, options):
+    """Removes folders such as `unlabeled` from the classes.
+
+    Returns:
+        The paths of these folders.
+
+    Raises:
+        ValueError: if `--missing_labels` does not say what they are.
+    """
+    names = [name for name in classes if spelling.split(name) == "unlabeled"]
+    if not names or options.missing_labels == "class":
+        return []
+    folder = _folder("labeled_dir", options)
+    if options.missing_labels == "refuse":
+        raise ValueError(
+            f"--labeled_dir={folder} has the sub-folder {names[0]}, whose name "
+            "says that its images have no label. Give another folder with "
+            "--unlabeled_dir, or set --missing_labels=unlabeled to use these "
+            "images without labels; --missing_labels=class if it is a class."
+        )
+    return [folder / classes.pop(name) for name in names]
+
+
+def _class_files(flag, split, class_names, folders, options):
+    """Files of a folder with classes.
+
+    Args:
+        flag: that names the folder.
+        split: of its images.
+        class_names: names of the labels.
+        folders: class -> name of its folder; a class may be missing.
+        options: a `DataOptions`.
+    """
     folder = _folder(flag, options)
     loose = [
         ImageFile(path, path.name, -1, split, "not in the folder of a class")
         for path in sorted(folder.iterdir())
-        if not path.is_dir() and not _is_junk(path.name)
+        if not path.is_dir() and not spelling.is_litter(path.name)
     ]
     files = [
         ImageFile(path, str(path.relative_to(folder)), label, split)
         for label, name in enumerate(class_names)
-        for path in _walk(folder / name)
+        if name in folders
+        for path in _walk(folder / folders[name])
     ]
     if not files:
         raise ValueError(f"--{flag}={folder} holds no images.")
     return files + loose
 
 
-def _unlabeled_files(others, options):
-    """Files of `--unlabeled_dir` that are not among the others."""
-    folder = _folder("unlabeled_dir", options)
-    known = {os.path.realpath(file.path) for file in others}
-    files = [
-        ImageFile(path, str(path.relative_to(folder)), -1, "train")
+def _unlabeled_files(more, options):
+    """Files of `--unlabeled_dir` and of the folders `more`."""
+    folders = [(folder.parent, folder) for folder in more]
+    if options.unlabeled_dir:
+        folder = _folder("unlabeled_dir", options)
+        folders.append((folder, folder))
+    return [
+        ImageFile(path, str(path.relative_to(base)), -1, "train")
+        for base, folder in folders
         for path in _walk(folder)
-        if os.path.realpath(path) not in known
     ]
-    if not files:
-        raise ValueError(
-            f"--unlabeled_dir={folder} holds no images besides those of the "
-            "other folders."
-        )
-    return files
 
 
 def _folder(flag, options):
@@ -225,67 +293,29 @@ def _walk(folder):
         folders[:] = [
             name
             for name in folders
-            if not _is_junk(name)
+            if not spelling.is_litter(name)
             and os.path.realpath(os.path.join(parent, name)) not in seen
         ]
         paths += [
-            pathlib.Path(parent, name) for name in names if not _is_junk(name)
+            pathlib.Path(parent, name)
+            for name in names
+            if not spelling.is_litter(name)
         ]
     return sorted(paths)
 
 
-def _is_junk(name):
-    return name.startswith(".") or name.lower() in _JUNK
+def in_order(names):
+    """The classes in the order of their labels.
 
+    Args:
+        names: of the classes, as they were found.
 
-def _in_order(names):
-    """Sorted class names; numbers are sorted by their value."""
-    if all(name.isdecimal() for name in names):
-        return sorted(names, key=int)
-    return sorted(names)
-
-
-# The manifest.
-
-
-def _manifest_rows(path):
-    """`(path, label, split)` of every line, all strings; label may be empty."""
-    flag = f"--manifest={path}"
-    if not path.is_file():
-        raise ValueError(f"{flag}: no such file.")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            lacking = {"path", "label"} - set(reader.fieldnames or ())
-            if lacking:
-                raise ValueError(
-                    f"{flag} has no column {' or '.join(sorted(lacking))}: its "
-                    "first line must be path,label,split."
-                )
-            rows = [
-                _manifest_row(row, f"{flag}, line {reader.line_num}")
-                for row in reader
-            ]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(
-            f"{flag} is not a CSV file in UTF-8: {error}"
-        ) from error
-    if not any(label for _, label, _ in rows):
-        raise ValueError(f"{flag} has no image with a label.")
-    return rows
-
-
-def _manifest_row(row, where):
-    if None in row:
-        raise ValueError(f"{where}: more columns than the first line has.")
-    row = {name: (text or "").strip() for name, text in row.items()}
-    split = row.get("split") or "train"
-    if not row["path"]:
-        raise ValueError(f"{where}: the path is empty.")
-    if split not in SPLITS:
-        raise ValueError(
-            f"{where}: the split {split!r} is none of {', '.join(SPLITS)}."
-        )
-    if split in ("validation", "test") and not row["label"]:
-        raise ValueError(f"{where}: a {split} image needs a label.")
-    return row["path"], "" if split == "unlabeled" else row["label"], split
+    Returns:
+        Dict from the name that is shown to a name that was found. Numbers are
+        sorted by their value, other names as they were found.
+    """
+    numbers = all(name.isdecimal() for name in names)
+    result = {}
+    for name in sorted(names, key=lambda n: (int(n) if numbers else 0, n)):
+        result.setdefault(spelling.text(name), name)
+    return result

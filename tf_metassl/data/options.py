@@ -48,6 +48,14 @@ class DataOptions:
         "label (empty = unlabeled) and split (train, validation, test or "
         "unlabeled; empty = train).",
     )
+    missing_labels: str = setting(
+        "refuse",
+        "folder and csv: what a label or a sub-folder means whose name usually "
+        "says that there is no label, such as nan, none, ?, -1 or unlabeled. "
+        "refuse: the run stops and counts them; unlabeled: the images have no "
+        "label; class: it is the name of a class.",
+        choices=("refuse", "unlabeled", "class"),
+    )
     test_fraction: float = setting(
         0.2,
         "folder and csv without test images: share of each class's labeled "
