@@ -8,21 +8,21 @@ import tensorflow as tf
 
 
 def macro_f1(confusion):
-    """The unweighted mean of the classes' F1 scores.
+    """The unweighted mean of the F1 scores of the classes that are present.
 
     Args:
         confusion: `[C, C]` counts, rows are true classes.
 
     Returns:
-        A float; a class that is neither present nor predicted counts as 0.
+        A float; 1 for perfect predictions, 0 if there are no images. Classes
+        without an image do not count.
     """
     confusion = np.asarray(confusion, np.float64)
-    correct = np.diag(confusion)
-    total = confusion.sum(0) + confusion.sum(1)
-    f1 = np.divide(
-        2 * correct, total, out=np.zeros_like(correct), where=total > 0
-    )
-    return float(f1.mean())
+    support = confusion.sum(1)
+    present = support > 0
+    f1 = 2 * np.diag(confusion)[present]
+    f1 /= (confusion.sum(0) + support)[present]
+    return float(f1.mean()) if len(f1) else 0.0
 
 
 @keras.saving.register_keras_serializable("tf_metassl")
@@ -59,14 +59,19 @@ class ConfusionMatrix(keras.metrics.Metric):
         """`{<name>_accuracy, <name>_macro_f1}` as float32 scalars."""
         counts = tf.convert_to_tensor(self.counts)
         correct = tf.linalg.diag_part(counts)
-        support = tf.reduce_sum(counts, 0) + tf.reduce_sum(counts, 1)
-        f1 = tf.math.divide_no_nan(2 * correct, support)
+        support = tf.reduce_sum(counts, 1)
+        total = tf.reduce_sum(counts, 0) + support
+        # Without an image of a class there is nothing to be right about.
+        f1 = tf.math.divide_no_nan(2 * correct, total)
+        num_present = tf.math.count_nonzero(support, dtype=f1.dtype)
         accuracy = tf.math.divide_no_nan(
             tf.reduce_sum(correct), tf.reduce_sum(counts)
         )
         return {
             f"{self.name}_accuracy": accuracy,
-            f"{self.name}_macro_f1": tf.reduce_mean(f1),
+            f"{self.name}_macro_f1": tf.math.divide_no_nan(
+                tf.reduce_sum(f1), num_present
+            ),
         }
 
     def get_config(self):
