@@ -248,3 +248,17 @@ def test_help_and_version_of_the_installed_command():
         assert f"  {name:<10}{text}\n" in done.stdout
     done = tf_metassl_command("--version")
     assert done.stdout == f"tf_metassl {tf_metassl.__version__}\n"
+
+
+def test_output_that_cannot_show_a_name_does_not_end_a_run():
+    code = (
+        "from tf_metassl.run import command_line\n"
+        "command_line.run(lambda _: print('d\\u00f6g', '\\udcff'), argv=['x'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "d\\xf6g \\udcff\n")

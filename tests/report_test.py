@@ -1,5 +1,6 @@
 """The plan, the final table and the figures, by hand-computed numbers."""
 
+import io
 import json
 import types
 
@@ -50,6 +51,13 @@ def test_the_plan_says_what_is_going_to_happen():
         "steps:     75 or 1.5 minutes, evaluated every 25; reported: last"
     ) in lines
     assert lines[-1] == "devices:   auto: 1 x CPU, float32"
+
+
+def test_the_plan_without_validation_images_says_so():
+    settings = {"algo": "supervised", "num_validation": 0}
+    plan = report.plan(build_experiment(config.resolve(settings)))
+    assert " 0 validation, 397 test" in plan
+    assert "No image is held out for validation" in plan
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
@@ -136,6 +144,12 @@ def test_learning_curves_are_the_rows():
     }
 
 
+def test_learning_curves_without_validation(recwarn):
+    rows = [{"step": 3, "split": "train", "loss": 2.0}]
+    figure = report.learning_curve(rows)
+    assert not figure.axes[1].get_lines() and not recwarn.list
+
+
 def test_the_confusion_matrix_shows_shares_and_counts():
     counts = np.array([[3, 1, 0], [0, 0, 0], [1, 0, 1]])
     (axes,) = report.confusion_matrix(counts, ["a", "b", "c"]).axes
@@ -156,6 +170,19 @@ def test_the_confusion_matrix_shows_shares_and_counts():
     }
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names == ["a", "b", "c"]
+
+
+def test_long_and_odd_names_fit_beside_the_figure(recwarn):
+    names = ["x" * 250 + "1", "x" * 250 + "2", "a\nb"]
+    report.confusion_matrix(np.eye(3), ["W" * 99] * 3).savefig(io.BytesIO())
+    figure = report.confusion_matrix(np.eye(3), names)
+    figure.savefig(io.BytesIO())
+    (axes,) = figure.axes
+    shown = [label.get_text() for label in axes.get_yticklabels()]
+    assert shown == ["x" * 12 + "…" + "x" * 10 + n for n in "12"] + ["a\\nb"]
+    # The layout has room for the matrix.
+    assert axes.get_position().width > 0.3
+    assert not recwarn.list
 
 
 def test_large_confusion_matrices_have_no_numbers():

@@ -66,6 +66,10 @@ class Config(
         return [f"--{name}={value}" for name, value in values.items()]
 
 
+# Settings whose default is found when the images are known -> what they are
+# before that.
+UNKNOWN: Mapping[str, Any] = {"model": "auto", "num_validation": -1}
+
 # The versions and the data of a run, see `tf_metassl.run.run_directory`.
 PROVENANCE = (
     "tensorflow",
@@ -92,6 +96,7 @@ _NOT_COMPARED = (
     "manual_dir",
     "cache_dir",
     "cache_gib",
+    "missing_labels",
 )
 
 
@@ -122,10 +127,12 @@ def resolve(given: Mapping[str, Any]) -> Config:
     defaults = dict(DATASETS[dataset].defaults)
     if given.get("model") == "auto":
         del given["model"]
-    network = _network(given.get("model", defaults["model"]))
+    model = given.get("model", defaults["model"])
+    # The networks that are chosen by the size of the images have none.
+    dropout = 0.0 if model == UNKNOWN["model"] else _network(model).dropout
     for name in fields | hp:
         if name.endswith("dropout"):
-            defaults[name] = network.dropout
+            defaults[name] = dropout
     settings = {**defaults, **given}
     for name, value in settings.items():
         _check(fields.get(name) or hp[name], value)

@@ -41,7 +41,11 @@ class SplitOptions:
         minimum=0,
     )
     num_validation: int = setting(
-        200, "Number of labeled images held out for validation.", minimum=1
+        200,
+        "Number of labeled images held out for validation. 0 = none: the run "
+        "has no best checkpoint then. -1 = a fifth of the labeled images and "
+        "at most 100, but none if that is fewer than 10.",
+        minimum=-1,
     )
     split_seed: int = setting(
         0, "Seed of the choice of the labeled images.", minimum=0
@@ -93,7 +97,7 @@ class NetworkOptions:
     model: str = setting(
         "auto",
         f"{', '.join(models.NETWORKS)}, {models.FURTHER}; auto: the dataset's "
-        "default.",
+        f"default, for own images {models.BY_SIZE_TEXT}.",
     )
     normalization: str = setting(
         "unit",

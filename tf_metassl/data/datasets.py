@@ -76,8 +76,9 @@ _SMALL_PHOTOS = {
 }
 _OWN_IMAGES = {
     **_SMALL_PHOTOS,
+    "model": "auto",
     "num_labeled": 0,
-    "num_validation": 100,
+    "num_validation": -1,
     "num_steps": 5000,
     "ema_decay": 0.99,
 }

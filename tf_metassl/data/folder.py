@@ -325,7 +325,7 @@ def _balance(class_names, counts, num_unlabeled):
     """Describes how many images each class has."""
     if len(class_names) <= 20:
         listing = ", ".join(
-            f"{name} {count}"
+            f"{spelling.one_line(name)} {count}"
             for name, count in zip(class_names, counts, strict=True)
         )
         text = f"Images with a label: {listing}."

@@ -142,7 +142,8 @@ def fingerprint(files):
 
 def shortened(names):
     """The first five names as text, with an ellipsis if there are more."""
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    shown = ", ".join(map(spelling.one_line, names[:5]))
+    return shown + (", ..." if len(names) > 5 else "")
 
 
 def _name_hash(file):
@@ -181,7 +182,7 @@ def _classes(flag, options):
         raise ValueError(
             f"--{flag}={folder} has several sub-folders of the same name, "
             f"which differ in their Unicode form: "
-            f"{shortened([spelling.text(name) for name in twice])}. Put their "
+            f"{shortened(twice)}. Put their "
             "images into one of them."
         )
     return classes

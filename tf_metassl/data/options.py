@@ -34,12 +34,12 @@ class DataOptions:
     )
     validation_dir: str = setting(
         "",
-        "--dataset=folder: validation images, in the same sub-folders as "
+        "--dataset=folder: validation images, in sub-folders named as those of "
         "--labeled_dir. Empty = --num_validation of the labeled images.",
     )
     test_dir: str = setting(
         "",
-        "--dataset=folder: test images, in the same sub-folders as "
+        "--dataset=folder: test images, in sub-folders named as those of "
         "--labeled_dir. Empty = --test_fraction of the labeled images.",
     )
     manifest: str = setting(

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tf_metassl import models
 from tf_metassl.algorithms import algorithm_class
 from tf_metassl.algorithms.algorithm import Algorithm
-from tf_metassl.config import Config
+from tf_metassl.config import UNKNOWN, Config
 from tf_metassl.data import image_ops, pipeline, sources, splits, statistics
 from tf_metassl.errors import ConfigError
 from tf_metassl.ops import augmentation_rates, schedules
@@ -46,10 +46,18 @@ class Experiment:
 
     @property
     def examples(self):
-        """Up to 16 validation images `[n, H, W, C]` to compare exports on."""
-        images = self.validation_images
+        """Up to 16 images `[n, H, W, C]` to compare exports on.
+
+        They are validation images, or labeled ones if there are none.
+        """
+        images = self.images("validation" if self.has_validation else "labeled")
         images = images.read(range(min(16, len(images))))
         return image_ops.center_crop(images, *self.source.info.image_shape[:2])
+
+    @property
+    def has_validation(self):
+        """Whether there are validation images."""
+        return len(self.splits.validation) > 0
 
     def images(self, split):
         """The images of the split `labeled`, `validation` or `test`."""
@@ -151,6 +159,7 @@ def build_experiment(config, run_dir=None, strategy=None):
             distribution.check_xla(strategy)
         keras.utils.set_random_seed(config.seed)
         source = sources.load(config.dataset, config, run_dir)
+        config = _with_defaults(config, source)
         rows = _split(source, config)
         scaling = statistics.scaling(
             config.normalization,
@@ -178,9 +187,34 @@ def build_experiment(config, run_dir=None, strategy=None):
     return Experiment(config, strategy, source, rows, algorithm)
 
 
+def _with_defaults(config, source):
+    """Fills in the defaults that depend on the images.
+
+    Args:
+        config: a `Config`.
+        source: the `Source`.
+
+    Returns:
+        A `Config`, which `config.UNKNOWN` does not apply to any more.
+    """
+    found = {}
+    if config.model == UNKNOWN["model"]:
+        found["model"] = models.for_size(source.info.image_shape)
+    if config.num_validation == UNKNOWN["num_validation"]:
+        found["num_validation"] = splits.default_num_validation(
+            source.train.labels, config.num_labeled, source.validation_rows
+        )
+    return dataclasses.replace(config, **found)
+
+
 def _split(source, config):
-    """The labeled, unlabeled and validation rows of `source`."""
-    return splits.split(
+    """The labeled, unlabeled and validation rows of `source`.
+
+    Raises:
+        ValueError: see `splits.split`; or if the best checkpoint is asked for
+            and there are no validation images.
+    """
+    rows = splits.split(
         source.train.labels,
         num_labeled=config.num_labeled,
         num_validation=config.num_validation,
@@ -191,6 +225,14 @@ def _split(source, config):
         validation_rows=source.validation_rows,
         class_names=source.info.class_names,
     )
+    if config.selection == "best_validation" and not len(rows.validation):
+        raise ValueError(
+            "--selection=best_validation needs validation images, but none is "
+            "held out: raise --num_validation (now "
+            f"{config.num_validation}), give --validation_dir, or use "
+            "--selection=last."
+        )
+    return rows
 
 
 def build_algorithm(

@@ -11,7 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from tf_metassl import files
-from tf_metassl.data import splits
+from tf_metassl.data import spelling, splits
+from tf_metassl.run import forecast
+
+# Characters of a class name in a figure.
+_TICK = 24
 
 # Metric of a network -> its name in the final table.
 MEASURES = {
@@ -51,6 +55,7 @@ def plan(experiment):
             f"reported: {config.selection}",
         ),
         ("network", f"{config.model}: {networks(experiment.algorithm)}"),
+        *(("", text) for text in filter(None, [forecast.line(experiment)])),
         (
             "devices",
             f"{config.strategy}: "
@@ -73,6 +78,7 @@ def _data_lines(experiment):
     notes = "\n".join(
         [
             *textwrap.wrap(source.description, 100),
+            *textwrap.wrap(splits.describe_absent(source, rows), 100),
             splits.describe_duplicates(source, duplicates),
         ]
     )
@@ -248,7 +254,8 @@ def learning_curve(rows):
         ylim=(0, 1),
     )
     for axes in (left, right):
-        axes.legend(fontsize=7)
+        if axes.get_lines():
+            axes.legend(fontsize=7)
         axes.grid(alpha=0.3)
     return figure
 
@@ -265,7 +272,10 @@ def confusion_matrix(confusion, class_names):
     Returns:
         A matplotlib figure.
     """
+    class_names = [_tick(name) for name in class_names]
     size = min(max(4.0, 0.45 * len(class_names) + 1.5), 16.0)
+    # Room for long names, which are at most _TICK characters here.
+    size += 0.1 * max(max(map(len, class_names)) - 10, 0)
     figure = matplotlib.figure.Figure((size, size), layout="constrained")
     axes = figure.subplots()
     support = np.maximum(confusion.sum(axis=1, keepdims=True), 1)
@@ -290,6 +300,17 @@ def confusion_matrix(confusion, class_names):
                     color="white" if dark else "black",
                 )
     return figure
+
+
+def _tick(name):
+    """The name of a class as it fits beside a figure.
+
+    A long one is shortened in the middle: names often differ at their ends.
+    """
+    name = spelling.one_line(name)
+    if len(name) <= _TICK:
+        return name
+    return f"{name[: _TICK // 2]}…{name[-(_TICK // 2 - 1) :]}"
 
 
 def _names(rows):

@@ -6,6 +6,7 @@ module imports no TensorFlow.
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -87,6 +88,31 @@ def load_config(run_dir):
             f"{_CONFIG}."
         )
     return config_lib.Config.from_json(json.loads(path.read_text()))
+
+
+def with_recorded_defaults(config, run_dir):
+    """Fills in the defaults that the run in `run_dir` has found.
+
+    They depend on the images, and on the version that began the run.
+
+    Args:
+        config: a `Config`.
+        run_dir: folder of the run, which may be new.
+
+    Returns:
+        A `Config`.
+    """
+    if not (pathlib.Path(run_dir) / _CONFIG).exists():
+        return config
+    old = load_config(run_dir)
+    return dataclasses.replace(
+        config,
+        **{
+            name: getattr(old, name)
+            for name, unknown in config_lib.UNKNOWN.items()
+            if getattr(config, name) == unknown
+        },
+    )
 
 
 def save_config(config, run_dir):
