@@ -181,8 +181,7 @@ def _classes(flag, options):
         twice = sorted(set(names) - set(classes.values()))
         raise ValueError(
             f"--{flag}={folder} has several sub-folders of the same name, "
-            f"which differ in their Unicode form: "
-            f"{shortened(twice)}. Put their "
+            f"which differ in their Unicode form: {shortened(twice)}. Put all "
             "images into one of them."
         )
     return classes

@@ -274,8 +274,9 @@ def confusion_matrix(confusion, class_names):
     """
     class_names = [_tick(name) for name in class_names]
     size = min(max(4.0, 0.45 * len(class_names) + 1.5), 16.0)
-    # Room for long names, which are at most _TICK characters here.
-    size += 0.1 * max(max(map(len, class_names)) - 10, 0)
+    if len(class_names) <= 100:
+        # Room for long names, which are at most _TICK characters here.
+        size += 0.1 * max(max(map(len, class_names)) - 10, 0)
     figure = matplotlib.figure.Figure((size, size), layout="constrained")
     axes = figure.subplots()
     support = np.maximum(confusion.sum(axis=1, keepdims=True), 1)
