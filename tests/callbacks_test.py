@@ -17,7 +17,14 @@ from tf_metassl.run.stage import StageRun
 from tf_metassl.run.termination import Terminated
 
 
-def recorder_of(folder, accuracies=(), state=None, first_step=0, **settings):
+def recorder_of(
+    folder,
+    accuracies=(),
+    state=None,
+    first_step=0,
+    has_validation=True,
+    **settings,
+):
     """A `Recorder` whose evaluations give these accuracies, one by one.
 
     Returns:
@@ -27,9 +34,7 @@ def recorder_of(folder, accuracies=(), state=None, first_step=0, **settings):
     strategy = tf.distribute.get_strategy()
     stage_run = StageRun(
         types.SimpleNamespace(
-            config=settings,
-            strategy=strategy,
-            splits=types.SimpleNamespace(validation=[0]),
+            config=settings, strategy=strategy, has_validation=has_validation
         ),
         tiny_algorithm("supervised"),
         Stage("train", 6, None),
@@ -77,6 +82,15 @@ def test_metrics_come_before_checkpoints_and_the_best_before_the_last(
         ("checkpoint", "best"),
         ("checkpoint", None),
     ]
+
+
+def test_without_validation_images_there_is_only_the_last_checkpoint(tmp_path):
+    recorder, stage_run = recorder_of(tmp_path, has_validation=False)
+    assert recorder.finish_epoch({"loss": 1.0}) == {}
+    names = {path.name for path in stage_run.checkpoints.iterdir()}
+    assert names == {"step-00000000"}
+    (row,) = stage_run.metrics_file.rows()
+    assert row["split"] == "train"
 
 
 def test_the_best_checkpoint_is_that_of_the_highest_accuracy(tmp_path):

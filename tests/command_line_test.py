@@ -305,3 +305,17 @@ def test_the_code_of_a_run_is_not_run_unasked(tmp_path):
         assert "stranger:network" in done.stderr
         assert "add --trust_model_code" in done.stderr
     assert not (tmp_path / "was_run").exists()
+
+
+def test_output_that_cannot_show_a_name_does_not_end_a_run():
+    code = (
+        "from tf_metassl.run import command_line\n"
+        "command_line.run(lambda _: print('d\\u00f6g', '\\udcff'), argv=['x'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "d\\xf6g \\udcff\n")

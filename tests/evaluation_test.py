@@ -1,12 +1,14 @@
 """Evaluated networks and the rows of the final table."""
 
+import types
+
 import numpy as np
 import pytest
 
 from tests.helpers import tiny_algorithm
 from tf_metassl import config
 from tf_metassl.errors import CheckpointError
-from tf_metassl.run import evaluation
+from tf_metassl.run import evaluation, report
 from tf_metassl.run.build import build_experiment
 
 
@@ -63,7 +65,8 @@ def test_final_metrics_have_a_row_per_network(monkeypatch):
         evaluation, "evaluate", lambda _, __, split: numbers[split]
     )
     algorithm = tiny_algorithm("supervised", ema_decay=0.9)
-    assert evaluation.final_metrics(None, algorithm, "finetune") == [
+    experiment = types.SimpleNamespace(has_validation=True)
+    assert evaluation.final_metrics(experiment, algorithm, "finetune") == [
         {
             "stage": "finetune",
             "network": "student",
@@ -80,6 +83,17 @@ def test_final_metrics_have_a_row_per_network(monkeypatch):
             "test_top_5_accuracy": 0.9,
         },
     ]
+
+
+def test_without_validation_images_only_the_test_images_are_evaluated():
+    built = build_experiment(
+        config.resolve({"algo": "supervised", "num_validation": 0})
+    )
+    assert built.examples.shape == (16, 8, 8, 1)
+    rows = evaluation.final_metrics(built, built.algorithm, "train")
+    assert {"test_accuracy", "test_macro_f1"} < set(rows[0])
+    assert not any(name.startswith("validation") for name in rows[0])
+    assert "validation" not in report.table(rows)
 
 
 def test_the_median_is_taken_of_every_number():

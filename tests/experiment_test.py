@@ -1,6 +1,7 @@
 """A run as a whole: where it is written, and what it records."""
 
 import json
+import os
 
 import pytest
 
@@ -20,6 +21,14 @@ def test_several_workers_need_the_name_of_a_run_directory(monkeypatch):
     )
     with pytest.raises(ConfigError, match="--run_dir is empty"):
         experiment.train(config.resolve({"algo": "supervised"}))
+
+
+def test_a_run_directory_whose_name_is_not_utf8(tmp_path):
+    run_dir = tmp_path / os.fsdecode(b"r\xf6")
+    settings = config.resolve({"algo": "supervised", "run_dir": str(run_dir)})
+    with pytest.raises(ConfigError, match=r"r\\xf6: the name is not UTF-8"):
+        experiment.train(settings)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture

@@ -6,39 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.image_folders import fails, write_classes
+from tests.image_folders import write_classes
 from tf_metassl import config
-from tf_metassl.data import splits
 from tf_metassl.errors import ConfigError
-from tf_metassl.run import command_line, experiment, run_directory
+from tf_metassl.run import command_line, experiment
 from tf_metassl.run.build import build_experiment, build_without_images
-
-
-@pytest.mark.parametrize(
-    "counts, expected",
-    (
-        ((1, 1, 1), 0),
-        ((2, 1, 1), 0),
-        ((5, 5), 2),
-        ((1, 9), 2),
-        ((50, 75), 25),
-        ((4000, 4000), 100),
-        # All spare images are of one class.
-        ((1,) * 30 + (3,), 2),
-    ),
-)
-def test_how_many_images_are_held_out(counts, expected):
-    labels = np.repeat(np.arange(len(counts)), counts)
-    assert splits.default_num_validation(labels) == expected
-    rows = splits.split(
-        labels,
-        num_labeled=0,
-        num_validation=-1,
-        split_seed=0,
-        labeled_inside=True,
-    )
-    assert len(rows.validation) == expected
-    assert set(labels[rows.labeled]) == set(range(len(counts)))
 
 
 def write_few(place, per_class):
@@ -116,25 +88,6 @@ def test_an_export_needs_no_images(finished, tmp_path):
     assert build_without_images(settings, place / "run") is None
 
 
-def test_without_validation_images_none_selects(tmp_path):
-    write_few(tmp_path, 1)
-    settings = settings_of(tmp_path, selection="best_validation")
-    with pytest.raises(ConfigError, match="needs validation images"):
-        build_experiment(settings)
-
-
-def test_one_message_if_nothing_can_be_tested(tmp_path):
-    write_classes(tmp_path / "labeled", count=1)
-    fails(
-        tmp_path,
-        "leaves no image for testing: no class has a second labeled image "
-        "that could be held out. Give labeled images for testing with "
-        "--test_dir",
-    )
-    write_classes(tmp_path / "labeled", count=4)
-    fails(tmp_path, "--test_fraction=0 holds none out", test_fraction=0.0)
-
-
 def test_images_that_have_moved_are_named_with_the_flags(tmp_path):
     with pytest.raises(ConfigError) as error:
         build_experiment(settings_of(tmp_path))
@@ -144,13 +97,3 @@ def test_images_that_have_moved_are_named_with_the_flags(tmp_path):
         [f"--labeled_dir={tmp_path}", "--allow_changed=labeled_dir"]
     )
     assert settings.allow_changed == "labeled_dir"
-
-
-def test_the_older_default_is_the_same_run_where_the_splits_are(tmp_path):
-    old = settings_of(tmp_path, num_validation=100)
-    run_directory.save_config(old, tmp_path)
-    run_directory.check_settings(settings_of(tmp_path), tmp_path)
-    with pytest.raises(ConfigError, match="num_validation: 100 -> 7"):
-        run_directory.check_settings(
-            settings_of(tmp_path, num_validation=7), tmp_path
-        )

@@ -269,14 +269,14 @@ def test_class_errors(place):
     fails(
         place, "--labeled_dir=.* has no usable labeled image of ant: add some"
     )
-    (place / "test/ant").rmdir()
+    (place / "labeled/ant").rmdir()
     fails(
         place,
-        "--labeled_dir=.* has no usable labeled image of ant: add some",
+        "--test_dir=.* classes that --labeled_dir=.* has not: ant. Rename",
     )
-    (place / "labeled/ant").rmdir()
+    (place / "test/ant").rmdir()
     write_classes(place / "validation", ("cat", "bee"))
-    fails(place, "--validation_dir=.* does not have: bee")
+    fails(place, "--validation_dir=.* that --labeled_dir=.* has not: bee. Ren")
     shutil.rmtree(place / "validation")
     for part in ("labeled", "test"):
         shutil.rmtree(place / part / "dog")
@@ -321,7 +321,7 @@ def test_size_errors(place):
 def test_no_test_image(place):
     fails(
         place,
-        "--test_fraction=0 holds none out. Give .*--test_dir",
+        "--test_dir .*or raise --test_fraction",
         test_dir="",
         test_fraction=0.0,
     )
@@ -338,6 +338,79 @@ def test_labels_that_do_not_suffice(place):
                 split_seed=0,
                 labeled_inside=True,
             )
+
+
+def test_splits_may_lack_classes(place):
+    shutil.rmtree(place / "test/cat")
+    write_classes(place / "validation", ("cat",), count=2, start=3000)
+    source = load(place)
+    assert source.test.labels.tolist() == [1, 1]
+    labels = source.train.labels[source.validation_rows]
+    assert labels.tolist() == [0, 0]
+    rows = splits.Splits(np.arange(10), np.arange(12), source.validation_rows)
+    assert splits.describe_absent(source, rows).splitlines() == [
+        "No validation image of 1 of 2 classes: dog. Macro-F1 is the mean over "
+        "the others.",
+        "No test image of 1 of 2 classes: cat. Macro-F1 is the mean over the "
+        "others.",
+    ]
+
+
+def test_one_image_a_class(place, tmp_path):
+    shutil.rmtree(place / "labeled")
+    write_classes(place / "labeled", count=1)
+    # Nothing is left to be tested with, which one flag changes.
+    with pytest.raises(ValueError) as error:
+        load(place, test_dir="")
+    assert str(error.value) == (
+        f"No class of --labeled_dir={place / 'labeled'} has more than one "
+        "labeled image, so that none can be held out for testing: give "
+        "--test_dir (csv: rows with the split test). Validation images are not "
+        "needed."
+    )
+    source = load(place)
+    count = splits.default_num_validation(source.train.labels)
+    rows = splits.split(
+        source.train.labels,
+        num_labeled=0,
+        num_validation=count,
+        split_seed=0,
+        labeled_inside=True,
+    )
+    assert count == 0 and rows.labeled.tolist() == [0, 1]
+    splits.check_unlabeled(rows)
+
+
+def test_names_that_are_not_utf8(place, tmp_path):
+    """Their bytes are shown, and every list of them can be written."""
+    for part in ("labeled", "test"):
+        (place / part / "dog").rename(place / part / os.fsdecode(b"d\xf6g"))
+    source = load(place, run_dir=tmp_path)
+    assert source.info.class_names == ("cat", "d\\xf6g")
+    rows = splits.Splits(np.arange(10), np.arange(16), np.arange(0))
+    splits.save_ids(source, rows, tmp_path / "ids.txt")
+    lines = (tmp_path / "ids.txt").read_text("utf-8").splitlines()
+    assert lines[6] == "5\td\\xf6g\td\\xf6g/0.png"
+    source.description.encode()
+
+
+def test_classes_in_another_unicode_form(place):
+    for part, name in (("labeled", "do\u0308g"), ("test", "d\u00f6g")):
+        (place / part / "dog").rename(place / part / name)
+    source = load(place)
+    assert source.info.class_names == ("cat", "d\u00f6g")
+    assert source.test.labels.tolist() == [0, 0, 1, 1]
+    (place / "labeled/d\u00f6g").mkdir()
+    fails(place, "several sub-folders of the same name, .* d\u00f6g. Put")
+
+
+def test_the_list_of_bad_images_has_no_formulas(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(place)
+    write(place / "=1+2/cat/0.png", b"")
+    write(place / "=1+2/cat/1.png", encoded(picture()))
+    write(place / "=1+2/dog/1.png", encoded(picture()))
+    load(place, run_dir=tmp_path, labeled_dir="=1+2", max_bad_fraction=0.5)
+    assert bad_images(tmp_path) == {"'=1+2/cat/0.png": "zero bytes"}
 
 
 # Real photos.
@@ -383,15 +456,6 @@ def test_real_photos(clothing, tmp_path):
     )
     assert np.bincount(source.train.labels[rows.labeled]).max() == 26
     assert len(rows.unlabeled) == 3068
-
-
-def test_a_split_without_a_class_is_named(place):
-    shutil.rmtree(place / "test/dog")
-    write_classes(place / "validation", ("dog",), start=5000)
-    source = load(place)
-    assert "1 of 2 classes have no validation image: cat." in source.description
-    assert "1 of 2 classes have no test image: dog." in source.description
-    assert set(source.test.labels) == {0}
 
 
 @pytest.mark.parametrize("text", ("=cmd()", "+1", "-1.png", "@x", "\tx"))

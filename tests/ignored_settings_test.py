@@ -202,16 +202,3 @@ def test_only_fields_are_without_effect(name):
         if type(f.default) in (int, float) and f.metadata["minimum"] == 0
     }
     assert set(cls(**off).without_effect) <= names
-
-
-@pytest.mark.parametrize(
-    "size, model", ((0, "wrn_28_2"), (64, "wrn_28_2"), (65, "resnet_50"))
-)
-def test_the_default_network_fits_the_images(size, model):
-    given = {"labeled_dir": "/x", "image_size": size}
-    assert config.resolve(given).model == model
-    chosen = config.resolve({**given, "model": "wrn_16_1"})
-    assert chosen.model == "wrn_16_1"
-    # What papers use at such a size stays the default there.
-    stl10 = config.resolve({"dataset": "stl10", "image_size": 96})
-    assert stl10.model == "wrn_28_2"

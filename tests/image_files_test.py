@@ -1,14 +1,11 @@
-"""Lists of image files: folders and manifests, and what is wrong with them."""
+"""Lists of image files in folders, and what is wrong with them."""
 
-import os
 import shutil
-import unicodedata
 
 import numpy as np
 import pytest
 
 from tests.image_folders import (
-    bad_images,
     encoded,
     fails,
     load,
@@ -38,6 +35,75 @@ def test_hidden_files_and_links(place):
     source = load(place)
     assert source.train.labels.tolist() == [0] * 5 + [1] * 6 + [-1] * 6
     assert b"dog/more/a.png" in source.train.ids
+
+
+def test_litter_of_file_managers(place):
+    write(place / "labeled/__MACOSX/cat/._0.png", b"junk")
+    write(place / "unlabeled/__MACOSX/0.png", encoded(picture(51)))
+    write(place / "labeled/cat/@eaDir/0.png", encoded(picture(52)))
+    write(place / "labeled/Icon\r", b"")
+    source = load(place)
+    assert source.info.class_names == ("cat", "dog")
+    assert len(source.train) == 10 + 6
+
+
+SPELLINGS = [
+    ("train", "validation", "test"),
+    ("training", "val", "test"),
+    ("train", "dev", "test"),
+    ("Train", "Valid", "Test"),
+]
+
+
+@pytest.mark.parametrize("names", SPELLINGS)
+def test_a_folder_of_splits_is_recognized(tmp_path, names):
+    for name in names:
+        write_classes(tmp_path / name, count=1)
+    write(tmp_path / "unlabeled/0.png", encoded(picture()))
+    flags = ("labeled_dir", "validation_dir", "test_dir", "unlabeled_dir")
+    given = " ".join(
+        f"--{flag}={tmp_path / name}"
+        for flag, name in zip(flags, (*names, "unlabeled"), strict=True)
+    )
+    with pytest.raises(ValueError) as error:
+        load(tmp_path, labeled_dir=str(tmp_path))
+    assert "splits, not classes" in str(error.value)
+    assert str(error.value).endswith(f"Give {given}")
+
+
+def test_a_folder_with_train_alone(tmp_path):
+    write_classes(tmp_path / "all/train", count=1)
+    fails(
+        tmp_path,
+        "Give --labeled_dir=.*/all/train$",
+        labeled_dir=str(tmp_path / "all"),
+    )
+
+
+def test_classes_with_the_names_of_splits(place):
+    for name in ("train", "test"):
+        write_classes(place / "vehicles", (name, "bus"), count=3)
+    source = load(place, labeled_dir=str(place / "vehicles"), test_dir="")
+    assert source.info.class_names == ("bus", "test", "train")
+
+
+def test_a_sub_folder_without_labels(place):
+    write(place / "labeled/Unlabeled/0.png", encoded(picture(60)))
+    fails(
+        place,
+        "has the sub-folder Unlabeled, .*--unlabeled_dir, or set --missing_lab",
+    )
+    source = load(place, missing_labels="unlabeled")
+    assert source.info.class_names == ("cat", "dog")
+    assert np.count_nonzero(source.train.labels < 0) == 7
+    fails(
+        place,
+        "--test_dir|no usable test",
+        missing_labels="class",
+        test_dir=str(place / "unlabeled"),
+    )
+    source = load(place, missing_labels="class")
+    assert "Unlabeled" in source.info.class_names
 
 
 def test_unlabeled_folder_around_the_others(place):
@@ -97,177 +163,3 @@ def test_folder_errors(place):
     (empty / "dog").mkdir()
     fails(place, "--test_dir=.*empty holds no images", test_dir=str(empty))
     fails(place, "--labeled_dir=.*empty holds no", labeled_dir=str(empty))
-
-
-@pytest.mark.parametrize("how", ("link", "hard link", "folder"))
-def test_one_file_with_two_labels_is_refused(place, how):
-    cat = place / "labeled/cat/0.png"
-    if how == "link":
-        (place / "labeled/dog/x.png").symlink_to(cat)
-    elif how == "hard link":
-        os.link(cat, place / "labeled/dog/x.png")
-    else:
-        # A link to the folder above shows all cats as dogs, too.
-        (place / "labeled/dog/up").symlink_to(place / "labeled")
-    with pytest.raises(ValueError, match="has two labels") as error:
-        load(place)
-    assert "labeled/cat/" in str(error.value)
-    assert "labeled/dog/" in str(error.value)
-
-
-def test_one_file_in_two_splits_is_refused(place):
-    (place / "test/cat/x.png").symlink_to(place / "labeled/cat/0.png")
-    fails(place, "is a train and a test image: .*labeled.*test")
-
-
-def test_a_file_that_is_listed_twice_is_one_image(place):
-    (place / "labeled/cat/again.png").symlink_to(place / "labeled/cat/0.png")
-    (place / "unlabeled/x.png").symlink_to(place / "labeled/cat/1.png")
-    (place / "unlabeled/y.png").symlink_to(place / "test/cat/1.png")
-    source = load(place)
-    assert np.bincount(source.train.labels + 1).tolist() == [6, 5, 5]
-
-
-@pytest.mark.parametrize("form", ("NFC", "NFD"))
-def test_names_are_compared_in_one_form(place, form):
-    other = {"NFC": "NFD", "NFD": "NFC"}[form]
-    for part, used in (("labeled", form), ("test", other)):
-        (place / part / "cat").rename(
-            place / part / unicodedata.normalize(used, "é")
-        )
-    source = load(place)
-    assert source.info.class_names == ("dog", "\u00e9")
-    lines = "path,label,split\n" + "".join(
-        f"labeled/{unicodedata.normalize(other, 'é')}/{i}.png,"
-        f"{unicodedata.normalize(f, 'é')},\nlabeled/dog/{i}.png,dog,\n"
-        for i, f in enumerate(("NFC", "NFD", "NFC"))
-    )
-    source = load(place, "csv", manifest=manifest(place, lines))
-    assert source.info.class_names == ("dog", "\u00e9")
-
-
-def test_a_class_whose_name_is_no_text(place):
-    strange = os.fsdecode(b"caf\xe9")
-    (place / "labeled/cat").rename(place / "labeled" / strange)
-    (place / "test/cat").rename(place / "test" / strange)
-    source = load(place)
-    assert source.info.class_names == ("caf\\xe9", "dog")
-    assert [n.encode() for n in source.info.class_names]
-    assert np.bincount(source.train.labels + 1).tolist() == [6, 5, 5]
-
-
-def test_what_archivers_leave_behind_is_no_class(place):
-    for name in ("__MACOSX", "@eaDir", "lost+found"):
-        write_classes(place / "labeled", (name,))
-    assert load(place).info.class_names == ("cat", "dog")
-
-
-def test_a_folder_of_splits_is_no_folder_of_classes(tmp_path):
-    for part in ("train", "val", "test"):
-        write_classes(tmp_path / "all" / part)
-    fails(
-        tmp_path,
-        "splits rather than classes. Give --test_dir=.*test "
-        "--labeled_dir=.*train --validation_dir=.*val",
-        labeled_dir=str(tmp_path / "all"),
-    )
-    # A class may be called so.
-    write_classes(tmp_path / "all", ("cat",))
-    load(tmp_path, labeled_dir=str(tmp_path / "all"))
-
-
-# CSV.
-
-
-def manifest(place, text, name="images.csv"):
-    (place / name).write_text(text, encoding="utf-8")
-    return str(place / name)
-
-
-LINES = """path,label,split
-labeled/cat/0.png,kitten,train
-labeled/cat/1.png,kitten,
-labeled/dog/0.png,puppy,train
-unlabeled/deep/cat/0.png,,
-unlabeled/deep/cat/1.png,,train
-labeled/dog/1.png,puppy,unlabeled
-labeled/dog/2.png,puppy,validation
-test/cat/0.png,kitten,test
-test/dog/0.png,puppy,test
-"""
-
-
-@pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_csv(place, mark):
-    source = load(place, "csv", manifest=manifest(place, mark + LINES))
-    assert source.info.name == "csv"
-    assert source.info.class_names == ("kitten", "puppy")
-    assert source.train.labels.tolist() == [0, 0, 1, 1, -1, -1, -1]
-    assert source.train.ids[4] == b"unlabeled/deep/cat/0.png"
-    np.testing.assert_array_equal(source.train.read([4])[0], picture(2000))
-    assert source.validation_rows.tolist() == [3]
-    assert source.test.labels.tolist() == [0, 1]
-
-
-def test_csv_without_splits_and_with_other_columns(place, tmp_path):
-    text = "who,label,path\n"
-    for name in ("cat", "dog"):
-        for i in range(5):
-            text += f"me,{name},{place}/labeled/{name}/{i}.png\n"
-    elsewhere = tmp_path / "other"
-    elsewhere.mkdir()
-    source = load(place, "csv", manifest=manifest(elsewhere, text))
-    assert source.test.labels.tolist() == [0, 1]
-    assert len(source.train) == 8
-
-
-def test_csv_with_files_that_are_not_there(place, tmp_path):
-    text = LINES + "nowhere.png,kitten,\nlabeled,,\n"
-    path = manifest(place, text)
-    load(place, "csv", tmp_path, manifest=path, max_bad_fraction=0.2)
-    assert bad_images(tmp_path) == {
-        str(place / "nowhere.png"): "no such file",
-        str(place / "labeled"): "not a file",
-    }
-
-
-@pytest.mark.parametrize(
-    "text, message",
-    [
-        ("", "no column label or path"),
-        ("file,label\na.png,b\n", "no column path: its first line must be"),
-        ("path,label\na.png,\n", "has no image with a label"),
-        (LINES + "x.png,kitten,dev\n", "line 11: the split 'dev' is none of"),
-        (LINES + "x.png,,test\n", "line 11: a test image needs a label"),
-        (LINES + ",kitten,test\n", "line 11: the path is empty"),
-        (LINES + "x.png,kitten,test,1\n", "line 11: more columns than"),
-        (LINES + "x.png,owl,test\n", "no usable labeled image of owl"),
-        (LINES.replace("puppy", "kitten"), "only the class 'kitten'"),
-        (LINES.replace(",", ";"), "by commas, not by ';'"),
-        (LINES.replace(",", "\t"), "by commas, not by '.t'"),
-        (LINES + "x.png\n", "line 11: nothing in the column label"),
-        (LINES + "x.png,NaN,\ny.png,nan,\n", "'NaN' .1 rows., 'nan' .1 rows"),
-        (LINES + "x.png,-1,\n", "labels that usually mean that there is none"),
-        (
-            LINES + "labeled/cat/0.png,puppy,\n",
-            "has two labels: .*labeled/cat/0.png and",
-        ),
-        (
-            LINES + "labeled/cat/0.png,kitten,test\n",
-            "is a train and a test image",
-        ),
-    ],
-)
-def test_csv_errors(place, text, message):
-    path = manifest(place, text)
-    with pytest.raises(ValueError, match=message) as error:
-        load(place, "csv", manifest=path, max_bad_fraction=1.0)
-    assert f"--manifest={path}" in str(error.value)
-
-
-def test_manifest_that_is_no_text(place):
-    fails(place, "needs --manifest", dataset="csv")
-    fails(place, "no such file", dataset="csv", manifest="/nowhere.csv")
-    (place / "images.csv").write_bytes(b"path,label\n\xff\xfe,\n")
-    path = str(place / "images.csv")
-    fails(place, "not a CSV file in UTF-8", dataset="csv", manifest=path)

@@ -40,6 +40,43 @@ def test_accuracy_and_macro_f1_with_masked_rows():
     assert float(metric.result()["student_accuracy"]) == 0
 
 
+def test_macro_f1_counts_only_classes_that_are_there():
+    """Three of five classes: perfect predictions give 1, as a test needs."""
+    label = np.array([0, 1, 1, 3], np.int32)
+    metric = ConfusionMatrix(5, name="a")
+    metric.update_state(label, np.eye(5, dtype=np.float32)[label], np.ones(4))
+    assert float(metric.result()["a_macro_f1"]) == 1
+    assert metrics.macro_f1(metric.counts.value) == 1
+    # One of class 1 is taken for class 4, which has no image: 1, 2/3 and 1.
+    metric.reset_state()
+    predicted = np.eye(5, dtype=np.float32)[[0, 1, 4, 3]]
+    metric.update_state(label, predicted, np.ones(4))
+    for value in (
+        float(metric.result()["a_macro_f1"]),
+        metrics.macro_f1(metric.counts.value),
+    ):
+        np.testing.assert_allclose(value, (1 + 2 / 3 + 1) / 3, rtol=1e-6)
+
+
+def test_macro_f1_of_nothing():
+    assert metrics.macro_f1(np.zeros([3, 3])) == 0
+    assert float(ConfusionMatrix(3, name="a").result()["a_macro_f1"]) == 0
+
+
+def test_macro_f1_with_all_classes_has_the_bits_that_it_had():
+    """Runs of earlier versions are resumed with the same numbers."""
+    rng = np.random.default_rng(0)
+    for size in (2, 3, 10, 37, 100, 1000):
+        metric = ConfusionMatrix(size, name="a")
+        counts = rng.integers(0, 50, (size, size)) + np.eye(size, dtype=int)
+        metric.counts.assign(counts.astype(np.float32))
+        counts = tf.convert_to_tensor(metric.counts)
+        total = tf.reduce_sum(counts, 0) + tf.reduce_sum(counts, 1)
+        f1 = tf.math.divide_no_nan(2 * tf.linalg.diag_part(counts), total)
+        expected = tf.reduce_mean(f1).numpy()
+        assert metric.result()["a_macro_f1"].numpy() == expected
+
+
 def test_the_true_class_among_the_five_likeliest():
     # Sorted from the likeliest down: 6 5 4 3 2 | 1 0.
     logits = np.arange(7, dtype=np.float32)[np.newaxis].repeat(7, axis=0)

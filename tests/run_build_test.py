@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 
+from tests.helpers import tiny_algorithm
+from tests.image_folders import write_classes
 from tf_metassl import config
 from tf_metassl.contract import DatasetInfo
 from tf_metassl.errors import ConfigError
+from tf_metassl.run import build
 from tf_metassl.run import stage as stage_lib
 from tf_metassl.run.build import build_algorithm, build_experiment
 
@@ -63,7 +66,50 @@ def test_the_images_of_every_split():
     )
     assert experiment.images("test") is experiment.source.test
     # All ten of them; sixteen if there were more.
-    assert experiment.examples.shape == (10, 8, 8, 1)
+    assert experiment.examples.shape == (16, 8, 8, 1)
+
+
+def own_images(place, size, count, test_count=1, **settings):
+    write_classes(place / "labeled", count=count, height=size, width=size)
+    write_classes(
+        place / "test", count=test_count, start=1000, height=size, width=size
+    )
+    given = {"algo": "supervised", "dataset": "folder", "batch_size": 8}
+    given |= {f"{n}_dir": str(place / n) for n in ("labeled", "test", "cache")}
+    return config.resolve(given | settings)
+
+
+@pytest.mark.parametrize("count, expected", [(1, 0), (20, 0), (25, 10)])
+def test_defaults_for_own_images_with_few_labels(tmp_path, count, expected):
+    built = build_experiment(own_images(tmp_path, 16, count))
+    assert built.config.num_validation == len(built.splits.validation)
+    assert len(built.splits.validation) == expected
+    assert len(built.splits.labeled) == 2 * count - expected
+
+
+@pytest.mark.parametrize(
+    "size, model", [(16, "wrn_28_2"), (64, "wrn_28_2"), (65, "resnet_50")]
+)
+def test_the_network_of_own_images_fits_their_size(
+    tmp_path, monkeypatch, size, model
+):
+    monkeypatch.setattr(build, "build_algorithm", tiny_algorithm_of)
+    settings = own_images(tmp_path, size, 1)
+    assert settings.model == "auto"
+    assert build_experiment(settings).config.model == model
+    settings = own_images(tmp_path, size, 1, model="cnn13")
+    assert build_experiment(settings).config.model == "cnn13"
+
+
+def tiny_algorithm_of(*_):
+    return tiny_algorithm("supervised")
+
+
+def test_the_best_checkpoint_needs_validation_images(tmp_path):
+    with pytest.raises(ConfigError, match="needs validation images.*now 0"):
+        build_experiment(
+            own_images(tmp_path, 16, 1, selection="best_validation")
+        )
 
 
 def test_what_cannot_be_built_is_a_config_error():

@@ -345,3 +345,31 @@ def test_an_interval_that_nobody_has_set_is_not_asked_for(tmp_path, capsys):
             **{"num_steps": 200, "evaluate_every": 0},
             allow_changed="num_steps",
         )
+
+
+def test_defaults_that_depend_on_the_images_are_those_of_the_run(tmp_path):
+    """Also of an earlier version, whose defaults were others."""
+    settings = config.resolve({"dataset": "folder", "labeled_dir": "a"})
+    found = run_directory.with_recorded_defaults(settings, tmp_path)
+    assert found == settings and found.num_validation == -1
+    recorded = {"model": "wrn_28_2", "num_validation": 100}
+    run_directory.save_config(
+        dataclasses.replace(settings, **recorded), tmp_path
+    )
+    found = run_directory.with_recorded_defaults(settings, tmp_path)
+    assert found == dataclasses.replace(settings, **recorded)
+    run_directory.check_settings(found, tmp_path)
+    # What the user sets is not replaced.
+    given = dataclasses.replace(settings, model="cnn13")
+    found = run_directory.with_recorded_defaults(given, tmp_path)
+    assert found.model == "cnn13"
+    with pytest.raises(ConfigError, match="model: 'wrn_28_2' -> 'cnn13'"):
+        run_directory.check_settings(found, tmp_path)
+
+
+def test_flags_that_are_not_utf8_are_written_as_they_are(tmp_path):
+    name = os.fsdecode(b"d\xf6g")
+    settings = config.resolve({"dataset": "folder", "labeled_dir": name})
+    run_directory.save_config(settings, tmp_path)
+    assert b"--labeled_dir=d\xf6g\n" in (tmp_path / "run.flags").read_bytes()
+    assert run_directory.load_config(tmp_path).labeled_dir == name

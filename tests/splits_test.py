@@ -169,6 +169,52 @@ def test_errors():
         split(np.sort(LABELS), label_split="first", class_names=names)
 
 
+@pytest.mark.parametrize(
+    "counts, num_labeled, expected",
+    [
+        ([1, 1], 0, 0),
+        ([4, 5], 0, 0),
+        ([20, 20], 0, 0),
+        ([25, 25], 0, 10),
+        ([60, 60], 0, 24),
+        ([500, 500], 0, 100),
+        # As many are left as are asked for.
+        ([60, 60], 105, 15),
+        ([60, 60], 120, 0),
+        # Classes with one image keep it.
+        ([1] * 50 + [10], 0, 0),
+    ],
+)
+def test_default_number_of_validation_images(counts, num_labeled, expected):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    labels = np.append(labels, [-1] * 30)
+    size = splits.default_num_validation(labels, num_labeled)
+    assert size == expected
+    rows = split(labels, num_labeled=num_labeled, num_validation=size)
+    assert len(rows.validation) == size
+    assert set(labels[rows.labeled]) == set(range(len(counts)))
+
+
+def test_no_validation_images_beside_given_ones():
+    rows = np.arange(3)
+    assert splits.default_num_validation(LABELS, validation_rows=rows) == 0
+
+
+@pytest.mark.parametrize("label_split", ["balanced", "proportional", "first"])
+def test_nothing_is_held_out(label_split):
+    rows = split(num_validation=0, label_split=label_split)
+    assert not len(rows.validation) and len(rows.unlabeled) == 70
+
+
+def test_nothing_held_out_is_told():
+    source = source_with_duplicates()
+    rows = splits.Splits(np.arange(3), np.arange(9), np.arange(0))
+    text = splits.describe_absent(source, rows)
+    assert text.startswith("No image is held out for validation: nothing ")
+    # All test images are of the first class.
+    assert "No test image of 1 of 2 classes: b. Macro-F1" in text
+
+
 def test_check_unlabeled():
     splits.check_unlabeled(split())
     with pytest.raises(ValueError, match="--num_labeled.*--unlabeled_dir"):
@@ -203,44 +249,33 @@ ROWS = splits.Splits(
 def test_duplicates():
     source = source_with_duplicates()
     found = splits.duplicates(source, ROWS)
-    assert {pair: rows.tolist() for pair, rows in found.items()} == {
-        ("labeled", "unlabeled"): sorted(
-            [[0, 4], [1, 8]], key=lambda p: source.train.content_hashes(p[:1])
-        ),
+    assert {pair: sorted(rows.tolist()) for pair, rows in found.items()} == {
+        ("labeled", "unlabeled"): [[0, 4], [1, 8]],
         ("labeled", "test"): [[1, 0]],
-        ("unlabeled", "test"): sorted(
-            [[8, 0], [5, 1]], key=lambda p: source.test.content_hashes(p[1:])
-        ),
+        ("unlabeled", "test"): [[5, 1], [8, 0]],
     }
     text = splits.describe_duplicates(source, found)
     assert text.splitlines()[1] == (
-        "1 test image(s) are also labeled images, such as row 0 = 1.png"
+        "1 test image(s) are also labeled images, 1 with another label, such "
+        "as row 0 = 1.png"
     )
+    # Examples are named, not only one.
+    first = text.splitlines()[0]
+    assert "4.png = 0.png" in first and "8.png = 1.png" in first
     assert len(text.splitlines()) == 3
 
 
-def test_equal_images_with_different_labels_are_named():
+def test_equal_pixels_of_two_classes():
     source = source_with_duplicates()
-    # Images 0 and 4 are equal, 1 and 8 too; only the latter differ in label.
-    rows = splits.Splits(np.array([0, 1]), np.array([2]), np.array([4, 8]))
-    assert splits.describe_contradictions(source, rows) == (
-        "1 image(s) have the pixels of another one and a different label, such "
-        "as 8.png (ä) = 1.png (b)"
+    source.train.labels[4] = 1
+    rows = splits.Splits(np.array([0, 4, 1, 8]), np.arange(9), np.array([9]))
+    found = splits.duplicates(source, rows)
+    assert found["labeled", "labeled"].tolist() == [[0, 4], [1, 8]]
+    text = splits.describe_duplicates(source, found)
+    assert text.splitlines()[0] == (
+        "2 labeled image(s) have the pixels of another class's image, such as "
+        "4.png = 0.png, 8.png = 1.png"
     )
-    assert splits.describe_contradictions(source, ROWS) == ""
-
-
-def test_names_with_tabs_and_ends_of_lines_stay_one_cell(tmp_path):
-    source = source_with_duplicates()
-    names = source.train.ids.copy().astype("S20")
-    names[0], names[1] = b"a\tb\n.png", b"back\\slash"
-    source = dataclasses.replace(
-        source, train=dataclasses.replace(source.train, ids=names)
-    )
-    splits.save_ids(source, ROWS, tmp_path / "ids.txt")
-    lines = (tmp_path / "ids.txt").read_text().splitlines()
-    assert lines[1].split("\t") == ["0", "ä", "a\\tb\\n.png"]
-    assert lines[2].split("\t") == ["1", "b", "back\\\\slash"]
 
 
 def test_duplicates_in_validation():
@@ -272,3 +307,19 @@ def test_save_ids(tmp_path):
     splits.save_ids(sources.load("digits"), rows, path)
     read = np.loadtxt(path, np.int64, usecols=0, delimiter="\t")
     np.testing.assert_array_equal(read, rows.labeled)
+
+
+def test_save_ids_of_odd_names(tmp_path):
+    """One line and three columns each, whatever the names are."""
+    source = source_with_duplicates()
+    names = [b"a\tb.png", b"a\nb.png", b"\xff.png", *source.train.ids[3:]]
+    images = dataclasses.replace(source.train, ids=np.array(names))
+    info = dataclasses.replace(source.info, class_names=("a\tb", "c\rd"))
+    source = dataclasses.replace(source, train=images, info=info)
+    path = tmp_path / "labeled_ids.txt"
+    splits.save_ids(source, ROWS, path)
+    assert path.read_text("utf-8").splitlines()[1:] == [
+        r"0	a\tb	a\tb.png",
+        r"1	c\rd	a\nb.png",
+        r"2	a\tb	\xff.png",
+    ]

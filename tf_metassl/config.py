@@ -119,6 +119,10 @@ class Config(
         return [f"--{name}={value}" for name, value in values.items()]
 
 
+# Settings whose default is found when the images are known -> what they are
+# before that.
+UNKNOWN: Mapping[str, Any] = {"model": "auto", "num_validation": -1}
+
 # The versions and the data of a run, see `tf_metassl.run.run_directory`.
 PROVENANCE = (
     "tensorflow",
@@ -145,6 +149,7 @@ _NOT_COMPARED = (
     "manual_dir",
     "cache_dir",
     "cache_gib",
+    "missing_labels",
 )
 
 
@@ -179,15 +184,12 @@ def resolve(given: Mapping[str, Any]) -> Config:
     defaults = dict(DATASETS[dataset].defaults)
     if given.get("model") == "auto":
         del given["model"]
-    if (
-        DATASETS[dataset].images_of_any_size
-        and given.get("image_size", 0) > _LARGEST_FOR_SMALL_NETWORKS
-    ):
-        defaults["model"] = "resnet_50"
-    network = _network(given.get("model", defaults["model"]))
+    model = given.get("model", defaults["model"])
+    # The networks that are chosen by the size of the images have none.
+    dropout = 0.0 if model == UNKNOWN["model"] else _network(model).dropout
     for name in fields | hp:
         if name.endswith("dropout"):
-            defaults[name] = network.dropout
+            defaults[name] = dropout
     settings = {**defaults, **given}
     config = Config(
         hyperparameters=own(**{k: v for k, v in settings.items() if k in hp}),
@@ -266,10 +268,6 @@ def _implied_dataset(given: Mapping[str, Any]) -> str:
         return "csv"
     return "folder" if given.get("labeled_dir") else "digits"
 
-
-# A wide residual network keeps the full resolution in a third of its layers: at
-# 224 pixels wrn_28_2 costs 21 GFLOP and 321 MiB an image, five times resnet_50.
-_LARGEST_FOR_SMALL_NETWORKS = 64
 
 # What TensorFlow's shapes, seeds and step counts hold without wrapping round.
 _LARGEST_INTEGER = 2**31 - 1

@@ -23,8 +23,11 @@ AnyPath = str | os.PathLike[str]
 
 
 def write_text(path: AnyPath, text: str) -> None:
-    """Writes a UTF-8 file atomically; see `write_bytes`."""
-    write_bytes(path, text.encode("utf-8"))
+    """Writes a UTF-8 file atomically; see `write_bytes`.
+
+    Bytes of file names that are not UTF-8 are written as they are.
+    """
+    write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 def write_bytes(path: AnyPath, data: bytes | memoryview) -> None:

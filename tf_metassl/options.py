@@ -42,9 +42,9 @@ class SplitOptions:
     )
     num_validation: int = setting(
         200,
-        "Number of labeled images held out for validation. 0 = none: the last "
-        "checkpoint is reported, and nothing says how good it is but the test "
-        "images. -1 = a fifth of the labeled images, at most 100.",
+        "Number of labeled images held out for validation. 0 = none: the run "
+        "has no best checkpoint then. -1 = a fifth of the labeled images and "
+        "at most 100, but none if that is fewer than 10.",
         minimum=-1,
     )
     split_seed: int = setting(
@@ -97,7 +97,7 @@ class NetworkOptions:
     model: str = setting(
         "auto",
         f"{', '.join(models.NETWORKS)}, {models.FURTHER}; auto: the dataset's "
-        "default.",
+        f"default, for own images {models.BY_SIZE_TEXT}.",
     )
     normalization: str = setting(
         "unit",

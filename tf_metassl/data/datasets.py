@@ -51,8 +51,6 @@ class Dataset:
             training images, on a scale of 0...1, as published; None: they are
             computed from the images.
         published: for the loader of tensorflow-datasets.
-        images_of_any_size: whether the size of the images, and with it the
-            default network, is for the user to say.
         reads: names of the `DataOptions` that the loader reads; all others
             have no effect, and none may be given.
     """
@@ -63,7 +61,6 @@ class Dataset:
     strong_policy: str = "fixmatch"
     pixel_statistics: PixelStatistics | None = None
     published: Published = Published()
-    images_of_any_size: bool = False
     reads: tuple[str, ...] = ()
 
 
@@ -74,7 +71,7 @@ _SIZES = ("channels", "image_size", "stored_size", "cache_dir", "cache_gib")
 _PREPARED = ("data_dir", "manual_dir", "label_split", *_SIZES)
 _FILES = (
     *("test_fraction", "max_bad_fraction", "label_split", *_SIZES),
-    *("max_image_bytes", "max_image_pixels", "max_value"),
+    *("missing_labels", "max_image_bytes", "max_image_pixels", "max_value"),
 )
 _FOLDERS = ("labeled_dir", "unlabeled_dir", "validation_dir", "test_dir")
 
@@ -91,6 +88,7 @@ _SMALL_PHOTOS = {
 }
 _OWN_IMAGES = {
     **_SMALL_PHOTOS,
+    "model": "auto",
     "num_labeled": 0,
     "num_validation": -1,
     "num_steps": 5000,
@@ -189,13 +187,11 @@ DATASETS = {
     "folder": Dataset(
         loader="tf_metassl.data.folder:load_folder",
         defaults=_OWN_IMAGES,
-        images_of_any_size=True,
         reads=(*_FOLDERS, *_FILES),
     ),
     "csv": Dataset(
         loader="tf_metassl.data.folder:load_csv",
         defaults=_OWN_IMAGES,
-        images_of_any_size=True,
         reads=("manifest", *_FILES),
     ),
     "two_moons": Dataset(

@@ -15,7 +15,13 @@ import warnings
 import numpy as np
 
 from tf_metassl.contract import DatasetInfo
-from tf_metassl.data import image_files, patience, store
+from tf_metassl.data import (
+    image_files,
+    manifest,
+    patience,
+    spelling,
+    store,
+)
 from tf_metassl.data import options as options_lib
 from tf_metassl.data.decode import (
     FULL_RANGE,
@@ -64,9 +70,9 @@ def load_folder(name, dataset, options, run_dir=None):
         patience.Watch(_PATIENCE) as watch,
         watch.doing(f"listing the files of {options.labeled_dir}"),
     ):
-        class_names, files = image_files.in_folders(options)
+        found = image_files.in_folders(options)
     given = f"--labeled_dir={options.labeled_dir}"
-    return _source(name, dataset, files, class_names, given, options, run_dir)
+    return _source(name, dataset, found, given, options, run_dir)
 
 
 def load_csv(name, dataset, options, run_dir=None):
@@ -95,19 +101,18 @@ def load_csv(name, dataset, options, run_dir=None):
         patience.Watch(_PATIENCE) as watch,
         watch.doing(f"looking for the files of {path}"),
     ):
-        class_names, files = image_files.in_manifest(path)
+        found = manifest.in_manifest(path, options.missing_labels)
     given = f"--manifest={options.manifest}"
-    return _source(name, dataset, files, class_names, given, options, run_dir)
+    return _source(name, dataset, found, given, options, run_dir)
 
 
-def _source(name, dataset, files, class_names, given, options, run_dir):
+def _source(name, dataset, found, given, options, run_dir):
     """Decodes the files and checks the result.
 
     Args:
         name: of the dataset.
         dataset: its row of the registry.
-        files: list of `ImageFile`.
-        class_names: names of the labels.
+        found: names of the labels, list of `ImageFile`, and notes.
         given: the flag and its value, for messages on labeled images.
         options: a `DataOptions`.
         run_dir: folder for the list of unusable files, or None.
@@ -115,6 +120,7 @@ def _source(name, dataset, files, class_names, given, options, run_dir):
     Returns:
         A `Source`.
     """
+    class_names, files, notes = found
     # Before all else: it checks `--stored_size`.
     options_lib.stored_size(options, options.image_size)
     if len(class_names) < 2:
@@ -125,22 +131,17 @@ def _source(name, dataset, files, class_names, given, options, run_dir):
     held_out = ""
     if not any(file.split == "test" for file in files):
         files = image_files.hold_out(files, options.test_fraction)
+        _check_held_out(files, given, options)
         held_out = (
             f"The test images are {options.test_fraction:.0%} of each class's "
             "labeled images, held out because no others are given."
         )
     cache = _decoded(name, files, options)
-    found = json.loads((cache / "files.json").read_text())
-    left_out = _check_bad(found["bad"], len(files), options, run_dir)
+    decoded = json.loads((cache / "files.json").read_text())
+    left_out = _check_bad(decoded["bad"], len(files), options, run_dir)
     train, test = store.read(cache, ("train", "test"), options.cache_gib)
-    validation_rows = np.flatnonzero(np.array(found["validation"], bool))
-    balance = _check_classes(
-        train, test, validation_rows, class_names, given, options
-    )
-    absent = [
-        _absent(class_names, train.labels[validation_rows], "validation"),
-        _absent(class_names, test.labels, "test"),
-    ]
+    validation_rows = np.flatnonzero(np.array(decoded["validation"], bool))
+    balance = _check_classes(train, test, validation_rows, class_names, given)
     size = (options.image_size,) * 2 if options.image_size else train.shape[:2]
     weak = "random_crop" if options.stored_size else dataset.weak_policy
     return store.Source(
@@ -154,13 +155,23 @@ def _source(name, dataset, files, class_names, given, options, run_dir):
         weak_policy=weak,
         strong_policy=dataset.strong_policy,
         description=" ".join(
-            filter(None, (balance, held_out, *absent, left_out))
+            filter(None, (balance, held_out, *notes, left_out))
         ),
         validation_rows=validation_rows if len(validation_rows) else None,
     )
 
 
-def _check_classes(train, test, validation_rows, class_names, given, options):
+def _check_held_out(files, given, options):
+    """Raises ValueError if no image could be held out for testing."""
+    if options.test_fraction and not any(f.split == "test" for f in files):
+        raise ValueError(
+            f"No class of {given} has more than one labeled image, so that "
+            "none can be held out for testing: give --test_dir (csv: rows with "
+            "the split test). Validation images are not needed."
+        )
+
+
+def _check_classes(train, test, validation_rows, class_names, given):
     """Checks that every class can be learned and something be tested.
 
     Returns:
@@ -181,12 +192,9 @@ def _check_classes(train, test, validation_rows, class_names, given, options):
             f"{image_files.shortened(empty)}: add some, or remove the class."
         )
     if not len(test):
-        why = f"--test_fraction={options.test_fraction:g} holds none out"
-        if options.test_fraction and counts.max() == 1:
-            why = "no class has a second labeled image that could be held out"
         raise ValueError(
-            f"{given} leaves no image for testing: {why}. Give labeled images "
-            "for testing with --test_dir (csv: rows with the split test)."
+            "No test image is left: give --test_dir (csv: rows with the split "
+            "test) or raise --test_fraction."
         )
     return _balance(class_names, counts, num_unlabeled)
 
@@ -330,8 +338,12 @@ def _check_bad(bad, num_files, options, run_dir):
         path = pathlib.Path(run_dir) / BAD_IMAGES
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = io.StringIO(newline="")
-        lines = [[_plain_cell(text) for text in row] for row in bad]
-        csv.writer(rows).writerows([("path", "reason"), *lines])
+        csv.writer(rows).writerows(
+            [
+                ("path", "reason"),
+                *(map(spelling.for_spreadsheet, row) for row in bad),
+            ]
+        )
         # File names need not be UTF-8.
         text = rows.getvalue().encode("utf-8", errors="backslashreplace")
         write_bytes(path, text)
@@ -356,28 +368,11 @@ def _check_bad(bad, num_files, options, run_dir):
     raise ValueError(text)
 
 
-def _plain_cell(text):
-    """Text that a spreadsheet shows rather than runs as a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text
-
-
-def _absent(class_names, labels, split):
-    """Names the classes of which a split has no image; may be empty."""
-    missing = np.setdiff1d(np.arange(len(class_names)), labels)
-    if not len(labels) or not len(missing):
-        return ""
-    names = image_files.shortened([class_names[c] for c in missing])
-    return (
-        f"{len(missing)} of {len(class_names)} classes have no {split} image: "
-        f"{names}."
-    )
-
-
 def _balance(class_names, counts, num_unlabeled):
     """Describes how many images each class has."""
     if len(class_names) <= 20:
         listing = ", ".join(
-            f"{name} {count}"
+            f"{spelling.one_line(name)} {count}"
             for name, count in zip(class_names, counts, strict=True)
         )
         text = f"Images with a label: {listing}."

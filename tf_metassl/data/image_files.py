@@ -1,41 +1,25 @@
-"""Lists the user's image files: in folders, or named by a CSV manifest.
+"""Lists the user's image files in folders.
 
-Nothing here opens an image; `tf_metassl.data.folder` decodes the files.
+Nothing here opens an image; `tf_metassl.data.folder` decodes the files, and
+`tf_metassl.data.manifest` lists those of a CSV file.
 """
 
 import collections
-import csv
 import dataclasses
 import hashlib
 import os
 import pathlib
-import unicodedata
+
+from tf_metassl.data import identity, spelling
 
 SPLITS = ("train", "validation", "test", "unlabeled")
-# What file managers and archivers leave behind.
-_JUNK = (
-    "desktop.ini",
-    "thumbs.db",
-    "ehthumbs.db",
-    "icon\r",
-    "__macosx",
-    "@eadir",
-    "$recycle.bin",
-    "system volume information",
-    "lost+found",
-)
-# Folders that hold a split rather than a class -> the flag for each.
-_SPLIT_FOLDERS = {
-    **dict.fromkeys(("train", "training", "labeled"), "labeled_dir"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation_dir"),
-    **dict.fromkeys(("test", "testing"), "test_dir"),
-    **dict.fromkeys(("unlabeled", "unlabelled", "extra"), "unlabeled_dir"),
+
+_FLAGS = {
+    "train": "labeled_dir",
+    "validation": "validation_dir",
+    "test": "test_dir",
+    "unlabeled": "unlabeled_dir",
 }
-# How people write that an image has no label.
-_NO_LABEL = (
-    *("nan", "none", "null", "nil", "n/a", "na", "-", "-1", "?"),
-    *("unlabeled", "unlabelled", "unknown", "no label", "no_label", "nolabel"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +33,7 @@ class ImageFile:
         label: index of its class, -1 if it has none.
         split: `train`, `validation` or `test`.
         problem: why it cannot be used; empty if that is not known yet.
+        line: of the manifest; 0 if it was found in a folder.
     """
 
     path: pathlib.Path
@@ -56,6 +41,12 @@ class ImageFile:
     label: int
     split: str
     problem: str = ""
+    line: int = 0
+
+    @property
+    def place(self) -> str:
+        """Where the user finds it: a path, or a line of the manifest."""
+        return f"line {self.line}: {self.name}" if self.line else str(self.path)
 
 
 def in_folders(options):
@@ -65,127 +56,39 @@ def in_folders(options):
         options: a `DataOptions`.
 
     Returns:
-        `(class_names, files)`, files being a list of `ImageFile`.
+        `(class_names, files, notes)`: files are a list of `ImageFile`, and
+        notes sentences for the user.
 
     Raises:
-        ValueError: if a folder is missing or empty, or the folders do not have
-            the same classes; the message names the flag to change.
+        ValueError: if a folder is missing or empty, has a class that
+            `--labeled_dir` has not, or contradicts another one; the message
+            names the flag to change.
     """
-    class_names = _class_names("labeled_dir", options)
-    files = _class_files(
-        "labeled_dir", "train", class_names, class_names, options
-    )
-    for flag, split in (("validation_dir", "validation"), ("test_dir", "test")):
+    classes = _classes("labeled_dir", options)
+    without_label = _without_label(classes, options)
+    class_names = tuple(classes)
+    files = _class_files("labeled_dir", "train", class_names, classes, options)
+    for split in ("validation", "test"):
+        flag = _FLAGS[split]
         if not getattr(options, flag):
             continue
-        names = _class_names(flag, options)
-        if unknown := sorted(set(names) - set(class_names)):
+        found = _classes(flag, options)
+        if unknown := [name for name in found if name not in classes]:
             raise ValueError(
-                f"--{flag}={getattr(options, flag)} has sub-folders that "
-                f"--labeled_dir={options.labeled_dir} does not have: "
-                f"{shortened(unknown)}. Both must have the same classes."
+                f"--{flag}={getattr(options, flag)} has sub-folders of classes "
+                f"that --labeled_dir={options.labeled_dir} has not: "
+                f"{shortened(unknown)}. Rename them, or remove them."
             )
-        files += _class_files(flag, split, names, class_names, options)
-    if options.unlabeled_dir:
-        files += _unlabeled_files(options)
-    files = _once_each(files)
-    unlabeled = [file for file in files if file.label < 0 and not file.problem]
-    if options.unlabeled_dir and not unlabeled:
+        files += _class_files(flag, split, class_names, found, options)
+    unlabeled = _unlabeled_files(without_label, options)
+    files, notes = identity.merged(files + unlabeled, class_names)
+    left = {id(file) for file in files}
+    if options.unlabeled_dir and not any(id(f) in left for f in unlabeled):
         raise ValueError(
             f"--unlabeled_dir={options.unlabeled_dir} holds no images besides "
             "those of the other folders."
         )
-    return class_names, files
-
-
-def in_manifest(path):
-    """Lists the files that a CSV manifest names.
-
-    Args:
-        path: of the manifest, a `pathlib.Path`.
-
-    Returns:
-        `(class_names, files)`, files being a list of `ImageFile`, labeled
-        images first.
-
-    Raises:
-        ValueError: if the manifest cannot be read; the message names the line.
-    """
-    rows = _manifest_rows(path)
-    class_names = _in_order({label for _, label, _ in rows if label})
-    index = {name: i for i, name in enumerate(class_names)}
-    files = [
-        ImageFile(
-            path=_existing(path.parent / name),
-            name=name,
-            label=index.get(label, -1),
-            split="train" if split == "unlabeled" else split,
-        )
-        for name, label, split in rows
-    ]
-    # Labeled images first, so that the order is that of the other sources.
-    files.sort(key=lambda file: file.label < 0)
-    return class_names, _once_each(files, f"--manifest={path}: ")
-
-
-def _once_each(files, where=""):
-    """The files without those that are listed a second time.
-
-    The same file may be listed under several names, by links or by folders
-    inside each other. Listed twice in the same way, or once with and once
-    without its label, it is one image.
-
-    Args:
-        files: list of `ImageFile`.
-        where: what messages begin with.
-
-    Returns:
-        A list in the same order.
-
-    Raises:
-        ValueError: if a file has two labels, or is in two splits.
-    """
-    first: dict[object, ImageFile] = {}
-    # Labeled ones first: an image that is also listed without its label stays
-    # labeled.
-    for file in sorted(files, key=lambda file: file.label < 0):
-        try:
-            stat = file.path.stat()
-        except OSError:
-            continue  # Reported when it is read.
-        same = first.setdefault((stat.st_dev, stat.st_ino), file)
-        if same is file or file.label < 0 or file.problem:
-            continue
-        if same.label != file.label and same.label >= 0:
-            what = "has two labels"
-        elif same.split != file.split:
-            what = f"is a {same.split} and a {file.split} image"
-        else:
-            continue
-        raise ValueError(
-            f"{where}The same image file {what}: {same.path} and {file.path}. "
-            "Remove one of them, or the link to it."
-        )
-    kept = {id(file) for file in first.values()}
-    return [file for file in files if id(file) in kept or not _exists(file)]
-
-
-def _exists(file):
-    try:
-        file.path.stat()
-    except OSError:
-        return False
-    return True
-
-
-def _existing(path):
-    """The path in the form of Unicode in which the file system has it."""
-    if not os.path.lexists(path):
-        for form in ("NFC", "NFD"):
-            other = pathlib.Path(unicodedata.normalize(form, str(path)))
-            if os.path.lexists(other):
-                return other
-    return path
+    return list(class_names), files, notes
 
 
 def hold_out(files, fraction):
@@ -240,7 +143,8 @@ def fingerprint(files):
 
 def shortened(names):
     """The first five names as text, with an ellipsis if there are more."""
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    shown = ", ".join(map(spelling.one_line, names[:5]))
+    return shown + (", ..." if len(names) > 5 else "")
 
 
 def _name_hash(file):
@@ -250,76 +154,126 @@ def _name_hash(file):
 # Folders.
 
 
-def _class_folders(folder):
-    """Class name -> the sub-folders of that name, which are sorted.
+def _classes(flag, options):
+    """The sub-folders of a folder with classes: class -> name of its folder.
 
-    Two folders are of one class if their names differ in the form of Unicode
-    only.
+    Raises:
+        ValueError: if there are none, if two have the same name in different
+            Unicode forms, or if they are splits, not classes.
     """
-    found = collections.defaultdict(list)
-    for entry in sorted(folder.iterdir()):
-        if entry.is_dir() and not _is_junk(entry.name):
-            found[_text(entry.name)].append(entry)
-    return found
-
-
-def _text(name):
-    r"""A name as text that can be compared and written.
-
-    Names of files are bytes: those that are no UTF-8 are shown as `\xff`.
-    """
-    name = os.fsencode(name).decode("utf-8", errors="backslashreplace")
-    return unicodedata.normalize("NFC", name)
-
-
-def _class_names(flag, options):
-    """Names of the sub-folders of a folder with classes."""
     folder = _folder(flag, options)
-    names = list(_class_folders(folder))
-    splits = [name for name in names if name.lower() in _SPLIT_FOLDERS]
-    if flag == "labeled_dir" and len(splits) >= 2 and splits == names:
-        given = " ".join(
-            f"--{_SPLIT_FOLDERS[name.lower()]}={folder / name}"
-            for name in names
-        )
-        raise ValueError(
-            f"--labeled_dir={folder} holds the folders {', '.join(names)}, "
-            f"which are splits rather than classes. Give {given}"
-        )
+    names = [
+        entry.name
+        for entry in folder.iterdir()
+        if entry.is_dir() and not spelling.is_litter(entry.name)
+    ]
     if not names:
         raise ValueError(
             f"--{flag}={folder} has no sub-folders: one for each class is "
             "expected."
         )
-    return _in_order(names)
+    if flags := _flags_of_splits(folder, names):
+        raise ValueError(
+            f"--{flag}={folder} has sub-folders that are splits, not classes: "
+            f"{shortened(sorted(names))}. Give {' '.join(flags)}"
+        )
+    classes = in_order(names)
+    if len(classes) < len(names):
+        twice = sorted(set(names) - set(classes.values()))
+        raise ValueError(
+            f"--{flag}={folder} has several sub-folders of the same name, "
+            f"which differ in their Unicode form: {shortened(twice)}. Put all "
+            "images into one of them."
+        )
+    return classes
 
 
-def _class_files(flag, split, names, class_names, options):
-    """Files of a folder with classes, of which it has those in `names`."""
+def _flags_of_splits(folder, names):
+    """The flags for a folder whose sub-folders are splits.
+
+    Args:
+        folder: its path.
+        names: of the sub-folders.
+
+    Returns:
+        A list such as `--labeled_dir=photos/train`; empty if the sub-folders
+        may be classes. `train` alone is a vehicle, for example.
+    """
+    found = {}
+    for name in sorted(names):
+        if split := spelling.split(name):
+            found.setdefault(split, folder / name)
+    for split, path in found.items():
+        if split != "unlabeled" and not any(p.is_dir() for p in path.iterdir()):
+            return []
+    if len(found) < min(2, len(names)):
+        return []
+    return [
+        f"--{flag}={found[split]}"
+        for split, flag in _FLAGS.items()
+        if split in found
+    ]
+
+
+def _without_label(classes, options):
+    """Removes folders such as `unlabeled` from the classes.
+
+    Returns:
+        The paths of these folders.
+
+    Raises:
+        ValueError: if `--missing_labels` does not say what they are.
+    """
+    names = [name for name in classes if spelling.split(name) == "unlabeled"]
+    if not names or options.missing_labels == "class":
+        return []
+    folder = _folder("labeled_dir", options)
+    if options.missing_labels == "refuse":
+        raise ValueError(
+            f"--labeled_dir={folder} has the sub-folder {names[0]}, whose name "
+            "says that its images have no label. Give another folder with "
+            "--unlabeled_dir, or set --missing_labels=unlabeled to use these "
+            "images without labels; --missing_labels=class if it is a class."
+        )
+    return [folder / classes.pop(name) for name in names]
+
+
+def _class_files(flag, split, class_names, folders, options):
+    """Files of a folder with classes.
+
+    Args:
+        flag: that names the folder.
+        split: of its images.
+        class_names: names of the labels.
+        folders: class -> name of its folder; a class may be missing.
+        options: a `DataOptions`.
+    """
     folder = _folder(flag, options)
-    folders = _class_folders(folder)
     loose = [
         ImageFile(path, path.name, -1, split, "not in the folder of a class")
         for path in sorted(folder.iterdir())
-        if not path.is_dir() and not _is_junk(path.name)
+        if not path.is_dir() and not spelling.is_litter(path.name)
     ]
     files = [
         ImageFile(path, str(path.relative_to(folder)), label, split)
         for label, name in enumerate(class_names)
-        if name in names
-        for inside in folders[name]
-        for path in _walk(inside)
+        if name in folders
+        for path in _walk(folder / folders[name])
     ]
     if not files:
         raise ValueError(f"--{flag}={folder} holds no images.")
     return files + loose
 
 
-def _unlabeled_files(options):
-    """Files of `--unlabeled_dir`."""
-    folder = _folder("unlabeled_dir", options)
+def _unlabeled_files(more, options):
+    """Files of `--unlabeled_dir` and of the folders `more`."""
+    folders = [(folder.parent, folder) for folder in more]
+    if options.unlabeled_dir:
+        folder = _folder("unlabeled_dir", options)
+        folders.append((folder, folder))
     return [
-        ImageFile(path, str(path.relative_to(folder)), -1, "train")
+        ImageFile(path, str(path.relative_to(base)), -1, "train")
+        for base, folder in folders
         for path in _walk(folder)
     ]
 
@@ -344,101 +298,29 @@ def _walk(folder):
         folders[:] = [
             name
             for name in folders
-            if not _is_junk(name)
+            if not spelling.is_litter(name)
             and os.path.realpath(os.path.join(parent, name)) not in seen
         ]
         paths += [
-            pathlib.Path(parent, name) for name in names if not _is_junk(name)
+            pathlib.Path(parent, name)
+            for name in names
+            if not spelling.is_litter(name)
         ]
     return sorted(paths)
 
 
-def _is_junk(name):
-    return name.startswith(".") or name.lower() in _JUNK
+def in_order(names):
+    """The classes in the order of their labels.
 
+    Args:
+        names: of the classes, as they were found.
 
-def _in_order(names):
-    """Sorted class names; numbers are sorted by their value."""
-    if all(name.isdecimal() for name in names):
-        return sorted(names, key=int)
-    return sorted(names)
-
-
-# The manifest.
-
-
-def _manifest_rows(path):
-    """`(path, label, split)` of every line, all strings; label may be empty."""
-    flag = f"--manifest={path}"
-    if not path.is_file():
-        raise ValueError(
-            f"{flag}: no such file. If the images of a run have moved, resume "
-            "it with --manifest=NEW_FILE and --allow_changed=manifest."
-        )
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restval=_MISSING)
-            _check_columns(flag, reader.fieldnames or ())
-            rows = [
-                _manifest_row(row, f"{flag}, line {reader.line_num}")
-                for row in reader
-            ]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(
-            f"{flag} is not a CSV file in UTF-8: {error}"
-        ) from error
-    if not any(label for _, label, _ in rows):
-        raise ValueError(f"{flag} has no image with a label.")
-    doubtful = collections.Counter(
-        label for _, label, _ in rows if label.lower() in _NO_LABEL
-    )
-    if doubtful:
-        counts = ", ".join(f"{k!r} ({n} rows)" for k, n in doubtful.items())
-        raise ValueError(
-            f"{flag} has labels that usually mean that there is none: "
-            f"{counts}. Leave the label of such images empty. If it is a "
-            "class, give it another name."
-        )
-    return rows
-
-
-# What a row has in the columns that it lacks.
-_MISSING = "\0"
-
-
-def _check_columns(flag, names):
-    """Raises ValueError unless the first line names the columns."""
-    lacking = sorted({"path", "label"} - set(names))
-    if not lacking:
-        return
-    text = (
-        f"{flag} has no column {' or '.join(lacking)}: its first line must be "
-        "path,label,split."
-    )
-    if len(names) == 1:
-        for delimiter in (";", "\t", "|"):
-            if delimiter in names[0]:
-                text += (
-                    f" It is {names[0]!r}: separate the columns by commas, not "
-                    f"by {delimiter!r}."
-                )
-    raise ValueError(text)
-
-
-def _manifest_row(row, where):
-    if None in row:
-        raise ValueError(f"{where}: more columns than the first line has.")
-    if lacking := [name for name, text in row.items() if text == _MISSING]:
-        raise ValueError(f"{where}: nothing in the column {lacking[0]}.")
-    row = {name: text.strip() for name, text in row.items()}
-    row["label"] = unicodedata.normalize("NFC", row["label"])
-    split = row.get("split") or "train"
-    if not row["path"]:
-        raise ValueError(f"{where}: the path is empty.")
-    if split not in SPLITS:
-        raise ValueError(
-            f"{where}: the split {split!r} is none of {', '.join(SPLITS)}."
-        )
-    if split in ("validation", "test") and not row["label"]:
-        raise ValueError(f"{where}: a {split} image needs a label.")
-    return row["path"], "" if split == "unlabeled" else row["label"], split
+    Returns:
+        Dict from the name that is shown to a name that was found. Numbers are
+        sorted by their value, other names as they were found.
+    """
+    numbers = all(name.isdecimal() for name in names)
+    result = {}
+    for name in sorted(names, key=lambda n: (int(n) if numbers else 0, n)):
+        result.setdefault(spelling.text(name), name)
+    return result

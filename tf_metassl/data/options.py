@@ -34,12 +34,12 @@ class DataOptions:
     )
     validation_dir: str = setting(
         "",
-        "--dataset=folder: validation images, in the same sub-folders as "
+        "--dataset=folder: validation images, in sub-folders named as those of "
         "--labeled_dir. Empty = --num_validation of the labeled images.",
     )
     test_dir: str = setting(
         "",
-        "--dataset=folder: test images, in the same sub-folders as "
+        "--dataset=folder: test images, in sub-folders named as those of "
         "--labeled_dir. Empty = --test_fraction of the labeled images.",
     )
     manifest: str = setting(
@@ -47,6 +47,14 @@ class DataOptions:
         "--dataset=csv: a file with the columns path (relative to the file), "
         "label (empty = unlabeled) and split (train, validation, test or "
         "unlabeled; empty = train).",
+    )
+    missing_labels: str = setting(
+        "refuse",
+        "folder and csv: what a label or a sub-folder means whose name usually "
+        "says that there is no label, such as nan, none, ?, -1 or unlabeled. "
+        "refuse: the run stops and counts them; unlabeled: the images have no "
+        "label; class: it is the name of a class.",
+        choices=("refuse", "unlabeled", "class"),
     )
     test_fraction: float = setting(
         0.2,

@@ -6,6 +6,11 @@ import hashlib
 import numpy as np
 
 from tf_metassl import files
+from tf_metassl.data import spelling
+
+# How many of a kind are named where there may be many.
+_EXAMPLES = 3
+_MAX_NAMES = 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +57,8 @@ def split(
     Args:
         labels: `[N]` true labels, -1 where unknown.
         num_labeled: how many rows are labeled; 0 = all that are left.
-        num_validation: how many rows are held out; -1: see
-            `default_num_validation`. Ignored if `validation_rows` are given.
+        num_validation: how many rows are held out, 0 for none; ignored if
+            `validation_rows` are given.
         split_seed: which rows are labeled.
         labeled_inside: whether the labeled rows are in the unlabeled pool too.
         label_split: `balanced`: labeled rows are class-balanced;
@@ -77,8 +82,6 @@ def split(
     if validation_rows is not None:
         num_validation = 0
         known &= ~_inside(labels, validation_rows)
-    if num_validation < 0:
-        num_validation = default_num_validation(labels[known])
     can_label = known & _inside(labels, labeled_rows, default=True)
     classes = np.unique(labels[known])
     _check_sizes(
@@ -101,7 +104,7 @@ def split(
         raise ValueError(
             f"--num_labeled={num_labeled}, but only {left} images can be "
             f"labeled beside --num_validation={num_validation}: lower one of "
-            "them."
+            "them. --num_validation=0 holds none out."
         )
     if labeled is None:
         proportional = label_split == "proportional"
@@ -115,8 +118,8 @@ def split(
     missing = np.setdiff1d(classes, labels[labeled])
     if len(missing):
         raise ValueError(
-            f"No image of {_names(missing, class_names)} is labeled: raise "
-            "--num_labeled, lower --num_validation or set another "
+            f"No image of class {_listed(missing, class_names)} is labeled: "
+            "raise --num_labeled, lower --num_validation or set another "
             f"--label_split than {label_split}."
         )
     unlabeled = pool if labeled_inside else np.setdiff1d(pool, labeled)
@@ -128,18 +131,28 @@ def split(
     return Splits(np.sort(labeled), np.sort(unlabeled), np.sort(validation))
 
 
-def default_num_validation(labels):
-    """How many labeled images to hold out if nobody says.
+def default_num_validation(labels, num_labeled=0, validation_rows=None):
+    """How many labeled images are held out if nobody says how many.
+
+    A fifth of them and at most 100, but no more than leaves each class half of
+    its images. None if that is fewer than 10: they would measure little, and
+    be missed as labels.
 
     Args:
-        labels: `[N]` integers, those of all labeled images.
+        labels: `[N]` true labels, -1 where unknown.
+        num_labeled: labels that are to be left; 0 = as many as there are.
+        validation_rows: rows that are the validation images; None: none are.
 
     Returns:
-        A fifth of them, at most 100, and so few that a class keeps one.
+        A non-negative integer; 0 if `validation_rows` are given.
     """
-    counts = np.bincount(labels)
-    spare = int(np.sum(counts[counts > 0] - 1))
-    return min(len(labels) // 5, 100, spare)
+    if validation_rows is not None:
+        return 0
+    labels = np.asarray(labels)
+    counts = np.bincount(labels[labels >= 0])
+    total = int(counts.sum())
+    size = min(total // 5, 100, total - num_labeled, int(np.sum(counts // 2)))
+    return size if size >= 10 else 0
 
 
 def check_unlabeled(splits):
@@ -217,6 +230,7 @@ def duplicates(source, splits):
         to `[K, 2]` rows, for pairs with duplicates only; those of `test` are
         rows of the test images, all others of the training images. An image
         that is labeled and in the unlabeled pool is not its own duplicate.
+        The pair `labeled`, `labeled` has images of different classes.
     """
     parts = {
         "labeled": (source.train, splits.labeled),
@@ -237,6 +251,9 @@ def duplicates(source, splits):
         ("unlabeled", "test"),
     )
     result = {}
+    twice = _two_labels(hashes["labeled"], source.train.labels[splits.labeled])
+    if len(twice):
+        result["labeled", "labeled"] = np.asarray(splits.labeled)[twice]
     for first, second in pairs:
         _, at_first, at_second = np.intersect1d(
             hashes[first], hashes[second], return_indices=True
@@ -255,56 +272,65 @@ def describe_duplicates(source, found):
         found: the result of `duplicates`.
 
     Returns:
-        A line per pair of parts with the number of duplicates and an example;
+        A line per pair of parts with the number of duplicates and examples;
         the empty string if there are none.
     """
     lines = []
     for (first, second), rows in found.items():
         where = source.test if second == "test" else source.train
-        one = _image_name(source.train, rows[0, 0])
-        other = _image_name(where, rows[0, 1])
-        lines.append(
-            f"{len(rows)} {second} image(s) are also {first} images, such as "
-            f"{other} = {one}"
+        text = ", ".join(
+            f"{_image_name(where, other)} = {_image_name(source.train, one)}"
+            for one, other in rows[:_EXAMPLES]
         )
+        what = f"{second} image(s) are also {first} images"
+        if first == second:
+            what = f"{first} image(s) have the pixels of another class's image"
+        elif "unlabeled" not in (first, second):
+            labels = source.train.labels[rows[:, 0]], where.labels[rows[:, 1]]
+            if differing := np.count_nonzero(np.not_equal(*labels)):
+                what += f", {differing} with another label"
+        lines.append(f"{len(rows)} {what}, such as {text}")
     return "\n".join(lines)
 
 
-def describe_contradictions(source, splits):
-    """Describes images with equal pixels and different labels.
+def describe_absent(source, splits):
+    """Names the classes without an image for validation or for testing.
 
     Args:
-        source: a `Source`.
+        source: the `Source`.
         splits: the `Splits` of its training images.
 
     Returns:
-        A line with their number and an example; empty if there are none.
+        A sentence per line; the empty string if every class has one.
     """
-    rows = np.concatenate([splits.labeled, splits.validation])
-    hashes, labels = (
-        source.train.content_hashes(rows),
-        source.train.labels[rows],
-    )
-    order = np.lexsort((labels, hashes))
-    same = hashes[order][1:] == hashes[order][:-1]
-    differ = labels[order][1:] != labels[order][:-1]
-    found = np.flatnonzero(same & differ)
-    if not len(found):
-        return ""
-    pair = rows[order[[found[0], found[0] + 1]]]
     names = source.info.class_names
-    shown = [
-        f"{_image_name(source.train, r)} ({names[source.train.labels[r]]})"
-        for r in pair
-    ]
-    return (
-        f"{len(found)} image(s) have the pixels of another one and a different "
-        f"label, such as {shown[0]} = {shown[1]}"
-    )
+    parts = {
+        "validation": source.train.labels[splits.validation],
+        "test": source.test.labels,
+    }
+    lines = []
+    for part, labels in parts.items():
+        absent = np.setdiff1d(np.arange(len(names)), labels)
+        if not len(labels):
+            lines.append(
+                "No image is held out for validation: nothing measures the "
+                "network before the test, and there is no best checkpoint, "
+                "only the last."
+            )
+        elif len(absent):
+            lines.append(
+                f"No {part} image of {len(absent)} of {len(names)} classes: "
+                f"{_listed(absent, names, _MAX_NAMES)}. Macro-F1 is the mean "
+                "over the others."
+            )
+    return "\n".join(lines)
 
 
 def save_ids(source, splits, path):
-    """Writes which images are labeled: row, class and name, one per line.
+    r"""Writes which images are labeled: row, class and name, one per line.
+
+    They are separated by tabs. A tab or a line end in a name is written as
+    `\t` or `\n`.
 
     Args:
         source: the `Source`.
@@ -314,20 +340,10 @@ def save_ids(source, splits, path):
     lines = [f"# {source.info.name}, splits {splits.fingerprint}"]
     for row in splits.labeled:
         name = source.info.class_names[source.train.labels[row]]
-        lines.append(
-            f"{row}\t{_one_cell(name)}"
-            f"\t{_one_cell(_image_name(source.train, row))}"
-        )
+        name = spelling.one_line(name)
+        lines.append(f"{row}\t{name}\t{_image_name(source.train, row)}")
     text = "\n".join(lines) + "\n"
     files.write_text(path, text)
-
-
-def _one_cell(text):
-    """Text whose tabs and ends of lines are written as in Python."""
-    return "".join(
-        c.encode("unicode_escape").decode() if c in "\t\n\r\v\f\\" else c
-        for c in text
-    )
 
 
 def _check_sizes(num_labeled, num_validation, num_classes, num_known):
@@ -337,10 +353,12 @@ def _check_sizes(num_labeled, num_validation, num_classes, num_known):
             "classes no label: raise --num_labeled."
         )
     if num_labeled + num_validation > num_known:
+        lower = "one of them" if num_labeled else "--num_validation"
         raise ValueError(
             f"--num_labeled={num_labeled} and --num_validation="
             f"{num_validation} together exceed the {num_known} labeled "
-            "training images: lower one of them."
+            f"training images: lower {lower}. --num_validation=0 holds none "
+            "out."
         )
 
 
@@ -365,7 +383,7 @@ def _hold_out(labels, size, labeled, labeled_rows):
             return balanced_subset(allowed, order, size)
     raise ValueError(
         f"--num_validation={size} leaves some classes no image that can be "
-        "labeled: lower it."
+        "labeled: lower it. --num_validation=0 holds none out."
     )
 
 
@@ -390,13 +408,31 @@ def _ranked(labels, order, size):
     return rows, rank
 
 
-def _names(classes, class_names):
-    shown = [class_names[c] if class_names else str(c) for c in classes[:5]]
-    more = ["..."] if len(classes) > 5 else []
-    return f"class {', '.join(shown + more)}"
+def _two_labels(hashes, labels):
+    """Pairs of images with equal pixels and different labels.
+
+    Args:
+        hashes: `[n]` of the pixels.
+        labels: `[n]`.
+
+    Returns:
+        `[K, 2]` positions: the first image with these pixels, and another one.
+    """
+    _, first, inverse = np.unique(
+        hashes, return_index=True, return_inverse=True
+    )
+    first = first[inverse]
+    other = np.flatnonzero(labels != labels[first])
+    return np.stack([first[other], other], axis=1)
+
+
+def _listed(classes, class_names, limit=5):
+    names = [class_names[c] if class_names else str(c) for c in classes[:limit]]
+    return ", ".join(names + ["..."] * (len(classes) > limit))
 
 
 def _image_name(images, row):
     if images.ids is None:
         return f"row {row}"
-    return images.ids[row].decode("utf-8", "replace")
+    name = images.ids[row].decode("utf-8", "surrogateescape")
+    return spelling.one_line(name)

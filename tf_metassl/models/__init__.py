@@ -99,6 +99,22 @@ FURTHER = (
 )
 
 
+# Network for own images of up to this size, of any size, and both as text. The
+# operations of a wide residual network grow with its input, which is nowhere
+# reduced early: at 224 pixels, wrn_28_2 needs 21 GFLOP per image.
+_SMALL, _LARGE, _SMALL_SIZE = "wrn_28_2", "resnet_50", 64
+BY_SIZE_TEXT = f"{_SMALL} up to {_SMALL_SIZE} pixels and {_LARGE} above"
+
+
+def for_size(image_shape):
+    """The name of the default network for own images.
+
+    Args:
+        image_shape: height, width, channels.
+    """
+    return _SMALL if min(image_shape[:2]) <= _SMALL_SIZE else _LARGE
+
+
 def find(name):
     """The `Network` called `name`; imports nothing.
 

@@ -8,19 +8,21 @@ import tensorflow as tf
 
 
 def macro_f1(confusion):
-    """The unweighted mean of the classes' F1 scores.
+    """The unweighted mean of the F1 scores of the classes that are present.
 
     Args:
         confusion: `[C, C]` counts, rows are true classes.
 
     Returns:
-        A float, the mean over the classes that have examples; 0 without any.
+        A float; 1 for perfect predictions, 0 if there are no images. Classes
+        without an image do not count.
     """
     confusion = np.asarray(confusion, np.float64)
-    present = confusion.sum(1) > 0
-    total = confusion.sum(0) + confusion.sum(1)
-    f1 = 2 * np.diag(confusion)[present] / total[present]
-    return float(f1.mean()) if present.any() else 0.0
+    support = confusion.sum(1)
+    present = support > 0
+    f1 = 2 * np.diag(confusion)[present]
+    f1 /= (confusion.sum(0) + support)[present]
+    return float(f1.mean()) if len(f1) else 0.0
 
 
 @keras.saving.register_keras_serializable("tf_metassl")
@@ -58,11 +60,10 @@ class ConfusionMatrix(keras.metrics.Metric):
         counts = tf.convert_to_tensor(self.counts)
         correct = tf.linalg.diag_part(counts)
         support = tf.reduce_sum(counts, 1)
-        f1 = tf.math.divide_no_nan(
-            2 * correct, tf.reduce_sum(counts, 0) + support
-        )
-        # A split need not hold every class.
-        num_present = tf.reduce_sum(tf.cast(support > 0, f1.dtype))
+        total = tf.reduce_sum(counts, 0) + support
+        # Without an image of a class there is nothing to be right about.
+        f1 = tf.math.divide_no_nan(2 * correct, total)
+        num_present = tf.math.count_nonzero(support, dtype=f1.dtype)
         accuracy = tf.math.divide_no_nan(
             tf.reduce_sum(correct), tf.reduce_sum(counts)
         )

@@ -11,7 +11,7 @@ from tf_metassl import config as config_lib
 from tf_metassl import models
 from tf_metassl.algorithms import algorithm_class
 from tf_metassl.algorithms.algorithm import Algorithm
-from tf_metassl.config import Config
+from tf_metassl.config import UNKNOWN, Config
 from tf_metassl.data import pipeline, sources, splits, statistics, store
 from tf_metassl.errors import ConfigError
 from tf_metassl.ops import augmentation_rates, schedules
@@ -51,6 +51,11 @@ class Experiment:
         """16 images `[16, H, W, C]` of noise to compare exports on."""
         shape = (16, *self.source.info.image_shape)
         return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+    @property
+    def has_validation(self):
+        """Whether there are validation images."""
+        return len(self.splits.validation) > 0
 
     def images(self, split):
         """The images of the split `labeled`, `validation` or `test`."""
@@ -146,6 +151,7 @@ def build_experiment(config, run_dir=None, strategy=None):
     try:
         strategy = _prepare(config, strategy)
         source = sources.load(config.dataset, config, run_dir)
+        config = _with_defaults(config, source)
         rows = _split(source, config)
         algorithm = _algorithm(config, strategy, source, run_dir, source.train)
         pipeline.check_channels(
@@ -242,9 +248,34 @@ def _algorithm(config, strategy, source, run_dir, images):
         )
 
 
+def _with_defaults(config, source):
+    """Fills in the defaults that depend on the images.
+
+    Args:
+        config: a `Config`.
+        source: the `Source`.
+
+    Returns:
+        A `Config`, which `config.UNKNOWN` does not apply to any more.
+    """
+    found = {}
+    if config.model == UNKNOWN["model"]:
+        found["model"] = models.for_size(source.info.image_shape)
+    if config.num_validation == UNKNOWN["num_validation"]:
+        found["num_validation"] = splits.default_num_validation(
+            source.train.labels, config.num_labeled, source.validation_rows
+        )
+    return dataclasses.replace(config, **found)
+
+
 def _split(source, config):
-    """The labeled, unlabeled and validation rows of `source`."""
-    return splits.split(
+    """The labeled, unlabeled and validation rows of `source`.
+
+    Raises:
+        ValueError: see `splits.split`; or if the best checkpoint is asked for
+            and there are no validation images.
+    """
+    rows = splits.split(
         source.train.labels,
         num_labeled=config.num_labeled,
         num_validation=config.num_validation,
@@ -255,6 +286,14 @@ def _split(source, config):
         validation_rows=source.validation_rows,
         class_names=source.info.class_names,
     )
+    if config.selection == "best_validation" and not len(rows.validation):
+        raise ValueError(
+            "--selection=best_validation needs validation images, but none is "
+            "held out: raise --num_validation (now "
+            f"{config.num_validation}), give --validation_dir, or use "
+            "--selection=last."
+        )
+    return rows
 
 
 def build_algorithm(

@@ -49,10 +49,10 @@ class Recorder(keras.callbacks.Callback):
         self._evaluate = evaluate
         self._interval = 60 * config.checkpoint_minutes or math.inf
         self._budget = 60 * config.time_budget_minutes or math.inf
-        self._splits = [
-            *["validation"] * run.has_validation,
+        self._splits = (
+            *["validation"] * run.experiment.has_validation,
             *["labeled"] * config.evaluate_on_labeled,
-        ]
+        )
         self._board = TensorBoardLog(run.output, ("train", *self._splits))
         self._metrics_to_restore = state.train_metrics
         self._read_metrics = None
@@ -110,7 +110,8 @@ class Recorder(keras.callbacks.Callback):
                 checkpoint that the run was resumed from.
 
         Returns:
-            The validation metrics, name -> float.
+            The validation metrics, name -> float; empty without validation
+            images.
 
         Raises:
             Terminated: if the process has been asked to end.
@@ -139,9 +140,8 @@ class Recorder(keras.callbacks.Callback):
         validation = results.get("validation", {})
         self._write(train, results)
         self._set_elapsed(*self._run.worker_means(self._used_share()))
-        # Without validation images no checkpoint is the best.
-        accuracy = validation.get(self._run.best_metric, -math.inf)
         best = self._state.best_validation
+        accuracy = validation.get(self._run.best_metric, best)
         self._state = dataclasses.replace(
             self._state,
             last_evaluation=self.model.finished_steps,

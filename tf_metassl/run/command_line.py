@@ -4,6 +4,7 @@ The only module that defines and reads the flags of the settings. It imports no
 TensorFlow, so that `--help` and a wrong value answer at once.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import importlib
@@ -106,6 +107,9 @@ def run(main, command_help=None, argv=None):
             sys.exit(1)
 
     argv = sys.argv if argv is None else argv
+    # Names of files and classes may have characters that the output has not.
+    with contextlib.suppress(AttributeError):
+        sys.stdout.reconfigure(errors="backslashreplace")
     app.define_help_flags()
     if command_help:
         for name, short_name in (("help", "?"), ("helpshort", None)):

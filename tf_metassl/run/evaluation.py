@@ -88,13 +88,11 @@ def final_metrics(experiment, algorithm, stage):
 
     Returns:
         A list of dicts with `stage`, `network`, `deployed` and what `evaluate`
-        gives for each split: `validation_accuracy`, `test_accuracy`, ...
+        gives for each split that has images: `validation_accuracy`,
+        `test_accuracy`, ...
     """
-    results = {
-        split: evaluate(experiment, algorithm, split)
-        for split in ("validation", "test")
-        if len(experiment.images(split))
-    }
+    parts = ("validation", "test") if experiment.has_validation else ("test",)
+    results = {part: evaluate(experiment, algorithm, part) for part in parts}
     deployed = deployable_role(algorithm)
     return [
         {

@@ -4,12 +4,15 @@ import contextlib
 import pathlib
 import tempfile
 
-from tf_metassl.data import splits
+from absl import logging
+
+from tf_metassl.data import spelling, splits
 from tf_metassl.errors import ConfigError, UserError
 from tf_metassl.run import (
     cluster,
     distribution,
     evaluation,
+    forecast,
     report,
     run_directory,
     serving,
@@ -43,6 +46,7 @@ def train(config, termination=None):
     """
     termination = termination or Termination()
     with _folders(config) as (run_dir, output):
+        config = run_directory.with_recorded_defaults(config, run_dir)
         run_directory.check_settings(config, run_dir)
         experiment = build_experiment(config, output)
         with (
@@ -94,6 +98,13 @@ def _folders(config):
             "that all of them can read."
         )
     run_dir = pathlib.Path(config.run_dir or run_directory.fresh(config))
+    try:
+        str(run_dir).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"--run_dir={spelling.text(str(run_dir))}: the name is not UTF-8, "
+            "and TensorFlow cannot write such paths. Choose another one."
+        ) from error
     if workers and not workers.is_chief:
         with tempfile.TemporaryDirectory() as output:
             yield run_dir, pathlib.Path(output)
@@ -138,6 +149,8 @@ def _announce(experiment):
     plan = report.plan(experiment)
     if distribution.is_chief(experiment.strategy):
         print(plan, flush=True)
+        for warning in forecast.warnings(experiment):
+            logging.warning("%s", warning)
     return plan
 
 

@@ -4,19 +4,19 @@ import dataclasses
 import io
 import json
 import math
-import os
 import pathlib
 import textwrap
 
 import matplotlib.figure
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
 from tf_metassl import files
-from tf_metassl.data import splits
-from tf_metassl.models import costs as costs_lib
-from tf_metassl.run import collapse
+from tf_metassl.data import spelling, splits
+from tf_metassl.run import collapse, forecast
+
+# Characters of a class name in a figure.
+_TICK = 24
 
 # Metric of a network -> its name in the final table.
 MEASURES = {
@@ -55,7 +55,7 @@ def plan(experiment):
             f"reported: {config.selection}",
         ),
         ("network", f"{config.model}: {networks(experiment.algorithm)}"),
-        *_forecast(experiment),
+        *(("", text) for text in filter(None, [forecast.line(experiment)])),
         (
             "devices",
             f"{config.strategy}: "
@@ -75,41 +75,6 @@ def _views(experiment):
     strong = f", strong: {policy.strong}"
     uses_strong = experiment.config.hyperparameters.uses_strong_policy
     return f"weak: {policy.weak}{strong * uses_strong}"
-
-
-def _forecast(experiment):
-    """A line on the costs of a step; none where they are not known."""
-    pools = experiment.pools(experiment.algorithm)
-    num_images = sum(pool.batch_size for pool in pools)
-    try:
-        costs = costs_lib.of(experiment.algorithm.student)
-    except (AttributeError, TypeError, ValueError):
-        return []  # A network of a user's own with sizes left open.
-    memory = costs.activation_bytes * num_images / 2**30
-    text = (
-        f"{costs.flops / 1e9:.2g} GFLOP and "
-        f"{costs.activation_bytes / 2**20:.2g} MiB an image, so a step takes "
-        f"{3 * costs.flops * num_images / 1e9:,.3g} GFLOP or more and about "
-        f"{memory:.2g} GiB"
-    )
-    if device_kind() == "CPU" and memory > 0.8 * _memory_gib():
-        logging.warning(
-            "A step takes about %.0f GiB for activations, and this machine has "
-            "%.0f: lower --batch_size, --unlabeled_batch_ratio or "
-            "--image_size, or set --remat or a smaller --model.",
-            memory,
-            _memory_gib(),
-        )
-    return [("costs", text)]
-
-
-def _memory_gib():
-    """The memory of this machine; infinite where it is not told."""
-    try:
-        pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return math.inf
-    return pages / 2**30
 
 
 def _without_effect(config):
@@ -135,8 +100,8 @@ def _data_lines(experiment):
     notes = "\n".join(
         [
             *textwrap.wrap(source.description, 100),
+            *textwrap.wrap(splits.describe_absent(source, rows), 100),
             splits.describe_duplicates(source, duplicates),
-            splits.describe_contradictions(source, rows),
         ]
     )
     return [
@@ -358,17 +323,9 @@ def _absent(confusion, class_names):
         return ""
     return (
         f"{len(names)} of {len(class_names)} classes have no test images and "
-        f"do not count for macro-F1: {', '.join(map(short, names[:20]))}"
+        f"do not count for macro-F1: {', '.join(map(_tick, names[:20]))}"
         f"{', ...' * (len(names) > 20)}.\n\n"
     )
-
-
-def short(name, length=24):
-    """A name that fits beside an axis: its middle is left out if need be."""
-    if len(name) <= length:
-        return name
-    half = (length - 1) // 2
-    return f"{name[:half]}…{name[-half:]}"
 
 
 def learning_curve(rows):
@@ -397,7 +354,8 @@ def learning_curve(rows):
         ylim=(0, 1),
     )
     for axes in (left, right):
-        axes.legend(fontsize=7)
+        if axes.get_lines():
+            axes.legend(fontsize=7)
         axes.grid(alpha=0.3)
     return figure
 
@@ -414,7 +372,11 @@ def confusion_matrix(confusion, class_names):
     Returns:
         A matplotlib figure.
     """
+    class_names = [_tick(name) for name in class_names]
     size = min(max(4.0, 0.45 * len(class_names) + 1.5), 16.0)
+    if len(class_names) <= 100:
+        # Room for long names, which are at most _TICK characters here.
+        size += 0.1 * max(max(map(len, class_names)) - 10, 0)
     figure = matplotlib.figure.Figure((size, size), layout="constrained")
     axes = figure.subplots()
     support = np.maximum(confusion.sum(axis=1, keepdims=True), 1)
@@ -424,9 +386,8 @@ def confusion_matrix(confusion, class_names):
         small = {"fontsize": 6} if len(class_names) > 30 else {}
         # A name may hold dollar signs, which are no formula here.
         small["parse_math"] = False
-        names = [short(name) for name in class_names]
-        axes.set_xticks(ticks, names, rotation=90, **small)
-        axes.set_yticks(ticks, names, **small)
+        axes.set_xticks(ticks, class_names, rotation=90, **small)
+        axes.set_yticks(ticks, class_names, **small)
     axes.set(xlabel="predicted", ylabel="true", title="test images")
     if len(class_names) <= 30:
         for (i, j), count in np.ndenumerate(confusion):
@@ -442,6 +403,17 @@ def confusion_matrix(confusion, class_names):
                     color="white" if dark else "black",
                 )
     return figure
+
+
+def _tick(name):
+    """The name of a class as it fits beside a figure.
+
+    A long one is shortened in the middle: names often differ at their ends.
+    """
+    name = spelling.one_line(name)
+    if len(name) <= _TICK:
+        return name
+    return f"{name[: _TICK // 2]}…{name[-(_TICK // 2 - 1) :]}"
 
 
 def _names(rows):

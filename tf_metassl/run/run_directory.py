@@ -110,6 +110,31 @@ def _read_json(path):
         return None
 
 
+def with_recorded_defaults(config, run_dir):
+    """Fills in the defaults that the run in `run_dir` has found.
+
+    They depend on the images, and on the version that began the run.
+
+    Args:
+        config: a `Config`.
+        run_dir: folder of the run, which may be new.
+
+    Returns:
+        A `Config`.
+    """
+    if not (pathlib.Path(run_dir) / _CONFIG).exists():
+        return config
+    old = load_config(run_dir)
+    return dataclasses.replace(
+        config,
+        **{
+            name: getattr(old, name)
+            for name, unknown in config_lib.UNKNOWN.items()
+            if getattr(config, name) == unknown
+        },
+    )
+
+
 def save_config(config, run_dir):
     """Writes `config.json` and `run.flags` into `run_dir`."""
     run_dir = pathlib.Path(run_dir)
@@ -196,9 +221,6 @@ def check_settings(config, run_dir):
     if _evaluates_by_default(old) and _evaluates_by_default(new):
         # It follows from the number of steps; nobody has set it.
         old["evaluate_every"] = new["evaluate_every"]
-    if new["num_validation"] < 0:
-        # The fingerprint of the splits tells whether it is the same number.
-        old["num_validation"] = new["num_validation"]
     old |= _recorded(run_dir, versions())
     _compare(old, new | versions(), config, run_dir)
 

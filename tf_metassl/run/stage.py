@@ -80,11 +80,6 @@ class StageRun:
         return MetricsFile(self.output / "timing.jsonl")
 
     @property
-    def has_validation(self) -> bool:
-        """Whether there are validation images."""
-        return len(self.experiment.splits.validation) > 0
-
-    @property
     def best_metric(self) -> str:
         """The validation metric whose maximum makes the best checkpoint."""
         return f"{evaluation.deployable_role(self.algorithm)}_accuracy"
