@@ -61,7 +61,10 @@ def test_the_size_of_the_cache_is_compared_with_the_disk(
     tmp_path, capsys, monkeypatch
 ):
     images = np.zeros((4, 8, 8, 3), np.uint8)
-    batches = [(images, [0] * 4, [b"a", b"b", b"c", b"d"])]
+
+    def batches(done):
+        return iter([(images, [0] * 4, [b"a", b"b", b"c", b"d"], None)][done:])
+
     store.write(tmp_path, "train", batches, total=4)
     assert capsys.readouterr().err == ""
 
@@ -70,6 +73,6 @@ def test_the_size_of_the_cache_is_compared_with_the_disk(
 
     monkeypatch.setattr(store.shutil, "disk_usage", lambda path: Usage)
     with pytest.raises(OSError, match="about 3.6 GiB.*2.0 GiB are free"):
-        store.write(tmp_path, "train", batches, total=20_000_000)
-    store.write(tmp_path, "train", batches, total=10_000_000)
+        store.write(tmp_path, "large", batches, total=20_000_000)
+    store.write(tmp_path, "other", batches, total=10_000_000)
     assert "take about 1.8 GiB; 2.0 GiB are free" in capsys.readouterr().err

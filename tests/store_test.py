@@ -24,12 +24,12 @@ def pixels(count=10, seed=0):
 
 
 def batches(images, labels=None, ids=None):
-    """What `store.write` takes, in two batches."""
+    """What `store.write` takes, two batches."""
     labels = np.arange(len(images)) if labels is None else np.array(labels)
     ids = ids or [f"{i:03d}".encode() for i in range(len(images))]
-    for part in (slice(0, 3), slice(3, None)):
-        if len(images[part]):
-            yield images[part], labels[part], ids[part]
+    parts = [slice(0, 3), slice(3, None)]
+    whole = [(images[p], labels[p], ids[p], p.start) for p in parts]
+    return lambda done: iter([b for b in whole if len(b[0])][done:])
 
 
 def mapped(tmp_path, images):
@@ -174,7 +174,7 @@ def test_sorted_by_id_with_unlabeled_images_last(tmp_path, cache_gib):
 
 @pytest.mark.parametrize("cache_gib", [0, 1])
 def test_no_images(tmp_path, cache_gib):
-    store.write(tmp_path, "x", iter(()), total=9)
+    store.write(tmp_path, "x", lambda done: iter(()), total=9)
     assert len(store.read(tmp_path, ["x"], cache_gib)[0]) == 0
 
 
@@ -411,3 +411,93 @@ def test_two_processes_that_start_together_build_once(tmp_path):
     assert [run.returncode for run in runs] == [0, 0], said
     assert len(list(tmp_path.glob("built by *"))) == 1
     assert sum("Waiting for another process" in text for text in said) == 1
+
+
+class Interrupted(BaseException):
+    """As `KeyboardInterrupt`, which pytest would take for its own."""
+
+
+def interrupted(make, after):
+    """Batches that end with an interruption after so many."""
+
+    def batches(done):
+        for number, batch in enumerate(make(done), start=done):
+            if number == after:
+                raise Interrupted
+            yield batch
+
+    return batches
+
+
+@pytest.mark.parametrize("torn", ("not", "pixels", "line"))
+def test_writing_goes_on_where_it_was(tmp_path, capsys, torn):
+    images = pixels()
+    store.write(tmp_path, "whole", batches(images), total=10)
+    with pytest.raises(Interrupted):
+        store.write(tmp_path, "x", interrupted(batches(images), 1), total=10)
+    asked = []
+    if torn == "pixels":
+        # Written, but not noted; or noted, and lost when the power failed.
+        with open(tmp_path / "x.u8", "ab") as file:
+            file.write(b"rest")
+    elif torn == "line":
+        with open(tmp_path / "x.journal", "a") as file:
+            file.write('{"bytes": 5, "ids')
+
+    def make(done):
+        asked.append(done)
+        return batches(images)(done)
+
+    notes = store.write(tmp_path, "x", make, total=10)
+    assert asked == [1] and notes == [0, 3]
+    assert "3 x images have been decoded before" in capsys.readouterr().err
+    assert not (tmp_path / "x.journal").exists()
+    for suffix in (".u8", ".npz"):
+        paths = [tmp_path / f"{name}{suffix}" for name in ("x", "whole")]
+        assert paths[0].read_bytes() == paths[1].read_bytes(), suffix
+
+
+def test_pixels_that_were_lost_are_written_again(tmp_path):
+    images = pixels()
+    with pytest.raises(Interrupted):
+        store.write(tmp_path, "x", interrupted(batches(images), 1), total=10)
+    with open(tmp_path / "x.u8", "ab") as file:
+        file.truncate(5)
+    store.write(tmp_path, "x", batches(images), total=10)
+    (held,) = store.read(tmp_path, ["x"], 1)
+    np.testing.assert_array_equal(held.images, images)
+
+
+def test_batches_of_another_size_are_refused(tmp_path):
+    def make(done):
+        return iter([(pixels(2), [0, 0], [b"a", b"b"], None)] + wide)
+
+    wide = [(np.zeros((1, 9, 9, 3), np.uint8), [0], [b"c"], None)]
+    with pytest.raises(ValueError, match="--image_size must be set"):
+        store.write(tmp_path, "x", make, total=3)
+
+
+def test_an_interrupted_cache_is_continued_and_a_failed_one_is_not(tmp_path):
+    seen = []
+
+    def build(end):
+        def builder(folder):
+            seen.append(sorted(p.name for p in folder.iterdir()))
+            (folder / "a.u8").write_text("half")
+            if end:
+                raise end
+
+        return builder
+
+    for end in (Interrupted(), Interrupted(), ValueError("bad"), None):
+        if end is None:
+            folder = cached(tmp_path, build(None))
+        else:
+            with pytest.raises(type(end)):
+                cached(tmp_path, build(end))
+    # Other images: what was left of these ones goes.
+    assert seen == [[], ["a.u8"], ["a.u8"], []]
+    assert {p.name for p in folder.parent.iterdir()} == {
+        folder.name,
+        folder.name + ".lock",
+    }

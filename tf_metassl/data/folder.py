@@ -6,6 +6,7 @@ out and listed in `bad_images.csv` with the reason.
 
 import concurrent.futures
 import csv
+import functools
 import io
 import json
 import os
@@ -232,7 +233,7 @@ def _decoded(name, files, options):
 
 def _build(folder, files, options):
     """Writes the pixels, and `files.json` on which files are used."""
-    bad, used = [], []
+    notes = {}
     # A second thread may decode beside one with the largest image.
     budget = Budget(2 * options.max_image_pixels)
     with (
@@ -250,48 +251,58 @@ def _build(folder, files, options):
 
         for name in ("train", "test"):
             part = [f for f in files if (f.split == "test") == (name == "test")]
-            batches = _batches(part, read, pool, bad, used)
-            store.write(folder, name, batches, total=len(part))
+            batches = functools.partial(_batches, part, read, pool)
+            notes[name] = store.write(folder, name, batches, total=len(part))
     found = {
-        "bad": bad,
+        "bad": [
+            row for name in notes for note in notes[name] for row in note["bad"]
+        ],
         "validation": [
-            file.split == "validation"
-            for file, _ in used
-            if file.split != "test"
+            is_validation
+            for note in notes["train"]
+            for is_validation in note["validation"]
         ],
     }
     (folder / "files.json").write_text(json.dumps(found))
 
 
-def _batches(files, read, pool, bad, used):
-    """Yields `(images, labels, ids)` of the usable files, in order.
+def _batches(files, read, pool, done):
+    """Yields `(images, labels, ids, note)` of the files, in order.
 
-    Appends `(path, reason)` of the others to `bad`, and `(file, shape)` of the
-    usable ones to `used`.
+    Args:
+        files: list of `ImageFile`.
+        read: function of a file that returns its pixels, or why there are
+            none.
+        pool: executor of threads.
+        done: batches of 256 files that are left out because they have been
+            decoded before.
     """
-    for start in range(0, len(files), 256):
+    first = None
+    for start in range(256 * done, len(files), 256):
         chunk = files[start : start + 256]
-        images, good = [], []
+        images, good, bad = [], [], []
         for file, image in zip(chunk, pool.map(read, chunk), strict=True):
             if isinstance(image, str):
                 bad.append((str(file.path), image))
                 continue
             images.append(image)
             good.append(file)
-            used.append((file, image.shape))
-            first, shape = used[0]
-            if image.shape != shape:
+            first = first or (file, image.shape)
+            if image.shape != first[1]:
                 raise ValueError(
                     "The images differ in size, so --image_size must be set: "
-                    f"{first.path} is {shape[0]}x{shape[1]}, {file.path} is "
-                    f"{image.shape[0]}x{image.shape[1]}."
+                    f"{first[0].path} is {first[1][0]}x{first[1][1]}, "
+                    f"{file.path} is {image.shape[0]}x{image.shape[1]}."
                 )
-        if good:
-            yield (
-                np.stack(images),
-                [file.label for file in good],
-                [os.fsencode(file.name) for file in good],
-            )
+        yield (
+            np.stack(images) if images else None,
+            [file.label for file in good],
+            [os.fsencode(file.name) for file in good],
+            {
+                "bad": bad,
+                "validation": [file.split == "validation" for file in good],
+            },
+        )
 
 
 def _read(file, options, budget=None):

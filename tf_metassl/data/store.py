@@ -18,6 +18,7 @@ import json
 import pathlib
 import shutil
 import uuid
+import zlib
 
 import numpy as np
 import tensorflow as tf
@@ -25,6 +26,7 @@ import tensorflow as tf
 from tf_metassl import files
 from tf_metassl.contract import DatasetInfo
 from tf_metassl.data import patience
+from tf_metassl.data.journal import Journal
 
 # TensorFlow gathers from smaller arrays, NumPy from larger ones: TensorFlow is
 # some 0.2 ms per batch faster, but copies the whole array, about 1 s per GiB,
@@ -218,39 +220,55 @@ def hash_pixels(images):
 def write(folder, name, batches, *, total, sort_by_id=False):
     """Writes images that `read` gives back, while they are being decoded.
 
+    A journal beside the pixels says what has been written, so that the same
+    call goes on where a process that was killed had come.
+
     Args:
         folder: an existing folder.
         name: of the files.
-        batches: iterable of `(images [n, H, W, C] uint8, labels [n], ids)`,
-            with `n` bytes objects as ids.
+        batches: function of a number of batches; returns an iterable of those
+            that follow them, `(images [n, H, W, C] uint8, labels [n], ids,
+            note)`, with `n` bytes objects as ids and anything JSON-ready as
+            note. A batch may have no images; `images` is None then.
         total: how many images there may be, to announce size and progress.
         sort_by_id: whether the order is that of the ids, images without a
             label last, not that of writing.
+
+    Returns:
+        The notes of all batches, a list.
+
+    Raises:
+        OSError: if the images do not fit on the disk.
     """
-    progress = patience.Counter(f"Decoding the {name} images", total)
-    labels, ids, hashes, shape = [], [], [], (0, 0, 0)
-    with (pathlib.Path(folder) / f"{name}.u8").open("wb") as file:
-        for images, batch_labels, batch_ids in batches:
-            if not labels:
+    pixels = pathlib.Path(folder) / f"{name}.u8"
+    journal = Journal(pixels, hash_pixels)
+    if journal.rows:
+        patience.say(
+            f"{journal.num_images:,} {name} images have been decoded before."
+        )
+    progress = patience.Counter(
+        f"Decoding the {name} images", total - journal.num_images
+    )
+    with journal:
+        for images, labels, ids, note in batches(len(journal.rows)):
+            if images is not None and not journal.num_images:
                 _check_space(folder, name, images, total)
-            progress.advance(len(images))
-            file.write(np.ascontiguousarray(images, np.uint8).data)
-            shape = images.shape[1:]
-            labels.extend(batch_labels)
-            ids.extend(batch_ids)
-            hashes.append(hash_pixels(images))
+            progress.advance(len(ids))
+            journal.add(images, labels, ids, note)
+    labels, ids, hashes, shape = journal.contents()
     rows = np.arange(len(ids))
-    ids, labels = np.array(ids, np.bytes_), np.array(labels, np.int32)
     if sort_by_id:
         rows = np.lexsort((ids, labels < 0))
     np.savez(
-        pathlib.Path(folder) / f"{name}.npz",
+        pixels.with_suffix(".npz"),
         shape=np.array([len(ids), *shape], np.int64),
         rows=rows,
         labels=labels[rows],
         ids=ids[rows],
-        hashes=np.concatenate([*hashes, np.empty(0, np.uint64)])[rows],
+        hashes=hashes[rows],
     )
+    journal.remove()
+    return [row["note"] for row in journal.rows]
 
 
 def _check_space(folder, name, images, total):
@@ -351,12 +369,13 @@ def cached(cache_dir, name, *, settings, fingerprint, build):
             if problem:
                 if folder.exists():
                     patience.say(f"{folder}: {problem}; building it again.")
+                aside = _aside(folder, fingerprint, held)
                 if held:
-                    _remove_rests(folder)
+                    _remove_rests(folder, aside)
                 patience.say(
                     f"Decoding the images of {name} once, into {folder}"
                 )
-                _build(folder, settings, fingerprint, build)
+                _build(folder, aside, settings, fingerprint, build)
     except OSError as error:
         raise ValueError(
             f"The decoded images of {name} cannot be kept in {folder}: "
@@ -372,15 +391,28 @@ def _eager_tensor(array):
         return tf.constant(array)
 
 
-def _remove_rests(folder):
-    """Removes what builds that were killed have left; needs the lock."""
-    for rest in folder.parent.glob(f"{folder.name}.*.tmp"):
-        shutil.rmtree(rest, ignore_errors=True)
+def _aside(folder, fingerprint, held):
+    """The folder to build in.
+
+    With the lock it is the same for the same images, so that a build that was
+    interrupted is continued.
+    """
+    name = f"{zlib.crc32(fingerprint.encode()):08x}.partial"
+    if not held:
+        name = f"{uuid.uuid4().hex[:8]}.tmp"
+    return folder.with_name(f"{folder.name}.{name}")
 
 
-def _build(folder, settings, fingerprint, build):
-    aside = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
-    aside.mkdir()
+def _remove_rests(folder, aside):
+    """Removes what other builds have left; needs the lock."""
+    for kind in ("tmp", "partial"):
+        for rest in folder.parent.glob(f"{folder.name}.*.{kind}"):
+            if rest != aside:
+                shutil.rmtree(rest, ignore_errors=True)
+
+
+def _build(folder, aside, settings, fingerprint, build):
+    aside.mkdir(exist_ok=True)
     try:
         build(aside)
         sums = {p.name: files.sha256(p) for p in sorted(aside.iterdir())}
@@ -394,8 +426,12 @@ def _build(folder, settings, fingerprint, build):
         files.sync_tree(aside)
         _put_in_place(aside, folder, fingerprint)
         files.sync(folder.parent)
-    finally:
+    except Exception:
+        # An error would come again. Only an interruption, as by Ctrl-C, leaves
+        # what it has done.
         shutil.rmtree(aside, ignore_errors=True)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _put_in_place(aside, folder, fingerprint):

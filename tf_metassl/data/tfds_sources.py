@@ -6,6 +6,7 @@ reach their server.
 """
 
 import dataclasses
+import functools
 import hashlib
 import pathlib
 import threading
@@ -56,17 +57,15 @@ def load(name, dataset, options, run_dir=None):
 
     def build(folder):
         train = [s for s in splits if s != published.test]
-        batches = (
-            batch
-            for split in train
-            for batch in _batches(builder, split, published, shape)
-        )
         sizes = {s: builder.info.splits[s].num_examples for s in splits}
-        total = sum(sizes[split] for split in train)
-        store.write(folder, "train", batches, total=total, sort_by_id=True)
-        batches = _batches(builder, published.test, published, shape)
-        total = sizes[published.test]
-        store.write(folder, "test", batches, total=total, sort_by_id=True)
+        for name, parts in (("train", train), ("test", [published.test])):
+            store.write(
+                folder,
+                name,
+                functools.partial(_batches, builder, parts, published, shape),
+                total=sum(sizes[split] for split in parts),
+                sort_by_id=True,
+            )
 
     cache = store.cached(
         options_lib.cache_folder(options),
@@ -116,8 +115,31 @@ def _image_shapes(name, published, builder, options):
     )
 
 
-def _batches(builder, split, published, shape):
-    """Yields `(images, labels, ids)`; sorted by id, in published order."""
+_BATCH = 256
+
+
+def _batches(builder, splits, published, shape, done):
+    """Yields `(images, labels, ids, None)` of several splits.
+
+    Sorted by id, images are in published order.
+
+    Args:
+        builder: of the dataset.
+        splits: names of the splits.
+        published: a `Published`.
+        shape: of the images.
+        done: batches that are left out because they have been decoded before.
+    """
+    for split in splits:
+        count = builder.info.splits[split].num_examples
+        num_batches = -(-count // _BATCH)
+        if done < num_batches:
+            yield from _batches_of(builder, split, published, shape, done)
+        done = max(done - num_batches, 0)
+
+
+def _batches_of(builder, split, published, shape, done):
+    """The batches of one split after the first `done`."""
     import tensorflow_datasets as tfds
 
     def fit(example):
@@ -125,15 +147,17 @@ def _batches(builder, split, published, shape):
 
     # One file after the other, so that the position tells the number.
     config = tfds.ReadConfig(interleave_cycle_length=1)
+    start = _BATCH * done
     images = builder.as_dataset(
-        split=split, shuffle_files=False, read_config=config
+        split=f"{split}[{start}:]" if start else split,
+        shuffle_files=False,
+        read_config=config,
     )
-    images = images.map(fit, tf.data.AUTOTUNE).batch(256)
+    images = images.map(fit, tf.data.AUTOTUNE).batch(_BATCH)
     count = builder.info.splits[split].num_examples
     has_key = published.key in builder.info.features
     if not has_key:
         numbers = _published_numbers(builder, split, count)
-    start = 0
     try:
         for batch in images.as_numpy_iterator():
             size = len(batch["image"])
@@ -145,7 +169,7 @@ def _batches(builder, split, published, shape):
             else:
                 part = numbers[start : start + size]
                 ids = [f"{split}_{number:06d}".encode() for number in part]
-            yield batch["image"], labels, ids
+            yield batch["image"], labels, ids, None
             start += size
     except tf.errors.OpError as error:
         raise _damaged(builder, split, error.message) from error
