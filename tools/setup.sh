@@ -73,6 +73,12 @@ fi
 PYTHONWARNINGS=ignore "${pip[@]}" install --no-deps --no-build-isolation \
   --editable .
 
+# The oracle of the image operations, see docs/tensorflow_addons.md. There are
+# wheels for Python 3.11 alone; without it one test is skipped.
+if [[ ${1:-} == --dev ]]; then
+  "${pip[@]}" install --no-deps -r requirements-tfa-image.txt 2>/dev/null || echo "tensorflow-addons has no wheel for this Python"
+fi
+
 # Checks the form of BUILD. Optional: it comes from npm.
 buildifier=@bazel/buildifier@8.2.1
 if [[ ${1:-} == --dev && ! -x .venv/node_modules/.bin/buildifier ]] &&
