@@ -25,7 +25,7 @@ def test_pairs_are_made_in_blocks_of_two_labeled_rows():
     np.testing.assert_array_equal(first[:, 0], [1, 2, 10, 3, 4, 14])
     np.testing.assert_array_equal(second[:, 0], [11, 12, 13, 15, 16, 17])
     with pytest.raises(ValueError, match="--batch_size that is an even"):
-        pairs(labeled[:3], unlabeled[:3])
+        pairs(labeled[:3], unlabeled[:6])
 
 
 def test_graph_losses_by_hand():
@@ -130,3 +130,13 @@ def test_the_shared_network_adds_no_variables():
     sntg, base = tiny_algorithm("sntg"), tiny_algorithm("pi_model")
     assert len(sntg.weights) == len(base.weights)
     assert len({id(v) for v in sntg.variables}) == len(sntg.variables)
+
+
+def test_equal_numbers_of_both_kinds_are_paired_in_all_ways():
+    labeled = tf.reshape(tf.range(8.0), [8, 1])
+    first, second = pairs(labeled, labeled + 100.0)
+    found = list(zip(first[:, 0].numpy(), second[:, 0].numpy(), strict=True))
+    assert found[:4] == [(0, 2), (1, 102), (100, 3), (101, 103)]
+    assert found[4:] == [(4, 6), (5, 106), (104, 7), (105, 107)]
+    with pytest.raises(ValueError, match="a multiple of 4 for each replica"):
+        pairs(labeled[:6], labeled[:6])

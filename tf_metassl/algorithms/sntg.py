@@ -88,7 +88,9 @@ def pairs(labeled, unlabeled):
 
     The paper pairs the first half of a batch of labeled and unlabeled images
     with the second half. Here that is done in blocks of two labeled rows and
-    their share of the unlabeled rows.
+    their share of the unlabeled rows. With as many unlabeled as labeled images
+    a block has four of each, so that there are pairs of both kinds, labeled
+    with unlabeled and each with its own.
 
     Args:
         labeled: `[B, D]`, B even.
@@ -98,19 +100,25 @@ def pairs(labeled, unlabeled):
         Two tensors `[(B + U) / 2, D]`.
 
     Raises:
-        ValueError: if B is odd.
+        ValueError: if B is odd, or no multiple of 4 with U = B.
     """
     size, width = labeled.shape
-    if size % 2:
+    equal = unlabeled.shape[0] == size
+    if size % (4 if equal else 2):
+        number = "a multiple of 4" if equal else "an even number"
         raise ValueError(
             f"SNTG pairs images and got {size} labeled ones per replica. Use "
-            "a --batch_size that is an even number for each replica."
+            f"a --batch_size that is {number} for each replica."
         )
     blocks = [
-        tf.reshape(rows, [size // 2, -1, width])
+        tf.reshape(rows, [size // (4 if equal else 2), -1, width])
         for rows in (labeled, unlabeled)
     ]
-    halves = tf.split(tf.concat(blocks, axis=1), 2, axis=1)
+    rows = tf.concat(blocks, axis=1)
+    if equal:
+        # Labeled 0 to 3, unlabeled 4 to 7: (0, 2), (1, 6), (4, 3), (5, 7).
+        rows = tf.gather(rows, [0, 1, 4, 5, 2, 6, 3, 7], axis=1)
+    halves = tf.split(rows, 2, axis=1)
     return [tf.reshape(half, [-1, width]) for half in halves]
 
 
