@@ -1,9 +1,11 @@
 """Events that TensorBoard can read."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tests.helpers import tiny_network
+from tf_metassl.errors import WriteError
 from tf_metassl.run import tensorboard_log
 
 
@@ -43,3 +45,25 @@ def test_only_pictures_are_written(tmp_path):
         (0, "labeled/weak"),
         (0, "unlabeled/strong"),
     ]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "tensorboard").write_text("a file is in the way")
+    batch = {"labeled": {"weak": tf.zeros([2, 4, 4, 3], tf.uint8)}}
+    for write in (
+        lambda: tensorboard_log.write_view_images(tmp_path, batch),
+        lambda: tensorboard_log.TensorBoardLog(tmp_path, ("train",)),
+    ):
+        with pytest.raises(WriteError, match="log of TensorBoard cannot be"):
+            write()
+
+
+def test_a_full_disk_at_the_view_images_is_a_message(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "disk is full")
+
+    monkeypatch.setattr(tf.summary, "image", full)
+    batch = {"labeled": {"weak": np.zeros([2, 4, 4, 3], np.uint8)}}
+    batch = tf.nest.map_structure(tf.constant, batch)
+    with pytest.raises(WriteError, match="disk is full.*free space"):
+        tensorboard_log.write_view_images(tmp_path, batch)

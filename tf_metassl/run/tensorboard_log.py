@@ -17,10 +17,13 @@ class TensorBoardLog:
     """
 
     def __init__(self, run_dir, splits):
-        self._writers = {
-            split: tf.summary.create_file_writer(str(_folder(run_dir, split)))
-            for split in splits
-        }
+        with writing("The log of TensorBoard"):
+            self._writers = {
+                split: tf.summary.create_file_writer(
+                    str(_folder(run_dir, split))
+                )
+                for split in splits
+            }
 
     def write(self, step, values, variables):
         """Writes one step and waits until it is with the file system.
@@ -52,16 +55,20 @@ def write_view_images(run_dir, batch, num_images=16):
         run_dir: folder of the run.
         batch: a training batch of one replica.
         num_images: images per view, side by side.
+
+    Raises:
+        WriteError: if the log cannot be written.
     """
-    writer = tf.summary.create_file_writer(str(_folder(run_dir, "train")))
-    with writer.as_default(0):
-        for group, values in batch.items():
-            for view, images in values.items():
-                # The points of two_moons, for example, are not pictures.
-                if images.shape.rank == 4 and images.shape[-1] in (1, 3):
-                    row = np.concatenate(list(images[:num_images]), axis=1)
-                    tf.summary.image(f"{group}/{view}", row[np.newaxis])
-    writer.close()
+    with writing("The log of TensorBoard"):
+        writer = tf.summary.create_file_writer(str(_folder(run_dir, "train")))
+        with writer.as_default(0):
+            for group, values in batch.items():
+                for view, images in values.items():
+                    # The points of two_moons, for example, are no pictures.
+                    if images.shape.rank == 4 and images.shape[-1] in (1, 3):
+                        row = np.concatenate(list(images[:num_images]), axis=1)
+                        tf.summary.image(f"{group}/{view}", row[np.newaxis])
+        writer.close()
 
 
 def _folder(run_dir, split):
