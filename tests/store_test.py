@@ -293,7 +293,7 @@ def test_copied_cache_is_checked_and_used(tmp_path, monkeypatch):
     sums = []
     real = files.sha256
     monkeypatch.setattr(
-        files, "sha256", lambda path: sums.append(path.name) or real(path)
+        files, "sha256", lambda path, *_: sums.append(path.name) or real(path)
     )
     for _ in range(3):
         cached(tmp_path, build)

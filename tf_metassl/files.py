@@ -120,10 +120,22 @@ def _exchange(first: AnyPath, second: AnyPath) -> bool:
     return rename(here, names[0], here, names[1], exchange) == 0
 
 
-def sha256(path: AnyPath) -> str:
-    """The SHA-256 checksum of a file, as 64 hexadecimal digits."""
+def sha256(
+    path: AnyPath, advance: Callable[[int], object] = lambda count: None
+) -> str:
+    """The SHA-256 checksum of a file, as 64 hexadecimal digits.
+
+    Args:
+        path: the file.
+        advance: function that is called with the number of bytes that have been
+            read since its last call.
+    """
+    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while part := file.read(2**24):
+            digest.update(part)
+            advance(len(part))
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ class Counter:
         self._said = now
         left = (now - self._start) / self._done * (self._total - self._done)
         say(
-            f"{self._what}: {self._done:,} of {self._total:,}, "
+            f"{self._what}: {self._done:,.0f} of {self._total:,}, "
             f"{clock(left)} left"
         )
 

@@ -415,7 +415,7 @@ def _build(folder, aside, settings, fingerprint, build):
     aside.mkdir(exist_ok=True)
     try:
         build(aside)
-        sums = {p.name: files.sha256(p) for p in sorted(aside.iterdir())}
+        sums = _checksums(aside, [p.name for p in sorted(aside.iterdir())])
         manifest = {
             "settings": settings,
             "fingerprint": fingerprint,
@@ -432,6 +432,19 @@ def _build(folder, aside, settings, fingerprint, build):
         shutil.rmtree(aside, ignore_errors=True)
         raise
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def _checksums(folder, names):
+    """Name -> checksum of files; says how far it is."""
+    mebi = 2**20
+    total = sum((folder / name).stat().st_size for name in names)
+    progress = patience.Counter("Checksums, MiB", total // mebi)
+    return {
+        name: files.sha256(
+            folder / name, lambda count: progress.advance(count / mebi)
+        )
+        for name in names
+    }
 
 
 def _put_in_place(aside, folder, fingerprint):
@@ -463,8 +476,8 @@ def _problem(folder, fingerprint):
         # reading all of ImageNet takes minutes.
         if _remembered(folder) == _stamps(folder, sums):
             return None
-        for name, expected in sums.items():
-            if files.sha256(folder / name) != expected:
+        for name, found in _checksums(folder, sums).items():
+            if found != sums[name]:
                 return f"{name} has a wrong checksum"
     except FileNotFoundError as error:
         return f"{pathlib.Path(error.filename).name} is missing"
