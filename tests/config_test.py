@@ -75,6 +75,10 @@ def test_given_values_win_over_the_datasets_defaults():
             )
         ),
         ({"algorithm": "mpl"}, "Unknown setting 'algorithm'"),
+        (
+            {"algo": "meta_semi_ict", "mix_partners": "all"},
+            "--mix_partners=all: the consistency loss",
+        ),
         ({"model": "wrn"}, "--model=wrn: must be one of digits_cnn, .*wrn_D_K"),
         (
             {"normalization": "pca"},

@@ -19,6 +19,7 @@ from tf_metassl.data.options import DataOptions
 from tf_metassl.errors import ConfigError
 from tf_metassl.hyperparameters import (
     Hyperparameters,
+    MetaSemiIct,
     StudentFeedback,
     setting,
 )
@@ -401,6 +402,12 @@ def _check_together(config: Config) -> None:
     hp = config.hyperparameters
     if isinstance(hp, StudentFeedback):
         _check_feedback(hp)
+    if isinstance(hp, MetaSemiIct) and hp.mix_partners != "own":
+        raise ConfigError(
+            f"--mix_partners={hp.mix_partners}: the consistency loss of "
+            "meta_semi_ict needs mixtures of unlabeled images. Use "
+            "--mix_partners=own."
+        )
     lengths = {
         "num_steps": config.num_steps,
         "evaluate_every": config.evaluate_every,
