@@ -224,3 +224,16 @@ def test_what_was_not_measured_is_not_written(tmp_path):
     recorder.finish_epoch({"loss": 2.0, "labeled_accuracy": 0.0})
     row = next(r for r in run.metrics_file.rows() if r["split"] == "train")
     assert row["loss"] == 2.0 and "labeled_accuracy" not in row
+
+
+def test_a_collapse_of_the_stage_before_does_not_count(tmp_path):
+    """The first collapsed interval of a stage warns, the second one stops."""
+    recorder, run = recorder_of(
+        tmp_path, [0.5, 0.5], first_step=6, collapse="stop"
+    )
+    run.metrics_file.write(6, "train", {"selected_share": 0.0})
+    run.algorithm.optimizer.iterations.assign(1)
+    recorder.finish_epoch({"loss": 1.0, "selected_share": 0.0})
+    run.algorithm.optimizer.iterations.assign(2)
+    with pytest.raises(CollapseError):
+        recorder.finish_epoch({"loss": 1.0, "selected_share": 0.0})

@@ -251,7 +251,7 @@ def test_other_images_are_refused_by_worker_and_name(monkeypatch):
                         distribution,
                         "worker_means",
                         lambda _, *v, sent=sent: (
-                            sent.append(v) or [0.0] * len(v)
+                            sent.append(v) or [1.0] * len(v)
                         ),
                     )
                     distribution.check_equal(strategy, facts)

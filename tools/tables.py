@@ -430,8 +430,9 @@ def _digits(scale):
 
 # Small experiments that two CPU cores finish. Each must put methods with a
 # known order into that order before any other method is judged by it.
+# Name -> column, flags, and further flags of methods with unlabeled images.
 _INSTRUMENTS = {
-    "digits": ("digits, 30 labels", ()),
+    "digits": ("digits, 30 labels", (), ()),
     "cifar10": (
         "CIFAR-10 at 16 x 16, 400 labels",
         (
@@ -443,14 +444,15 @@ _INSTRUMENTS = {
             "--num_steps=2000",
             "--evaluate_every=250",
         ),
+        ("--unlabeled_batch_ratio=3",),
     ),
 }
 _GATE = {
     "supervised": ("--algo=supervised",),
     "supervised, MixUp": ("--algo=supervised_mixup",),
     "supervised, RandAugment": ("--algo=randaugment",),
-    "UDA": ("--algo=uda", "--unlabeled_batch_ratio=3"),
-    "FixMatch": ("--algo=fixmatch", "--unlabeled_batch_ratio=3"),
+    "UDA": ("--algo=uda",),
+    "FixMatch": ("--algo=fixmatch",),
     "supervised, all labels": ("--algo=supervised", "--num_labeled=0"),
 }
 _KNOWN_ORDER = (
@@ -466,12 +468,11 @@ _KNOWN_ORDER = (
 
 # The meta gradient on strong views: what it adds to self-training on them.
 _STRONG_FORM = ("--learned_view=strong", "--mixup_on=labeled")
-_UNLABELED = ("--unlabeled_batch_ratio=3",)
-_META_SEMI = ("--algo=meta_semi", "--meta_gradient=forward_mode", *_UNLABELED)
+_META_SEMI = ("--algo=meta_semi", "--meta_gradient=forward_mode")
 _SELECTION = {
     "supervised, MixUp": _GATE["supervised, MixUp"],
     "FixMatch": _GATE["FixMatch"],
-    "FreeMatch": ("--algo=freematch", *_UNLABELED),
+    "FreeMatch": ("--algo=freematch",),
     "Meta-Semi": _META_SEMI,
     "Meta-Semi, strong views": (*_META_SEMI, *_STRONG_FORM),
     "Meta-Semi, strong views, constant weights": (
@@ -484,6 +485,12 @@ _SELECTED = "Meta-Semi, strong views"
 _SELECTION_CONTRASTS = tuple(
     (row, _SELECTED) for row in _SELECTION if row != _SELECTED
 )
+
+
+def _uses_unlabeled(arguments):
+    """Whether the method that flags name uses unlabeled images."""
+    algo = arguments[0].removeprefix("--algo=")
+    return hyperparameters_class(algo)().uses_unlabeled
 
 
 def _instruments(scale):
@@ -507,8 +514,18 @@ def _instruments(scale):
             name,
             title,
             [
-                Cell(row, data, "", (*given, *common, *short))
-                for data, common in _INSTRUMENTS.values()
+                Cell(
+                    row,
+                    data,
+                    "",
+                    (
+                        *given,
+                        *common,
+                        *(further if _uses_unlabeled(given) else ()),
+                        *short,
+                    ),
+                )
+                for data, common, further in _INSTRUMENTS.values()
                 for row, given in methods.items()
             ],
             scale=scale,

@@ -132,7 +132,8 @@ class MetaPseudoLabels(Algorithm):
         }
         for name, value in losses.items():
             self.track_share(name, value)
-        self.track("feedback", h)
+        if self.hyperparameters.feedback != "off":
+            self.track("feedback", h)
         if self.hyperparameters.uda_weight and not self._regularizer:
             self.track("uda_selected_share", confidence_mask)
         self.track_labeled(labeled["label"], teacher.labeled)
@@ -221,7 +222,9 @@ class MetaPseudoLabels(Algorithm):
         """The labeled group, and the one that is pseudo-labeled."""
         labeled = batch["labeled"]
         if self._regularizer:
-            return labeled, {**labeled, "oracle_label": labeled["label"]}
+            # Labels that are trained on tell nothing of pseudo-labels.
+            unknown = -tf.ones_like(labeled["label"])
+            return labeled, {**labeled, "oracle_label": unknown}
         return labeled, batch["unlabeled"]
 
     def _student_before(self, labeled, unlabeled):

@@ -259,7 +259,10 @@ class Recorder(keras.callbacks.Callback):
         if not found:
             return
         logging.warning("%s", found)
-        before = len(rows) > 1 and collapse.collapsed(rows[-2])
+        # The row before may be the last one of another stage.
+        first = self._run.first_step
+        own = [row for row in rows[:-1] if not first or row["step"] > first]
+        before = own and collapse.collapsed(own[-1])
         if wanted == "stop" and before:
             raise CollapseError(
                 f"{found} The same was true one evaluation earlier. The last "

@@ -222,10 +222,11 @@ def check_equal(strategy, facts):
         for name in names
         for shift in (0, 16)
     ]
-    mine = np.zeros((count, len(numbers)))
-    mine[resolver.task_id] = numbers
-    means = worker_means(strategy, *mine.ravel())
-    gathered = np.rint(np.reshape(means, mine.shape) * count).astype(int)
+    mine = np.zeros((count, 1 + len(numbers)))
+    # The mean is over replicas; the one tells the share of this worker's.
+    mine[resolver.task_id] = [1, *numbers]
+    means = np.reshape(worker_means(strategy, *mine.ravel()), mine.shape)
+    gathered = np.rint(means[:, 1:] / means[:, :1]).astype(int)
     workers = resolver.cluster_spec().job_tasks("worker")
     facts_of = [
         {
