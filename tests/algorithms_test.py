@@ -13,7 +13,7 @@ from tf_metassl.algorithms import (
     hyperparameters_class,
 )
 from tf_metassl.algorithms.algorithm import Algorithm
-from tf_metassl.hyperparameters import Hyperparameters, MetaSemi
+from tf_metassl.hyperparameters import MetaSemi, Supervised
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -25,7 +25,7 @@ def test_a_row_names_the_class_in_the_module_of_its_name(name):
 
 
 def test_rows_have_their_hyperparameters():
-    assert hyperparameters_class("supervised") is Hyperparameters
+    assert hyperparameters_class("supervised") is Supervised
     assert hyperparameters_class("meta_semi") is MetaSemi
 
 

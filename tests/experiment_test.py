@@ -63,7 +63,7 @@ def train(tmp_path, monkeypatch):
 def test_a_new_run_draws_by_the_newest_rule(train):
     for _ in range(2):
         versions, made = train()
-        assert versions == [2, 2] and made["batch_seed_version"] == 2
+        assert versions == [3, 3] and made["batch_seed_version"] == 3
 
 
 def test_a_run_of_an_earlier_version_keeps_its_rule(train, tmp_path):

@@ -26,6 +26,7 @@ from tf_metassl.errors import (
 )
 from tf_metassl.run import (
     callbacks,
+    collapse,
     evaluation,
     experiment,
     serving,
@@ -417,7 +418,7 @@ def test_recoveries_come_to_an_end(tmp_path, monkeypatch, capsys):
 
 
 def test_collapse_warns_or_stops(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(callbacks, "collapsed", lambda row: "It is so.")
+    monkeypatch.setattr(collapse, "collapsed", lambda row: "It is so.")
     run_dir = tmp_path / "run"
     with pytest.raises(CollapseError, match="It is so"):
         train(run_dir, collapse="stop")

@@ -329,7 +329,7 @@ def test_a_damaged_provenance_is_written_anew(run_dir):
         path.write_text(text)
         run_directory.check_settings(config.resolve({}), run_dir)
         run_directory.check_data(config.resolve({}), run_dir, fingerprint())
-        assert run_directory.batch_seed_version(run_dir) == 2
+        assert run_directory.batch_seed_version(run_dir) == 3
 
 
 def test_an_interval_that_nobody_has_set_is_not_asked_for(tmp_path, capsys):

@@ -334,6 +334,7 @@ def training_dataset(
     num_shards=1,
     local_shards=1,
     num_parallel_calls=tf.data.AUTOTUNE,
+    hide_trained_labels=True,
 ):
     """The batches from `first_step` on, without end.
 
@@ -351,6 +352,9 @@ def training_dataset(
             in turn.
         num_parallel_calls: batches that are made at the same time; changes
             only the speed.
+        hide_trained_labels: whether `oracle_label` is -1 for images whose
+            labels are in the labeled pool: what is known of them proves
+            nothing of pseudo-labels.
 
     Returns:
         A `tf.data.Dataset` of per-replica batches with static shapes.
@@ -366,7 +370,7 @@ def training_dataset(
             )
     oracle_labels = source.train.labels.copy()
     for pool in pools:
-        if pool.name == "labeled":
+        if pool.name == "labeled" and hide_trained_labels:
             oracle_labels[pool.rows] = -1
     batches = _Batches(
         source=source,

@@ -94,7 +94,14 @@ class Experiment:
             )
         return pools
 
-    def training_data(self, algorithm, first_step, seed_offset=0, batch_size=0):
+    def training_data(
+        self,
+        algorithm,
+        first_step,
+        seed_offset=0,
+        batch_size=0,
+        hide_trained_labels=True,
+    ):
         """The training batches of `algorithm`.
 
         Args:
@@ -102,6 +109,7 @@ class Experiment:
             first_step: the step of the first batch.
             seed_offset: added to `--seed`; see `stage.seed_offset`.
             batch_size: labeled images per step; 0 for `--batch_size`.
+            hide_trained_labels: see `pipeline.training_dataset`.
 
         Returns:
             An endless dataset for `fit`, distributed if there are several
@@ -125,6 +133,7 @@ class Experiment:
                 augmentation=augmentation,
                 seed=self.config.seed + seed_offset,
                 first_step=first_step,
+                hide_trained_labels=hide_trained_labels,
                 **shards,
             )
 

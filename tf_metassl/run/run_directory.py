@@ -24,8 +24,9 @@ from tf_metassl.errors import ConfigError
 # Written before it is known whether the run can start.
 NORMALIZATION = "normalization.npz"
 
-# The rule by which new runs draw batches, see `stage.seed_offset`.
-BATCH_SEED_VERSION = 2
+# The rule by which new runs draw batches, see `stage.seed_offset`. From 3 on,
+# labels that training uses are hidden from the metrics of pseudo-labels.
+BATCH_SEED_VERSION = 3
 
 _LOCK = ".lock"
 _CONFIG = "config.json"

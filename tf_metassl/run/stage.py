@@ -107,7 +107,11 @@ class StageRun:
             self.stage.name, num_recoveries, self.batch_seed_version
         )
         return self.experiment.training_data(
-            self.algorithm, first_step, offset, self.stage.batch_size
+            self.algorithm,
+            first_step,
+            offset,
+            self.stage.batch_size,
+            hide_trained_labels=self.batch_seed_version >= 3,
         )
 
 
