@@ -258,7 +258,7 @@ def _is_running(process: int) -> bool:
     except ProcessLookupError:
         return False
     except OSError:
-        return True
+        pass  # It exists, and belongs to somebody else.
     return True
 
 

@@ -170,11 +170,6 @@ def build_experiment(config, run_dir=None, strategy=None):
         )
         if algorithm.views.unlabeled:
             splits.check_unlabeled(rows)
-        if config.selection == "best_validation" and not len(rows.validation):
-            raise ValueError(
-                "--selection=best_validation needs validation images: raise "
-                "--num_validation or give --validation_dir."
-            )
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return Experiment(config, strategy, source, rows, algorithm)
