@@ -67,6 +67,7 @@ def test_trainable_parameters(name, num_classes, parameters):
     [
         ("digits_cnn", (8, 8, 1), 10, 140_458),
         ("small_cnn", (28, 28, 1), 10, 24_058),
+        ("strided_cnn", (16, 16, 3), 10, 187_114),
         ("two_moons_mlp", (1, 1, 2), 2, 114),
         ("wrn_37_2", (96, 96, 3), 10, 5_929_434),
         ("resnet_50", (64, 64, 3), 1000, 25_557_032),
@@ -99,6 +100,7 @@ def test_the_largest_networks_without_their_memory(name, millions):
 SMALLEST = [
     ("digits_cnn", (5, 8, 1)),
     ("small_cnn", (1, 1, 1)),
+    ("strided_cnn", (1, 1, 3)),
     ("two_moons_mlp", (1, 1, 2)),
     ("wrn_10_1", (12, 8, 3)),
     ("wrn_13_1_mpl", (9, 8, 3)),

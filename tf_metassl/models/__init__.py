@@ -64,6 +64,8 @@ NETWORKS = {
     # Filters and stride of each convolution.
     "digits_cnn": _small_cnn(8, (32, 1), (32, 1), (64, 2), (64, 1), (128, 2)),
     "small_cnn": _small_cnn(28, (16, 2), (32, 2), (64, 2)),
+    # Fits a few hundred labels in full, and trains in minutes on one core.
+    "strided_cnn": _small_cnn(16, (32, 2), (64, 1), (96, 2), (128, 1)),
     "two_moons_mlp": Network(
         "tf_metassl.models.two_moons_mlp:two_moons_mlp", image_size=1
     ),
