@@ -168,6 +168,24 @@ def test_help_into_a_pipe_that_is_closed():
         assert done.stderr == ""
 
 
+@pytest.mark.parametrize(
+    "command",
+    (
+        "-m tf_metassl.train --helpxml",
+        "-c 'from tf_metassl.run import command_line as c; "
+        'c.main(["tf-metassl", "presets"])\'',
+    ),
+)
+def test_lists_into_a_pipe_that_is_closed(command):
+    done = subprocess.run(
+        f"{sys.executable} {command} | (exec 0<&-; sleep 1)",
+        shell=True,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 def test_help_answers_at_once():
     before = os.times()
     command("--help")
@@ -189,7 +207,7 @@ def test_help_of_the_other_commands(name, listed):
     done = python("-m", f"tf_metassl.{name}", "--help")
     assert done.returncode == 0
     assert done.stdout.startswith(f"python -m tf_metassl.{name} --")
-    assert len(done.stdout.splitlines()) <= 12
+    assert len(done.stdout.splitlines()) <= 14
     for flag in listed:
         assert f"  --{flag}" in done.stdout
 
@@ -261,6 +279,7 @@ def test_help_and_version_of_the_installed_command():
         ("-lr=0.1", "--learning_rate"),
         ("--learning_rte=0.1", "--learning_rate"),
         ("--num-epochs=3", "--num_steps"),
+        ("--batch-size=3", "--batch_size"),
     ),
 )
 def test_a_flag_of_another_library_is_translated(argument, meant):
@@ -274,7 +293,7 @@ def test_a_flag_of_another_library_is_translated(argument, meant):
 def test_flags_that_exist_are_let_through():
     values = flags.FlagValues()
     command_line.define_flags(values)
-    given = ["--lr_schedule=constant", "--nojit_compile", "--num-steps=3", "-3"]
+    given = ["--lr_schedule=constant", "--nojit_compile", "-3"]
     command_line.check_names([*given, "--", "--epochs"], values)
 
 
@@ -305,6 +324,23 @@ def test_the_code_of_a_run_is_not_run_unasked(tmp_path):
         assert "stranger:network" in done.stderr
         assert "add --trust_model_code" in done.stderr
     assert not (tmp_path / "was_run").exists()
+
+
+def test_naming_the_code_of_a_run_trusts_it(tmp_path):
+    settings = config.resolve({"model": "stranger:network"})
+    run_directory.save_config(settings, tmp_path)
+    command = [sys.executable, "-m", "tf_metassl.export"]
+    command.append(f"--run_dir={tmp_path}")
+    answers = {
+        "--model=other:network": "the network --model=stranger:network",
+        "--model=stranger:network": "No module named 'stranger'",
+    }
+    for argument, answer in answers.items():
+        done = subprocess.run(
+            [*command, argument], capture_output=True, text=True, cwd=tmp_path
+        )
+        assert done.returncode == 1
+        assert answer in done.stderr
 
 
 def test_output_that_cannot_show_a_name_does_not_end_a_run():

@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from tests.image_folders import encoded, picture
@@ -125,6 +126,43 @@ def test_the_range_of_deep_images_can_be_told(kind, top, max_value):
     if top < 65535:
         dark = decode.decode(encoded(Image.fromarray(values), kind), channels=1)
         np.testing.assert_array_equal(dark[..., 0], values >> 8)
+
+
+def png_of_16_bit_colors(values):
+    """An encoded PNG of `[H, W, 3]` uint16; Pillow writes none."""
+    return tf.io.encode_png(tf.constant(values)).numpy()
+
+
+@pytest.mark.parametrize("top, max_value", ((4095, 4095), (3000, 0)))
+def test_the_range_of_deep_colors_can_be_told(top, max_value):
+    values = np.stack([deep(top), deep(top // 2), deep(top // 3)], axis=-1)
+    data = png_of_16_bit_colors(values)
+    image = decode.decode(data, max_value=max_value)
+    np.testing.assert_allclose(image, values / top * 255, atol=0.51)
+    np.testing.assert_array_equal(decode.decode(data), values >> 8)
+    # Colors of 8 bits have their range.
+    pixels = picture(3)
+    kept = decode.decode(encoded(pixels), max_value=max_value)
+    np.testing.assert_array_equal(kept, pixels)
+
+
+def test_a_broken_deep_image_is_broken():
+    data = png_of_16_bit_colors(np.full((40, 40, 3), 999, np.uint16))
+    with pytest.raises(decode.BadImageError, match="broken|truncated"):
+        decode.decode(data[: len(data) // 2], max_value=999)
+
+
+def test_formats_that_need_more_memory_count_several_times():
+    counted = []
+
+    class Budget(decode.Budget):
+        def spent(self, pixels):
+            counted.append(pixels)
+            return super().spent(pixels)
+
+    for kind in ("PNG", "WEBP"):
+        decode.decode(encoded(picture(3, 5, 8), kind), budget=Budget(100))
+    assert counted == [40, 160]
 
 
 def test_color_tiff():

@@ -2,13 +2,16 @@
 
 import dataclasses
 import math
+import types
 
 import pytest
 
 from tests.helpers import tiny_algorithm
-from tf_metassl import config
+from tf_metassl import config, options
 from tf_metassl.algorithms import ALGORITHMS, hyperparameters_class
 from tf_metassl.contract import view_kind
+from tf_metassl.data import policies
+from tf_metassl.data.rand_augment import RandAugmentPolicy
 from tf_metassl.errors import ConfigError
 from tf_metassl.hyperparameters import MetaSemi, Sntg, StudentFeedback
 from tf_metassl.run import report
@@ -82,6 +85,24 @@ def test_a_value_from_python_has_the_type_of_the_setting(given):
         ({"tpu": "local"}, "strategy=tpu"),
         ({"strategy": "one_device", "num_replicas": 2}, "mirrored, auto"),
         ({"algo": "supervised", "strong_magnitude": 3.0}, "strong view"),
+        ({"strong_magnitude": 3.0}, "affine_digits; it is for"),
+        (
+            {"algo": "randaugment", "weak_augmentation": "crop"},
+            "affine_digits, which takes its place",
+        ),
+        ({"label_split": "first", "split_seed": 1}, "draws nothing"),
+        (
+            {"labeled_dir": "/x", "test_dir": "/y", "test_fraction": 0.1},
+            "with --test_dir",
+        ),
+        (
+            {"labeled_dir": "/x", "validation_dir": "/y", "num_validation": 9},
+            "with --validation_dir",
+        ),
+        (
+            {"dataset": "two_moons", "batch_norm": "local"},
+            "two_moons_mlp, which has none",
+        ),
         ({"algo": "mixmatch", "strong_augmentation": "uda"}, "strong view"),
         (
             {"algo": "supervised", "unlabeled_batch_ratio": 3},
@@ -130,13 +151,48 @@ def test_what_a_method_says_to_read_is_what_it_reads(name):
     if name not in ("noisy_student", "reduced_meta_pseudo_labels"):
         assert hp.uses_unlabeled == bool(views.unlabeled)
     assert hp.uses_strong_policy == ("strong" in kinds)
+    assert hp.uses_weak_policy == (kinds != {"strong"})
 
 
 def test_meta_semi_reads_the_strong_view_where_it_learns_it():
     hp = MetaSemi(learned_view="strong")
     assert hp.uses_strong_policy and not MetaSemi().uses_strong_policy
-    given = {"learned_view": "strong", "strong_magnitude": 3.0}
+    given = {
+        "learned_view": "strong",
+        "strong_augmentation": "uda",
+        "strong_magnitude": 3.0,
+    }
     assert config.resolve(given).strong_magnitude == 3.0
+
+
+def test_the_policies_with_a_magnitude_are_those_that_take_one():
+    assert options.RAND_AUGMENT_POLICIES == tuple(
+        name
+        for name, policy in policies.STRONG_POLICIES.items()
+        if isinstance(policy, RandAugmentPolicy)
+    )
+    assert options.REPLACE_WEAK == tuple(
+        name
+        for name, policy in policies.STRONG_POLICIES.items()
+        if policy.replaces_weak
+    )
+
+
+def test_strong_views_on_top_of_weak_ones_read_both():
+    given = {
+        "algo": "randaugment",
+        "dataset": "cifar10",
+        "weak_augmentation": "crop",
+    }
+    assert config.resolve(given).weak_augmentation == "crop"
+
+
+def without_effect(resolved, validation_rows=None):
+    """The line of the plan about settings that change nothing, or none."""
+    source = types.SimpleNamespace(validation_rows=validation_rows)
+    return report._without_effect(
+        types.SimpleNamespace(config=resolved, source=source)
+    )
 
 
 def test_hyperparameters_without_effect_are_in_the_plan():
@@ -149,13 +205,21 @@ def test_hyperparameters_without_effect_are_in_the_plan():
             "finetune_batch_size": 8,
         }
     )
-    ((name, text),) = report._without_effect(resolved)
+    ((name, text),) = without_effect(resolved)
     assert name == "no effect"
     assert "--feedback_sign (--feedback=off)" in text
     assert "--finetune_batch_size (--finetune_steps=0)" in text
     # Left at its default.
     assert "finetune_learning_rate" not in text
-    assert report._without_effect(config.resolve({"algo": "mpl"})) == []
+    assert without_effect(config.resolve({"algo": "mpl"})) == []
+
+
+def test_validation_images_of_ones_own_make_their_number_needless():
+    given = {"manifest": "/x.csv", "num_validation": 100}
+    resolved = config.resolve(given)
+    ((_, text),) = without_effect(resolved, validation_rows=[3, 4])
+    assert text == "--num_validation (there are validation images)"
+    assert without_effect(resolved) == []
 
 
 @pytest.mark.parametrize(

@@ -347,6 +347,20 @@ def test_an_interval_that_nobody_has_set_is_not_asked_for(tmp_path, capsys):
         )
 
 
+def test_a_recorded_setting_that_nothing_reads_is_not_compared(tmp_path):
+    """Versions before it was refused have recorded it."""
+    settings = config.resolve({"algo": "fixmatch", "dataset": "digits"})
+    recorded = dataclasses.replace(settings, strong_magnitude=3.0)
+    run_directory.save_config(recorded, tmp_path)
+    run_directory.check_settings(settings, tmp_path)
+    read = {"strong_augmentation": "uda"}
+    run_directory.save_config(dataclasses.replace(recorded, **read), tmp_path)
+    with pytest.raises(ConfigError, match="strong_magnitude: 3.0 -> 0.0"):
+        run_directory.check_settings(
+            dataclasses.replace(settings, **read), tmp_path
+        )
+
+
 def test_defaults_that_depend_on_the_images_are_those_of_the_run(tmp_path):
     """Also of an earlier version, whose defaults were others."""
     settings = config.resolve({"dataset": "folder", "labeled_dir": "a"})

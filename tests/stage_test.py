@@ -7,6 +7,7 @@ import pytest
 
 from tf_metassl import config
 from tf_metassl.algorithms.algorithm import Stage
+from tf_metassl.errors import ConfigError
 from tf_metassl.run import stage as stage_lib
 from tf_metassl.run.build import build_experiment
 
@@ -91,6 +92,27 @@ def test_the_main_stage_has_the_same_batches_in_all_versions(experiment):
     first = indices(experiment, "train", 1)
     assert first == indices(experiment, "train", 2)
     assert first != indices(experiment, "train", 2, num_recoveries=1)
+
+
+def test_workers_compare_the_checkpoint_that_they_start_from(
+    experiment, tmp_path, monkeypatch
+):
+    def refuse(strategy, facts, advice):
+        assert strategy is experiment.strategy
+        assert facts == {"the newest checkpoint of train": 0}
+        raise ConfigError(advice)
+
+    monkeypatch.setattr(stage_lib.distribution, "check_equal", refuse)
+    with pytest.raises(ConfigError, match="one folder that all workers share"):
+        stage_lib._resume_or_start(
+            stage_lib.StageRun(
+                experiment,
+                experiment.algorithm,
+                Stage("train", 6, None),
+                tmp_path,
+                tmp_path,
+            )
+        )
 
 
 def test_the_stages_of_a_run_are_in_order():

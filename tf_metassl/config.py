@@ -306,19 +306,12 @@ def _check(field: dataclasses.Field, value: Any) -> None:
     raise ConfigError(f"--{name}={value}: must be {wanted}.")
 
 
-def _check_read(config: Config, given: Mapping[str, Any]) -> None:
-    """Raises ConfigError if a given setting would have no effect.
-
-    A value that is the field's default is allowed: nothing is lost then.
-    """
+def unread(config: Config) -> dict[str, str]:
+    """The common settings that a run does not read -> why not."""
     hp = config.hyperparameters
-    changed = [
-        field
-        for field in common_fields()
-        if field.name in given and given[field.name] != field.default
-    ]
     data_fields = {field.name for field in dataclasses.fields(DataOptions)}
-    for field in changed:
+    found = {}
+    for field in common_fields():
         readers = dict(field.metadata["read_by"])
         if field.name in data_fields:
             readers["dataset"] = tuple(
@@ -328,29 +321,77 @@ def _check_read(config: Config, given: Mapping[str, Any]) -> None:
             )
         for name, allowed in readers.items():
             if getattr(config, name) not in allowed:
-                raise ConfigError(
-                    f"--{field.name}={given[field.name]} has no effect with "
-                    f"--{name}={getattr(config, name)}; it is for "
+                found[field.name] = (
+                    f"with --{name}={getattr(config, name)}; it is for "
                     f"--{name}={', '.join(allowed)}. Leave it out, or change "
-                    f"--{name}."
+                    f"--{name}"
                 )
-    unread = {
-        "unlabeled_batch_ratio": hp.uses_unlabeled,
-        "labeled_inside_unlabeled": hp.uses_unlabeled,
-        "strong_augmentation": hp.uses_strong_policy,
-        "strong_magnitude": hp.uses_strong_policy,
-    }
-    for field in changed:
-        if not unread.get(field.name, True):
-            what = (
-                "the strong view"
-                if "strong" in field.name
-                else "unlabeled images"
-            )
+    method = f"with --algo={config.algo}, which does not use {{}}. Leave it out"
+    method += ", or change --algo"
+    if not hp.uses_unlabeled:
+        why = method.format("unlabeled images")
+        found |= dict.fromkeys(
+            ("unlabeled_batch_ratio", "labeled_inside_unlabeled"), why
+        )
+    strong = config.strong_augmentation
+    if strong == "auto":
+        strong = DATASETS[config.dataset].strong_policy
+    if not hp.uses_strong_policy:
+        why = method.format("the strong view")
+        found |= dict.fromkeys(("strong_augmentation", "strong_magnitude"), why)
+    elif strong not in options.RAND_AUGMENT_POLICIES:
+        found["strong_magnitude"] = (
+            f"with --strong_augmentation={strong}; it is for "
+            f"--strong_augmentation={', '.join(options.RAND_AUGMENT_POLICIES)}"
+            ". Leave it out, or change --strong_augmentation"
+        )
+    if not hp.uses_weak_policy and strong in options.REPLACE_WEAK:
+        found["weak_augmentation"] = (
+            f"with --strong_augmentation={strong}, which takes its place in "
+            f"all views of --algo={config.algo}. Leave it out"
+        )
+    if config.label_split == "first":
+        found["split_seed"] = (
+            "with --label_split=first, which draws nothing. Leave it out, or "
+            "change --label_split"
+        )
+    if config.test_dir:
+        found["test_fraction"] = "with --test_dir. Leave one of them out"
+    # 0 is what a run with images of its own for validation records.
+    if config.validation_dir and config.num_validation > 0:
+        found["num_validation"] = "with --validation_dir. Leave one of them out"
+    if config.model == "two_moons_mlp":
+        found["batch_norm"] = (
+            "with --model=two_moons_mlp, which has none. Leave it out"
+        )
+    return found
+
+
+def _check_read(config: Config, given: Mapping[str, Any]) -> None:
+    """Raises ConfigError if a given setting would have no effect.
+
+    A value that is the field's default is allowed: nothing is lost then.
+    """
+    defaults = {field.name: field.default for field in common_fields()}
+    for name, why in unread(config).items():
+        if name in given and given[name] != defaults[name]:
+            raise ConfigError(f"--{name}={given[name]} has no effect {why}.")
+
+
+def check_batches(config: Config, num_replicas: int) -> None:
+    """Raises ConfigError if a batch cannot be divided over the replicas."""
+    shares = num_replicas * config.gradient_accumulation_steps
+    if config.batch_size % shares:
+        raise ConfigError(
+            f"--batch_size={config.batch_size} must be a multiple of "
+            f"{shares}: {num_replicas} replicas times "
+            f"--gradient_accumulation_steps={config.gradient_accumulation_steps}."
+        )
+    for name, size in config.hyperparameters.later_batch_sizes.items():
+        if size % num_replicas:
             raise ConfigError(
-                f"--{field.name}={given[field.name]} has no effect with "
-                f"--algo={config.algo}, which does not use {what}. Leave it "
-                "out, or change --algo."
+                f"--{name}={size} must be a multiple of the {num_replicas} "
+                "replicas."
             )
 
 
@@ -431,6 +472,8 @@ def _check_together(config: Config) -> None:
                 f"--warmup_steps={config.warmup_steps} leaves nothing of "
                 f"--{name}={value}."
             )
+    # How many there are without the flag is known when TensorFlow has started.
+    check_batches(config, max(config.num_replicas, 1))
     parts = config.gradient_accumulation_steps
     if hp.mixes and config.batch_size % (MIX_BLOCK * parts):
         raise ConfigError(

@@ -51,7 +51,7 @@ def run_command(argv=None):
     )
     flags.DEFINE_string("out", "", "Also write the table to this JSON file.")
     help_on = command_line.help_on(
-        __doc__, "run_dir", "median_of", "out", "trust_model_code"
+        __doc__, "run_dir", "median_of", "out", "trust_model_code", "model"
     )
     command_line.run(main, help_on, argv)
 

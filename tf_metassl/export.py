@@ -44,7 +44,7 @@ def run_command(argv=None):
         "export/1 in the run's folder.",
     )
     help_on = command_line.help_on(
-        __doc__, "run_dir", "output", "trust_model_code"
+        __doc__, "run_dir", "output", "trust_model_code", "model"
     )
     command_line.run(main, help_on, argv)
 

@@ -78,9 +78,9 @@ class Hyperparameters:
     hyperparameters. Methods override those that apply to them.
     """
 
-    # What the steps of a method read, besides weak views of labeled images.
-    # These are no fields, hence no flags.
+    # What the steps of a method read. These are no fields, hence no flags.
     uses_unlabeled = True
+    uses_weak_policy = True
     uses_strong_policy = False
 
     ema_decay: float = setting(
@@ -158,6 +158,8 @@ class Supervised(Hyperparameters):
 class RandAugment(Supervised):
     """Supervised training on strong views (arXiv 1909.13719)."""
 
+    # Unless the strong policy is applied to the weak view.
+    uses_weak_policy = False
     uses_strong_policy = True
 
 
@@ -897,6 +899,7 @@ class MixMatch(Mixup):
 class NoisyStudent(Hyperparameters):
     """Noisy Student, arXiv 1911.04252."""
 
+    uses_weak_policy = False
     uses_strong_policy = True
 
     num_rounds: int = setting(

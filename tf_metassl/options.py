@@ -11,6 +11,11 @@ from tf_metassl.data.datasets import DATASETS
 from tf_metassl.data.options import DataOptions
 from tf_metassl.hyperparameters import setting
 
+# Strong policies that have a magnitude.
+RAND_AUGMENT_POLICIES = ("mpl", "mpl_imagenet", "fixmatch", "uda")
+# Strong policies that are applied to the image, not to its weak view.
+REPLACE_WEAK = ("affine_digits",)
+
 
 def _with_statistics():
     """The datasets whose pixel statistics are published."""
@@ -75,10 +80,7 @@ class SplitOptions:
         "Policy of the strong view. auto: the dataset's default.",
         choices=(
             "auto",
-            "mpl",
-            "mpl_imagenet",
-            "fixmatch",
-            "uda",
+            *RAND_AUGMENT_POLICIES,
             "affine_digits",
             "jitter_points",
         ),

@@ -135,7 +135,9 @@ def protocol_flags(protocol, wanted, num_checkpoints):
 
 def seeds(cell, seed):
     """The flags in which the runs of a cell differ, name -> value."""
-    values = {"seed": seed, "split_seed": seed}
+    values = {"seed": seed}
+    if cell.settings["label_split"] != "first":
+        values["split_seed"] = seed
     # STL-10 comes with ten folds of labeled images.
     if cell.settings["dataset"] == "stl10":
         values["stl10_fold"] = seed % 10

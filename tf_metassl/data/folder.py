@@ -130,7 +130,10 @@ def _source(name, dataset, found, given, options, run_dir):
             "needed."
         )
     held_out = ""
-    if not any(file.split == "test" for file in files):
+    if any(file.split == "test" for file in files):
+        if options.test_fraction != options_lib.DataOptions.test_fraction:
+            held_out = "--test_fraction is not used: there are test images."
+    else:
         files = image_files.hold_out(files, options.test_fraction)
         _check_held_out(files, given, options)
         held_out = (

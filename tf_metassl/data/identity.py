@@ -2,6 +2,8 @@
 
 import os
 
+from tf_metassl.data import patience
+
 _EXAMPLES = 3
 
 
@@ -26,10 +28,12 @@ def merged(files, class_names):
             message names both places.
     """
     first, dropped, conflicts = {}, {}, {"labels": [], "splits": []}
+    progress = patience.Counter("Looking up files", len(files))
     # Those with a label first, so that they are kept.
     for row in sorted(range(len(files)), key=lambda i: files[i].label < 0):
         file = files[row]
         kept = first.setdefault(_identity(file.path), file)
+        progress.advance(1)
         if kept is file:
             continue
         if file.label >= 0 and file.label != kept.label:

@@ -105,9 +105,8 @@ class DataOptions:
     )
     max_value: int = setting(
         65_535,
-        "folder and csv: the value of gray images with 16 bits that becomes "
-        "255: 4095 for 12 bits, 1023 for 10. 0 = the largest one of each "
-        "image.",
+        "folder and csv: the value of images with 16 bits that becomes 255: "
+        "4095 for 12 bits, 1023 for 10. 0 = the largest one of each image.",
         minimum=0,
         maximum=65_535,
     )

@@ -322,7 +322,7 @@ def build_algorithm(
     Raises:
         ConfigError: if a batch cannot be divided over the replicas.
     """
-    _check_batch_sizes(config, num_replicas)
+    config_lib.check_batches(config, num_replicas)
     cls = cls or algorithm_class(config.algo)
     elapsed = None
     if config.time_budget_minutes:
@@ -360,23 +360,6 @@ def build_algorithm(
         recompute=config.remat,
     )
     return algorithm
-
-
-def _check_batch_sizes(config, num_replicas):
-    """Raises ConfigError if a batch cannot be divided over the replicas."""
-    shares = num_replicas * config.gradient_accumulation_steps
-    if config.batch_size % shares:
-        raise ConfigError(
-            f"--batch_size={config.batch_size} must be a multiple of "
-            f"{shares}: {num_replicas} replicas times "
-            f"--gradient_accumulation_steps={config.gradient_accumulation_steps}."
-        )
-    for name, size in config.hyperparameters.later_batch_sizes.items():
-        if size % num_replicas:
-            raise ConfigError(
-                f"--{name}={size} must be a multiple of the {num_replicas} "
-                "replicas."
-            )
 
 
 def _network(config, info, num_replicas, scaling, role):

@@ -48,7 +48,8 @@ def main(argv=None):
     argv = list(sys.argv if argv is None else argv)
     program, name = pathlib.Path(argv[0]).name, "".join(argv[1:2])
     if name == "presets":
-        print("\n".join(presets.names()))
+        with _readers_may_end():
+            print("\n".join(presets.names()), flush=True)
         return
     if name in COMMANDS:
         # By its name, because the commands import this module.
@@ -122,7 +123,19 @@ def run(main, command_help=None, argv=None):
         check_names(argv[1:], flags.FLAGS)
     except UserError as error:
         sys.exit(f"\nError: {error}")
-    app.run(checked, argv=argv)
+    with _readers_may_end():
+        app.run(checked, argv=argv)
+
+
+@contextlib.contextmanager
+def _readers_may_end():
+    """Ends quietly if the output goes to a program that has ended: `head`."""
+    try:
+        yield
+    except BrokenPipeError:
+        # Python flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
 
 
 # What other libraries call a setting -> what it is here.
@@ -176,18 +189,19 @@ def check_names(arguments, values):
     for argument in arguments:
         if argument == "--":
             return
-        name = argument.lstrip("-").partition("=")[0].replace("-", "_")
+        written = argument.lstrip("-").partition("=")[0]
+        name = written.replace("-", "_")
         if not argument.startswith("-") or not re.fullmatch(r"[a-z]\w*", name):
             continue
         known = list(values)
-        if name in known or name.removeprefix("no") in known:
+        if written in known or written.removeprefix("no") in known:
             continue
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
         meant = close and f"--{close[0]}"
         if "num_steps" in known:
             meant = SYNONYMS.get(name, meant)
         raise UserError(
-            f"There is no flag --{name}. "
+            f"There is no flag --{written}. "
             + (f"Did you mean {meant}? " if meant else "")
             + "--help lists the flags."
         )
@@ -211,11 +225,7 @@ class _Help(flags.BooleanFlag):
         """Ends the process, unless it is `--nohelp`."""
         if not self._parse(argument):
             return
-        try:
-            print(self._text(), flush=True)
-        except BrokenPipeError:
-            # The reader, such as `head`, has ended. Python flushes once more.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(self._text(), flush=True)
         sys.exit(0)
 
 
@@ -311,6 +321,12 @@ def define_run_flags():
         "Run the code of a network that the run took from a module of its own "
         "(--model=module:function).",
     )
+    flags.DEFINE_string(
+        "model",
+        None,
+        "The network of the run, if it is code of your own: naming it here "
+        "trusts it as --trust_model_code does.",
+    )
 
 
 def run_from_flags():
@@ -328,11 +344,18 @@ def run_from_flags():
     """
     run_dir = pathlib.Path(flags.FLAGS.run_dir).expanduser()
     config = run_directory.load_config(run_dir)
-    if ":" in config.model and not flags.FLAGS.trust_model_code:
+    named = flags.FLAGS.model
+    if named and named != config.model:
+        raise ConfigError(
+            f"--model={named}: the run in {run_dir} has the network "
+            f"--model={config.model}. Leave it out, or name that one."
+        )
+    trusted = flags.FLAGS.trust_model_code or named
+    if ":" in config.model and not trusted:
         raise ConfigError(
             f"The run in {run_dir} has the network --model={config.model}. "
             "Building it runs the code of that module. If you trust it, add "
-            "--trust_model_code."
+            f"--trust_model_code or --model={config.model}."
         )
     if config.strategy in ("multi_worker", "tpu"):
         config = dataclasses.replace(config, strategy="auto")

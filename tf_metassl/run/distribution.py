@@ -201,7 +201,7 @@ def worker_means(strategy, *values):
     return tuple(totals.numpy() / strategy.num_replicas_in_sync)
 
 
-def check_equal(strategy, facts):
+def check_equal(strategy, facts, advice=""):
     """Raises ConfigError unless all workers have the same facts.
 
     For what is known only after TensorFlow has started; every worker has to
@@ -210,6 +210,7 @@ def check_equal(strategy, facts):
     Args:
         strategy: a `tf.distribute.Strategy`.
         facts: values with the same names on all workers, by name.
+        advice: a sentence that ends the message.
     """
     count = num_workers(strategy)
     if count == 1:
@@ -236,7 +237,7 @@ def check_equal(strategy, facts):
         for row in gathered.tolist()
     ]
     if text := rendezvous.differences(facts_of, workers):
-        raise ConfigError(text)
+        raise ConfigError(f"{text} {advice}".rstrip())
 
 
 @functools.cache

@@ -62,7 +62,7 @@ def plan(experiment):
             f"{experiment.strategy.num_replicas_in_sync} x {device_kind()}, "
             f"{config.precision}" + (", XLA" if config.jit_compile else ""),
         ),
-        *_without_effect(config),
+        *_without_effect(experiment),
     ]
     return "\n".join(
         f"{name + ':' if name else '':<11}{text}" for name, text in lines
@@ -77,8 +77,9 @@ def _views(experiment):
     return f"weak: {policy.weak}{strong * uses_strong}"
 
 
-def _without_effect(config):
+def _without_effect(experiment):
     """A line about settings that change nothing, or none."""
+    config = experiment.config
     hp = config.hyperparameters
     defaults = {f.name: f.default for f in dataclasses.fields(hp)}
     names = [
@@ -88,6 +89,9 @@ def _without_effect(config):
     ]
     if not hp.uses_unlabeled and config.unlabeled_dir:
         names.append(f"--unlabeled_dir (--algo={config.algo})")
+    has_its_own = experiment.source.validation_rows is not None
+    if has_its_own and config.num_validation > 0:
+        names.append("--num_validation (there are validation images)")
     return [("no effect", ", ".join(names))] if names else []
 
 

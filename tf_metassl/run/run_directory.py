@@ -217,8 +217,13 @@ def check_settings(config, run_dir):
         for path in run_dir.iterdir()
     ):
         return
-    old = config_lib.compared(load_config(run_dir))
-    new = config_lib.compared(config)
+    recorded = load_config(run_dir)
+    # Versions that recorded a setting that nothing reads did not refuse it.
+    unread = config_lib.unread(recorded).keys() & config_lib.unread(config)
+    old, new = (
+        {k: v for k, v in config_lib.compared(c).items() if k not in unread}
+        for c in (recorded, config)
+    )
     if _evaluates_by_default(old) and _evaluates_by_default(new):
         # It follows from the number of steps; nobody has set it.
         old["evaluate_every"] = new["evaluate_every"]

@@ -238,6 +238,12 @@ def _resume_or_start(run: StageRun) -> resume.ResumeState:
     checkpoints.clean(run.output_checkpoints)
     run.wait_for_all()
     state = resume.restore_newest(run.checkpoints, algorithm)
+    # Workers whose --run_dir is not one shared folder would differ here.
+    distribution.check_equal(
+        experiment.strategy,
+        {f"the newest checkpoint of {run.stage.name}": state.step},
+        "--run_dir has to be one folder that all workers share.",
+    )
     if state.step:
         print(
             f"Resuming {run.stage.name} at step {state.step} from "
