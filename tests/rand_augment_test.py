@@ -195,6 +195,7 @@ def test_an_operation_is_its_kernel_at_its_level(op, sign):
         num_ops=1,
         final_cutout=0.0,
         fill_value=99,
+        image_size=20,
     )
     images = make_images(6, (24, 20, 3)) // 2 + 20
     draw = draw_of(
@@ -313,3 +314,32 @@ def test_errors(name):
     call, message = ERRORS[name]
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", ("mpl", "mpl_imagenet", "uda"))
+def test_lengths_are_shares_of_the_shorter_side(name):
+    policy = policies.STRONG_POLICIES[name]
+    published = policy.scaled_to(policy.image_size)
+    assert published == policy
+    half = policy.scaled_to(policy.image_size // 2)
+    for op in ("translate_x", "translate_y"):
+        whole = policy.level(op, 16.0).numpy()
+        assert half.level(op, 16.0).numpy() == pytest.approx(whole / 2)
+    whole = policy.level("cutout", 16.0).numpy()
+    assert half.level("cutout", 16.0).numpy() == whole // 2
+    assert half.level("rotate", 16.0) == policy.level("rotate", 16.0)
+
+
+def test_an_image_of_half_the_size_moves_half_as_far():
+    policy = RandAugmentPolicy(
+        ops=("translate_x",),
+        num_ops=1,
+        magnitude=(8, 8),
+        apply_probability=(1.0, 1.0),
+        final_cutout=0.0,
+    )
+    for size, pixels in ((32, 8), (16, 4)):
+        images = np.full((4, size, size, 1), 255, np.uint8)
+        views = policy.apply(images, policy.draw([1, 2], 4, images.shape[1:]))
+        uncovered = (np.asarray(views) == policy.fill_value).sum((1, 2, 3))
+        assert (uncovered == size * pixels).all()

@@ -66,6 +66,7 @@ STRONG_POLICIES = {
         magnitude=(17, 17),
         translate=100.0,
         cutout=40.0,
+        image_size=224,
         final_cutout=0.0,
     ),
     # Sohn et al., arXiv 2001.07685. The authors' code fills with 127.5 after

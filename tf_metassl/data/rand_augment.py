@@ -36,8 +36,13 @@ class RandAugmentPolicy(Policy):
             (posterize keeps 0.4 M bits, solarize starts at 25.6 M: weaker for
             larger M), `removed` if of what is lost (4 - 0.4 M bits,
             256 - 25.6 M). At least 1 bit is kept: 0 would be a black image.
-        translate: pixels that `translate_x` and `translate_y` move at M = 10.
-        cutout: pixels of half the side of the operation `cutout` at M = 10.
+        translate: pixels that `translate_x` and `translate_y` move at M = 10,
+            in images whose shorter side is `image_size`.
+        cutout: pixels of half the side of the operation `cutout` at M = 10, in
+            such images.
+        image_size: pixels of the images that the policy is published for. In
+            smaller and larger ones both lengths are the same share of the
+            shorter side; 10 pixels of 14 would leave little to see.
         fill_value: gray level of uncovered and cut out pixels.
         final_cutout: side of a last cutout that every image gets, as a fraction
             of the image's shorter side; 0 for none.
@@ -50,6 +55,7 @@ class RandAugmentPolicy(Policy):
     tones: str = "removed"
     translate: float = 10.0
     cutout: float = 10.0
+    image_size: int = 32
     fill_value: int = 128
     final_cutout: float = 0.5
 
@@ -129,10 +135,24 @@ class RandAugmentPolicy(Policy):
             "center_x": host_draws.integers(centers, seeds[6], 0, width - 1),
         }
 
+    def scaled_to(self, image_size):
+        """Returns the same policy with lengths for images of another size.
+
+        Args:
+            image_size: pixels of the shorter side.
+        """
+        return dataclasses.replace(
+            self,
+            translate=self.translate * image_size / self.image_size,
+            cutout=self.cutout * image_size / self.image_size,
+            image_size=image_size,
+        )
+
     def _apply(self, images, draw):
+        policy = self.scaled_to(min(images.shape[1:3]))
         for layer in range(self.num_ops):
             column = {name: values[:, layer] for name, values in draw.items()}
-            images = self._apply_layer(images, column)
+            images = policy._apply_layer(images, column)
         return operations.cutout_fraction(
             images,
             draw["center_y"][:, -1],
