@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from tf_metassl import config
+from tf_metassl.algorithms import ALGORITHMS
 from tf_metassl.errors import ConfigError
 
 
@@ -156,3 +157,48 @@ def test_allowed_changes_must_be_fields():
         config.resolve({"allow_changed": "replicas"})
     with pytest.raises(ConfigError, match="verbose is not among"):
         config.resolve({"allow_changed": "verbose"})
+
+
+# What a run of 100,000 steps leaves too short was fit for the digits' 600.
+@pytest.mark.parametrize("dataset", ("cifar10", "folder"))
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_stages_and_ramps_are_as_long_as_the_run(algo, dataset):
+    given = {"algo": algo, "dataset": dataset, "num_steps": 100_000}
+    if dataset == "folder":
+        given["labeled_dir"] = "/x"
+    resolved = config.resolve(given)
+    hp = resolved.hyperparameters
+    assert all(n >= 10_000 for n in hp.later_stage_steps.values())
+    found = 0
+    for field in dataclasses.fields(hp):
+        is_length = field.name.endswith("_steps") or field.name in (
+            "cycle_start",
+            "swa_start",
+            "swa_every",
+        )
+        if not is_length or field.name == "lookahead_steps":
+            continue
+        steps = getattr(hp, field.name)
+        # 0 is off, as published.
+        assert steps >= 1000 or steps == field.default == 0, field.name
+        found += steps > 0
+    assert found == sum(
+        bool(f.metadata["share"]) for f in dataclasses.fields(hp)
+    )
+
+
+def test_what_is_given_is_not_a_share():
+    given = {"algo": "noisy_student", "num_steps": 1000}
+    assert config.resolve(given).hyperparameters.round_steps == 1000
+    given["round_steps"] = 600
+    assert config.resolve(given).hyperparameters.round_steps == 600
+    given = {"algo": "fast_swa", "num_steps": 20, "steps_per_execution": 4}
+    hp = config.resolve(given).hyperparameters
+    # No share is 0, which means something else.
+    assert (hp.swa_every, hp.cycle_start, hp.unlabeled_ramp_steps) == (4, 16, 8)
+
+
+def test_the_defaults_of_the_dataclasses_are_those_of_the_digits():
+    for algo in ALGORITHMS:
+        hp = config.resolve({"algo": algo}).hyperparameters
+        assert hp == type(hp)(), algo

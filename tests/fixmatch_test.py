@@ -11,6 +11,7 @@ from tests.helpers import (
     tiny_algorithm,
     tiny_batch,
 )
+from tf_metassl.contract import MIX_BLOCK
 
 
 def test_fixmatch_by_hand(float64):
@@ -69,3 +70,32 @@ def test_no_gradient_passes_through_the_target(name, float64):
         total = tf.reduce_sum(target * tf.range(3, dtype=tf.float64))
     assert tape.gradient(total, logits) is None
     assert np.isfinite(float(algorithm.compute_losses(batch)))
+
+
+def test_mixup_of_the_labeled_images_alone(float64):
+    """As published without it; mixed labeled images and labels with it."""
+    batch = tiny_batch()
+    mixed = sharp_algorithm("fixmatch", labeled_mixup_alpha=1.0)
+    labeled = batch["labeled"]
+    weight = labeled["mix_weight"].numpy()
+    partner = labeled["mix_partner"].numpy()
+    assert weight.min() < 1.0
+
+    images = labeled["weak"].numpy().astype(np.float64)
+    shape = [-1, 1, 1, 1]
+    blend = weight.reshape(shape)
+    target = np.eye(mixed.num_classes)[labeled["label"].numpy()]
+    rows = np.arange(len(partner)) // MIX_BLOCK * MIX_BLOCK + partner
+    images = blend * images + (1 - blend) * images[rows]
+    target = weight[:, None] * target + (1 - weight[:, None]) * target[rows]
+    groups = [images, *(batch["unlabeled"][v] for v in ("weak", "strong"))]
+    groups = [tf.cast(group, tf.float64) for group in groups]
+    logits, _, _ = mixed.forward(mixed.student, *groups)
+    expected = -np.sum(target * tf.nn.log_softmax(logits).numpy(), axis=1)
+
+    mixed.compute_losses(batch)
+    np.testing.assert_allclose(
+        mixed.metric("labeled_loss"), expected.mean(), rtol=1e-6
+    )
+    plain = sharp_algorithm("fixmatch")
+    assert plain.views.mixup_alpha == 0 and mixed.views.mixup_alpha == 1

@@ -347,6 +347,41 @@ def test_an_interval_that_nobody_has_set_is_not_asked_for(tmp_path, capsys):
         )
 
 
+def test_a_longer_run_keeps_the_ramps_that_it_began_with(tmp_path):
+    given = {"algo": "mean_teacher", "num_steps": 300}
+    begun = config.resolve(given)
+    assert begun.hyperparameters.unlabeled_ramp_steps == 100
+    run_directory.save_config(begun, tmp_path)
+    given = {**given, "num_steps": 900, "allow_changed": "num_steps"}
+    longer = config.resolve(given)
+    assert longer.hyperparameters.unlabeled_ramp_steps == 300
+    found = run_directory.with_recorded_defaults(longer, tmp_path)
+    assert found.hyperparameters == begun.hyperparameters
+    run_directory.check_settings(found, tmp_path)
+    # A length that is given is compared.
+    other = config.resolve({**given, "unlabeled_ramp_steps": 7})
+    found = run_directory.with_recorded_defaults(other, tmp_path)
+    with pytest.raises(ConfigError, match="unlabeled_ramp_steps: 100 -> 7"):
+        run_directory.check_settings(found, tmp_path)
+
+
+def test_a_run_of_the_first_version_keeps_its_ramps(tmp_path):
+    settings = config.resolve({"algo": "mean_teacher", "num_steps": 9000})
+    hp = dataclasses.replace(settings.hyperparameters, unlabeled_ramp_steps=200)
+    first = dataclasses.replace(settings, hyperparameters=hp)
+    run_directory.save_config(first, tmp_path)
+    found = run_directory.with_recorded_defaults(settings, tmp_path)
+    assert found == first
+
+
+def test_a_run_of_the_first_version_keeps_its_length(tmp_path):
+    settings = config.resolve({"algo": "vat"})
+    hp = dataclasses.replace(settings.hyperparameters, vat_epsilon=1.0)
+    first = dataclasses.replace(settings, hyperparameters=hp)
+    run_directory.save_config(first, tmp_path)
+    assert run_directory.with_recorded_defaults(settings, tmp_path) == first
+
+
 def test_a_recorded_setting_that_nothing_reads_is_not_compared(tmp_path):
     """Versions before it was refused have recorded it."""
     settings = config.resolve({"algo": "fixmatch", "dataset": "digits"})

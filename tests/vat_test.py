@@ -200,3 +200,21 @@ def test_clean_and_moved_images_share_dropout_masks():
     )
     algorithm.compute_losses(tiny_batch())
     assert algorithm.metric("unlabeled_loss") < 1e-6
+
+
+def test_the_default_length_grows_with_the_image():
+    """As long as it was for digits, and as published for CIFAR-10."""
+    assert vat.default_epsilon((8, 8, 1)) == 1.0
+    assert 6.0 < vat.default_epsilon((32, 32, 3)) < 8.0
+    batch = tiny_batch()
+    shape = batch["unlabeled"]["weak"].shape[1:]
+    losses = []
+    for epsilon in (
+        0.0,
+        vat.default_epsilon(shape),
+        0.5 * vat.default_epsilon(shape),
+    ):
+        keras.utils.set_random_seed(0)
+        algorithm = tiny_algorithm("vat", vat_epsilon=epsilon)
+        losses.append(float(algorithm.compute_losses(batch)))
+    assert losses[0] == losses[1] != losses[2]

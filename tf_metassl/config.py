@@ -124,6 +124,9 @@ class Config(
 # before that.
 UNKNOWN: Mapping[str, Any] = {"model": "auto", "num_validation": -1}
 
+# The same of hyperparameters.
+UNKNOWN_HYPERPARAMETERS: Mapping[str, Any] = {"vat_epsilon": 0.0}
+
 # The versions and the data of a run, see `tf_metassl.run.run_directory`.
 PROVENANCE = (
     "tensorflow",
@@ -192,6 +195,9 @@ def resolve(given: Mapping[str, Any]) -> Config:
         if name.endswith("dropout"):
             defaults[name] = dropout
     settings = {**defaults, **given}
+    for name in hp.keys() - given.keys():
+        if hp[name].metadata["share"]:
+            settings[name] = steps_of(hp[name], settings)
     config = Config(
         hyperparameters=own(**{k: v for k, v in settings.items() if k in hp}),
         **{k: v for k, v in settings.items() if k in fields},
@@ -204,6 +210,21 @@ def resolve(given: Mapping[str, Any]) -> Config:
     _check_read(config, given)
     _check_together(config)
     return config
+
+
+def steps_of(field: dataclasses.Field, settings: Mapping[str, Any]) -> int:
+    """The default of a number of steps that is a share of the run.
+
+    Args:
+        field: whose metadata have a `share`.
+        settings: name -> value; fields that are missing have their defaults.
+    """
+    common = {f.name: f.default for f in common_fields()} | dict(settings)
+    steps = round(field.metadata["share"] * common["num_steps"])
+    # 0 would mean something else, such as no stage.
+    steps = max(steps, 1)
+    every = common["steps_per_execution"]
+    return -(-steps // every) * every
 
 
 def default_evaluate_every(num_steps: int, steps_per_execution: int) -> int:

@@ -8,9 +8,20 @@ which method is in `tf_metassl.algorithms.ALGORITHMS`.
 
 import dataclasses
 
+# The run that the defaults of the dataclasses below are written for; it is the
+# default on the digits. See `share` of `setting`.
+REFERENCE_STEPS = 600
+
 
 def setting(
-    default, help, *, choices=None, minimum=None, maximum=None, read_by=None
+    default,
+    help,
+    *,
+    choices=None,
+    minimum=None,
+    maximum=None,
+    read_by=None,
+    share=None,
 ):
     """A dataclass field with its documentation and its allowed values.
 
@@ -22,8 +33,11 @@ def setting(
         maximum: largest allowed number.
         read_by: name of another setting -> the values of it with which this
             one has an effect; None: it always has.
+        share: of `--num_steps`, which a number of steps is by default; None
+            if `default` is right for runs of any length.
     """
     metadata = {
+        "share": share,
         "read_by": read_by or {},
         "help": help,
         "choices": choices,
@@ -31,6 +45,18 @@ def setting(
         "maximum": maximum,
     }
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def steps_setting(share, help, *, minimum=0):
+    """A `setting` that is a number of steps, by default a share of the run.
+
+    Args:
+        share: of `--num_steps`.
+        help: what it does.
+        minimum: smallest allowed number.
+    """
+    default = round(share * REFERENCE_STEPS)
+    return setting(default, help, minimum=minimum, share=share)
 
 
 # Fields that several methods have with different defaults.
@@ -60,13 +86,12 @@ def _unlabeled_loss_weight(default, paper):
     )
 
 
-def _unlabeled_ramp_steps(default, shape, paper):
+def _unlabeled_ramp_steps(share, shape, paper):
     """The field of the unlabeled weight's ramp."""
-    return setting(
-        default,
+    return steps_setting(
+        share,
         f"Steps over which the weight of the unlabeled loss rises, {shape}. "
         f"0 = at once. Published: {paper}.",
-        minimum=0,
     )
 
 
@@ -214,7 +239,7 @@ class PseudoLabel(Hyperparameters):
 
     unlabeled_loss_weight: float = _unlabeled_loss_weight(1.0, "1, SVHN 2")
     unlabeled_ramp_steps: int = _unlabeled_ramp_steps(
-        200, "linearly", "40 % of the run"
+        1 / 3, "linearly", "40 % of the run"
     )
     confidence_threshold: float = setting(
         0.95,
@@ -230,7 +255,7 @@ class PiModel(Hyperparameters):
 
     unlabeled_loss_weight: float = _unlabeled_loss_weight(10.0, "100")
     unlabeled_ramp_steps: int = _unlabeled_ramp_steps(
-        200, "as a sigmoid", "80 of 300 epochs"
+        1 / 3, "as a sigmoid", "80 of 300 epochs"
     )
 
 
@@ -242,7 +267,7 @@ class TemporalEnsembling(Hyperparameters):
         10.0, "30, CIFAR-100 100"
     )
     unlabeled_ramp_steps: int = _unlabeled_ramp_steps(
-        200, "as a sigmoid", "80 of 300 epochs"
+        1 / 3, "as a sigmoid", "80 of 300 epochs"
     )
     ensemble_momentum: float = setting(
         0.6,
@@ -259,7 +284,7 @@ class MeanTeacher(Hyperparameters):
 
     unlabeled_loss_weight: float = _unlabeled_loss_weight(10.0, "100")
     unlabeled_ramp_steps: int = _unlabeled_ramp_steps(
-        200, "as a sigmoid", "40,000 of 150,000 steps"
+        1 / 3, "as a sigmoid", "40,000 of 150,000 steps"
     )
 
 
@@ -267,29 +292,26 @@ class MeanTeacher(Hyperparameters):
 class FastSwa(MeanTeacher):
     """fast-SWA on Mean Teacher, arXiv 1806.05594."""
 
-    cycle_start: int = setting(
-        400,
+    cycle_start: int = steps_setting(
+        2 / 3,
         "Step at which the learning rate first jumps back by a cycle. "
         "Published: 180 epochs.",
-        minimum=0,
     )
-    cycle_steps: int = setting(
-        100,
+    cycle_steps: int = steps_setting(
+        1 / 6,
         "Steps of a cycle of the learning rate. 0 = no cycles. Published: 30 "
         "epochs.",
-        minimum=0,
     )
-    swa_start: int = setting(
-        300,
+    swa_start: int = steps_setting(
+        1 / 2,
         "Step from which the student is added to the mean of students. "
         "Published: 150 epochs.",
         minimum=1,
     )
-    swa_every: int = setting(
-        10,
+    swa_every: int = steps_setting(
+        1 / 60,
         "Steps between additions to the mean, which is exported. 0 = no mean. "
         "Published: 3 epochs.",
-        minimum=0,
     )
     swa_batches: int = setting(
         10,
@@ -313,9 +335,11 @@ class Vat(Hyperparameters):
         0, "as a sigmoid", "0, at once"
     )
     vat_epsilon: float = setting(
-        1.0,
+        0.0,
         "Length of the adversarial perturbation of an image with pixels in "
-        "-1...1. Published: 8, SVHN 3.5; MixMatch's code 6.",
+        "-1...1. 0 = an eighth of the root of the number of values: 1 for 8x8 "
+        "gray, 6.9 for 32x32 color images. Published: 8, SVHN 3.5; MixMatch's "
+        "code 6.",
         minimum=0.0,
     )
     vat_xi: float = setting(
@@ -354,7 +378,7 @@ class Sntg(Vat, TemporalEnsembling):
         10.0, "as for --sntg_base"
     )
     unlabeled_ramp_steps: int = _unlabeled_ramp_steps(
-        200, "as a sigmoid", "as for --sntg_base"
+        1 / 3, "as a sigmoid", "as for --sntg_base"
     )
 
     @property
@@ -376,7 +400,7 @@ class Ict(Mixup):
 
     unlabeled_loss_weight: float = _unlabeled_loss_weight(10.0, "100")
     unlabeled_ramp_steps: int = _unlabeled_ramp_steps(
-        200, "as a sigmoid", "100 of 400 epochs"
+        1 / 3, "as a sigmoid", "100 of 400 epochs"
     )
     mix_weight_rule: str = _mix_weight_rule("plain")
 
@@ -568,7 +592,7 @@ class MetaSemiIct(MetaSemi):
 
     unlabeled_loss_weight: float = _unlabeled_loss_weight(10.0, "not known")
     unlabeled_ramp_steps: int = _unlabeled_ramp_steps(
-        200, "as a sigmoid", "not known"
+        1 / 3, "as a sigmoid", "not known"
     )
 
 
@@ -621,11 +645,10 @@ class StudentFeedback(Hyperparameters):
     teacher_learning_rate: float = setting(
         0.0, "The teacher's peak rate. 0 = --learning_rate.", minimum=0.0
     )
-    finetune_steps: int = setting(
-        100,
+    finetune_steps: int = steps_setting(
+        1 / 6,
         "Steps of the second stage, in which the averaged student is trained "
         "on the labeled images alone. 0 = no second stage.",
-        minimum=0,
     )
     finetune_learning_rate: float = setting(
         1e-3, "Constant rate of the second stage.", minimum=0.0
@@ -693,8 +716,8 @@ class MetaPseudoLabels(StudentFeedback):
     uda_weight: float = setting(
         1.0, "Weight of the teacher's UDA loss. 0 = off.", minimum=0.0
     )
-    uda_ramp_steps: int = setting(
-        200, "Steps over which the UDA weight rises. 0 = at once.", minimum=0
+    uda_ramp_steps: int = steps_setting(
+        1 / 3, "Steps over which the UDA weight rises. 0 = at once."
     )
     uda_temperature: float = setting(
         0.7, "Divides the logits of UDA's targets. 1 = off.", minimum=0.01
@@ -765,6 +788,17 @@ class FixMatch(Hyperparameters):
         minimum=0.0,
         maximum=1.0,
     )
+    labeled_mixup_alpha: float = setting(
+        0.0,
+        "The parameter of MixUp's Beta(alpha, alpha) on the labeled images, "
+        "which is not in the paper. 0 = no MixUp.",
+        minimum=0.0,
+    )
+
+    @property
+    def mixes(self):
+        """See `Hyperparameters.mixes`."""
+        return self.labeled_mixup_alpha > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -773,9 +807,14 @@ class FlexMatch(FixMatch):
 
 
 @dataclasses.dataclass(frozen=True)
-class Uda(FixMatch):
+class Uda(Hyperparameters):
     """UDA, arXiv 1904.12848."""
 
+    uses_strong_policy = True
+
+    unlabeled_loss_weight: float = setting(
+        1.0, "Weight of the unlabeled loss (paper: 1). 0 = off.", minimum=0.0
+    )
     confidence_threshold: float = setting(
         0.8,
         "Targets of at most this confidence before sharpening are dropped "
@@ -795,8 +834,8 @@ class Uda(FixMatch):
         "from 1 / classes to 1.",
         choices=("off", "linear", "exp", "log"),
     )
-    tsa_steps: int = setting(
-        600,
+    tsa_steps: int = steps_setting(
+        1,
         "Steps over which that threshold rises (paper: the whole run).",
         minimum=1,
     )
@@ -887,11 +926,10 @@ class MixMatch(Mixup):
         "classes (paper: 75; CIFAR-100 150, SVHN 250, STL-10 50). 0 = off.",
         minimum=0.0,
     )
-    unlabeled_ramp_steps: int = setting(
-        200,
+    unlabeled_ramp_steps: int = steps_setting(
+        1 / 3,
         "Steps over which that weight rises linearly (paper: 16,000). 0 = at "
         "once.",
-        minimum=0,
     )
 
 
@@ -908,7 +946,7 @@ class NoisyStudent(Hyperparameters):
         "(paper: 3). 0 = the first teacher alone.",
         minimum=0,
     )
-    round_steps: int = setting(600, "Steps of every student.", minimum=1)
+    round_steps: int = steps_setting(1, "Steps of every student.", minimum=1)
     unlabeled_loss_weight: float = setting(
         1.0,
         "Weight of the unlabeled loss (paper: the ratio of the batch sizes). "
@@ -967,8 +1005,8 @@ class NoisyStudent(Hyperparameters):
 class ReducedMetaPseudoLabels(Uda, StudentFeedback):
     """Reduced Meta Pseudo Labels: a frozen large teacher, trained with UDA."""
 
-    student_steps: int = setting(
-        600,
+    student_steps: int = steps_setting(
+        1,
         "Steps of the student, after those of the large teacher.",
         minimum=1,
     )
@@ -1025,11 +1063,10 @@ class EnAet(MixMatch):
         "0.2 and 0.05 (paper: 1). 0 = off.",
         minimum=0.0,
     )
-    transformation_ramp_steps: int = setting(
-        60,
+    transformation_ramp_steps: int = steps_setting(
+        1 / 10,
         "Steps over which that weight rises linearly (paper: a tenth of the "
         "run). 0 = at once.",
-        minimum=0,
     )
     agreement_weight: float = setting(
         1.0,

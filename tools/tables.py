@@ -104,6 +104,7 @@ SMOKE = Scale(
         "label_split": "balanced",
         "weak_augmentation": "auto",
         "strong_augmentation": "auto",
+        "strong_magnitude": 0.0,
         "batch_size": 16,
         "num_steps": 20,
         "finetune_steps": 20,
@@ -428,23 +429,64 @@ def _digits(scale):
     }
 
 
-# Small experiments that two CPU cores finish. Each must put methods with a
-# known order into that order before any other method is judged by it.
-# Name -> column, flags, and further flags of methods with unlabeled images.
-_INSTRUMENTS = {
-    "digits": ("digits, 30 labels", (), ()),
-    "cifar10": (
-        "CIFAR-10 at 16 x 16, 400 labels",
+class Instrument(typing.NamedTuple):
+    """A small experiment that two CPU cores finish.
+
+    It must put methods with a known order into that order before any other
+    method is judged by it.
+
+    Attributes:
+        data: column of the tables.
+        flags: of all methods.
+        unlabeled: further flags of methods with unlabeled images.
+        strong: further flags of methods with strong views.
+    """
+
+    data: str
+    flags: tuple = ()
+    unlabeled: tuple = ()
+    strong: tuple = ()
+
+    def cell(self, row, given, further=()):
+        """The `Cell` of a method on these images.
+
+        Args:
+            row: what the method is called in the table.
+            given: its flags.
+            further: flags of all cells of a table.
+        """
+        hp = command_line.parse(given).hyperparameters
+        return Cell(
+            row,
+            self.data,
+            "",
+            (
+                *self.flags,
+                *given,
+                *(self.unlabeled if hp.uses_unlabeled else ()),
+                *(self.strong if hp.uses_strong_policy else ()),
+                *further,
+            ),
+        )
+
+
+INSTRUMENTS = {
+    "digits": Instrument("digits, 30 labels"),
+    "fashion_mnist": Instrument(
+        "Fashion-MNIST at 14 x 14, 40 labels",
         (
-            "--dataset=cifar10",
-            "--image_size=16",
-            "--model=digits_cnn",
-            "--num_labeled=400",
+            "--dataset=fashion_mnist",
+            "--image_size=14",
+            "--model=strided_cnn",
+            "--num_labeled=40",
             "--num_validation=2000",
-            "--num_steps=2000",
-            "--evaluate_every=250",
+            "--batch_size=32",
+            "--num_steps=1200",
+            "--evaluate_every=300",
         ),
-        ("--unlabeled_batch_ratio=3",),
+        ("--unlabeled_batch_ratio=4",),
+        # Gray images have no colors for the other policies to change.
+        ("--strong_augmentation=affine_digits",),
     ),
 }
 _GATE = {
@@ -457,10 +499,10 @@ _GATE = {
 }
 _KNOWN_ORDER = (
     ("supervised", "supervised, MixUp"),
-    ("supervised", "supervised, RandAugment"),
-    ("supervised", "UDA"),
-    ("supervised", "FixMatch"),
+    ("supervised, MixUp", "UDA"),
     ("supervised, MixUp", "FixMatch"),
+    ("supervised, RandAugment", "UDA"),
+    ("supervised, RandAugment", "FixMatch"),
     ("UDA", "supervised, all labels"),
     ("FixMatch", "supervised, all labels"),
 )
@@ -472,6 +514,10 @@ _META_SEMI = ("--algo=meta_semi", "--meta_gradient=forward_mode")
 _SELECTION = {
     "supervised, MixUp": _GATE["supervised, MixUp"],
     "FixMatch": _GATE["FixMatch"],
+    "FixMatch, MixUp of labeled images": (
+        "--algo=fixmatch",
+        "--labeled_mixup_alpha=1",
+    ),
     "FreeMatch": ("--algo=freematch",),
     "Meta-Semi": _META_SEMI,
     "Meta-Semi, strong views": (*_META_SEMI, *_STRONG_FORM),
@@ -485,12 +531,6 @@ _SELECTED = "Meta-Semi, strong views"
 _SELECTION_CONTRASTS = tuple(
     (row, _SELECTED) for row in _SELECTION if row != _SELECTED
 )
-
-
-def _uses_unlabeled(arguments):
-    """Whether the method that flags name uses unlabeled images."""
-    algo = arguments[0].removeprefix("--algo=")
-    return hyperparameters_class(algo)().uses_unlabeled
 
 
 def _instruments(scale):
@@ -514,18 +554,8 @@ def _instruments(scale):
             name,
             title,
             [
-                Cell(
-                    row,
-                    data,
-                    "",
-                    (
-                        *given,
-                        *common,
-                        *(further if _uses_unlabeled(given) else ()),
-                        *short,
-                    ),
-                )
-                for data, common, further in _INSTRUMENTS.values()
+                instrument.cell(row, given, short)
+                for instrument in INSTRUMENTS.values()
                 for row, given in methods.items()
             ],
             scale=scale,

@@ -2,10 +2,11 @@
 
 import tensorflow as tf
 
-from tf_metassl.algorithms.algorithm import Algorithm
+from tf_metassl.algorithms.algorithm import Algorithm, float_images
 from tf_metassl.contract import Views
 from tf_metassl.ops import pseudo_labels, replicas
 from tf_metassl.ops.losses import cross_entropy
+from tf_metassl.ops.mixing import mixup
 
 
 class FixMatch(Algorithm):
@@ -29,24 +30,28 @@ class FixMatch(Algorithm):
     @property
     def views(self):
         """See `Algorithm.views`."""
-        return Views(labeled=("weak",), unlabeled=("weak", "strong"))
+        hp = self.hyperparameters
+        return Views(
+            labeled=("weak",),
+            unlabeled=("weak", "strong"),
+            mixup_alpha=hp.labeled_mixup_alpha if hp.mixes else 0.0,
+        )
 
     def compute_losses(self, batch):
         """See `Algorithm.compute_losses`."""
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
-        logits_l, logits_w, logits_s = self.forward(
-            self.student,
-            labeled["weak"],
-            unlabeled["weak"],
-            unlabeled["strong"],
-        )
+        images = [labeled["weak"], unlabeled["weak"], unlabeled["strong"]]
+        target = self.one_hot(labeled["label"])  # [B, C]
+        if self.hyperparameters.mixes:
+            draw = labeled["mix_weight"], labeled["mix_partner"]
+            images = [float_images(view) for view in images]
+            images[0], target = mixup(images[0], *draw), mixup(target, *draw)
+        logits_l, logits_w, logits_s = self.forward(self.student, *images)
         pseudo_label = self.pseudo_label(logits_w)  # [U, C]
         example_weight = self.example_weight(
             pseudo_labels.soft(logits_w), unlabeled["index"]
         )  # [U]
-        labeled_loss = self.labeled_loss(
-            self.one_hot(labeled["label"]), logits_l
-        )
+        labeled_loss = self.labeled_loss(target, logits_l)
         # The mean is over all U examples, rejected ones included.
         unlabeled_loss = replicas.share_of_mean(
             example_weight * cross_entropy(pseudo_label, logits_s)

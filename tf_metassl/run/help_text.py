@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import fractions
 import re
 import textwrap
 from typing import NamedTuple
@@ -227,11 +228,19 @@ def _row(users):
     return Row(
         name=fields[0].name,
         kind=_KINDS[type(fields[0].default)],
-        default=_by_value({m: _text(f.default) for m, f in users.items()}),
+        default=_by_value({m: _default(f) for m, f in users.items()}),
         help=_merged_help({m: f.metadata["help"] for m, f in users.items()}),
         choices=tuple(map(str, choices)),
         methods=() if everybody else tuple(users),
     )
+
+
+def _default(field):
+    """The default of a field, as text."""
+    if share := field.metadata["share"]:
+        part = fractions.Fraction(share).limit_denominator(1000)
+        return "num_steps" if part == 1 else f"num_steps * {part}"
+    return _text(field.default)
 
 
 def _text(value):

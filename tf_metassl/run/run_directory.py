@@ -128,10 +128,53 @@ def with_recorded_defaults(config, run_dir):
     old = load_config(run_dir)
     return dataclasses.replace(
         config,
+        hyperparameters=_with_recorded_hyperparameters(config, old),
         **{
             name: getattr(old, name)
             for name, unknown in config_lib.UNKNOWN.items()
             if getattr(config, name) == unknown
+        },
+    )
+
+
+def _with_recorded_hyperparameters(config, old):
+    """The hyperparameters, with the defaults that the run began with.
+
+    Numbers of steps that follow from `--num_steps` stay what they were if the
+    run is made longer. Version 0.1.0 had one default for runs of any length,
+    and for images of any size.
+
+    Args:
+        config: a `Config`.
+        old: the one that the run has recorded.
+
+    Returns:
+        A `Hyperparameters`.
+    """
+    if old.algo != config.algo:
+        return config.hyperparameters
+    kept = {
+        name: getattr(old.hyperparameters, name)
+        for name, unknown in config_lib.UNKNOWN_HYPERPARAMETERS.items()
+        if getattr(config.hyperparameters, name, None) == unknown
+    }
+    for field in dataclasses.fields(config.hyperparameters):
+        if not field.metadata["share"]:
+            continue
+        now = getattr(config.hyperparameters, field.name)
+        then = getattr(old.hyperparameters, field.name)
+        by_default = now == _steps(field, config)
+        if by_default and then in (_steps(field, old), field.default):
+            kept[field.name] = then
+    return dataclasses.replace(config.hyperparameters, **kept)
+
+
+def _steps(field, config):
+    return config_lib.steps_of(
+        field,
+        {
+            "num_steps": config.num_steps,
+            "steps_per_execution": config.steps_per_execution,
         },
     )
 
