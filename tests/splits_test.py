@@ -323,3 +323,25 @@ def test_save_ids_of_odd_names(tmp_path):
         r"1	c\rd	a\nb.png",
         r"2	a\tb	\xff.png",
     ]
+
+
+def test_a_long_tail_by_hand():
+    labels = np.repeat(np.arange(3), 50)
+    order = np.random.default_rng(0).permutation(150)
+    rows = splits.long_tailed_subset(labels, order, 45)
+    # One each, and 42 in proportion to 1 : 0.316 : 0.1.
+    assert np.bincount(labels[rows]).tolist() == [31, 10, 4]
+    fewest = splits.long_tailed_subset(labels, order, 3)
+    assert np.bincount(labels[fewest]).tolist() == [1, 1, 1]
+    with pytest.raises(ValueError, match="needs at least one image for each"):
+        splits.long_tailed_subset(labels, order, 2)
+    with pytest.raises(ValueError, match="class 0 has 50 images and should"):
+        splits.long_tailed_subset(labels, order, 140)
+
+
+def test_a_long_tail_of_digits():
+    labels = sources.load("digits").train.labels
+    rows = split(labels, num_labeled=100, label_split="long_tailed")
+    found = np.bincount(labels[rows.labeled])
+    assert found.sum() == 100 and found[0] > 4 * found[-1] >= 4
+    assert sorted(found, reverse=True) == found.tolist()

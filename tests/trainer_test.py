@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tests.helpers import on_replicas, run, tiny_algorithm, tiny_batch
 from tf_metassl import config
-from tf_metassl.contract import DatasetInfo
+from tf_metassl.contract import FOREIGN, DatasetInfo
 from tf_metassl.run import report
 from tf_metassl.run.build import build_algorithm
 
@@ -49,6 +49,18 @@ def test_pseudo_labels_count_where_the_true_label_is_known():
     share = np.array([0.5, 0.25, 0.25])
     expected = -(share * np.log(share)).sum() / np.log(3)
     assert algorithm.metric("pseudo_label_entropy") == pytest.approx(expected)
+
+
+def test_foreign_images_count_apart():
+    algorithm = tiny_algorithm("fixmatch")
+    algorithm.track_pseudo_labels(
+        tf.constant([0, 1, FOREIGN, FOREIGN, FOREIGN, -1]),
+        tf.one_hot([0, 1, 0, 1, 2, 2], 3),
+        tf.constant([1.0, 0, 1, 0, 0, 1]),
+    )
+    assert algorithm.metric("pseudo_label_accuracy") == 1.0
+    share = algorithm.metric("foreign_selected_share")
+    assert share == pytest.approx(1 / 3)
 
 
 def test_metrics_are_reset_and_returned_by_name():

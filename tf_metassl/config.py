@@ -350,10 +350,12 @@ def unread(config: Config) -> dict[str, str]:
     method = f"with --algo={config.algo}, which does not use {{}}. Leave it out"
     method += ", or change --algo"
     if not hp.uses_unlabeled:
-        why = method.format("unlabeled images")
-        found |= dict.fromkeys(
-            ("unlabeled_batch_ratio", "labeled_inside_unlabeled"), why
+        names = (
+            "unlabeled_batch_ratio",
+            "labeled_inside_unlabeled",
+            "foreign_share",
         )
+        found |= dict.fromkeys(names, method.format("unlabeled images"))
     strong = config.strong_augmentation
     if strong == "auto":
         strong = DATASETS[config.dataset].strong_policy
@@ -371,7 +373,16 @@ def unread(config: Config) -> dict[str, str]:
             f"with --strong_augmentation={strong}, which takes its place in "
             f"all views of --algo={config.algo}. Leave it out"
         )
-    if config.label_split == "first":
+    if not config.known_classes:
+        found["foreign_share"] = (
+            "without --known_classes, which says what is foreign"
+        )
+    elif hp.uses_unlabeled:
+        found["labeled_inside_unlabeled"] = (
+            "with --known_classes, whose pool has no labeled image. Leave it "
+            "out"
+        )
+    if config.label_split == "first" and not config.known_classes:
         found["split_seed"] = (
             "with --label_split=first, which draws nothing. Leave it out, or "
             "change --label_split"

@@ -8,7 +8,9 @@ is a dict of tensors with the same leading dimension:
     label          [N] int32            labeled group only
     oracle_label   [N] int32            unlabeled group only; the true label
                                         where it is known and training does not
-                                        use it, else -1. For metrics only.
+                                        use it, else -1, and `FOREIGN` for
+                                        a class that is not to be learned. For
+                                        metrics only.
     label_draw     [N] float32          uniform in [0, 1), for sampled labels
     mix_weight     [N] float32          MixUp weight of the example itself
     mix_partner    [N] int32            MixUp partner, counted from the start
@@ -31,6 +33,10 @@ import dataclasses
 # way on any number of replicas. Batches are random samples, hence a partner
 # from the block is as random as one from the whole batch.
 MIX_BLOCK = 8
+
+# The label of an image of a class that is not to be learned, in an unlabeled
+# pool. Negative: nothing may learn it or measure by it.
+FOREIGN = -2
 
 # What the pipeline does to the image. A suffix `_1`, `_2`, ... asks for a
 # further independent draw of the same kind. `ctaugment` is a strong view whose

@@ -58,6 +58,20 @@ class SplitOptions:
     labeled_inside_unlabeled: bool = setting(
         True, "Use labeled images as unlabeled, too."
     )
+    known_classes: int = setting(
+        0,
+        "Only the first so many classes are learned, validated and tested; "
+        "images of the others can be in the unlabeled pool. 0 = all.",
+        minimum=0,
+    )
+    foreign_share: float = setting(
+        0.0,
+        "--known_classes: share of the unlabeled pool that is of other "
+        "classes. The pool has the same size for every share, and no labeled "
+        "image.",
+        minimum=0.0,
+        maximum=1.0,
+    )
     weak_augmentation: str = setting(
         "auto",
         "Policy of the weak view. auto: the dataset's default.",

@@ -15,6 +15,14 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
 from tools import table_runs
 
+_PSEUDO_LABEL_TEXT = (
+    " Selected is the share of the unlabeled images whose pseudo-labels are "
+    "learned, in percent, over the second half of the run; right, the share of "
+    "those that are right; foreign selected, the share of the images of "
+    "classes that are not to be learned."
+)
+# Columns that are left out if no row has them.
+_OPTIONAL = ("paper", "top-5", "selected", "right", "foreign selected")
 # Column -> alignment in Markdown.
 _COLUMNS = {
     "row": "---",
@@ -23,6 +31,9 @@ _COLUMNS = {
     "here": "--:",
     "top-5": "--:",
     "validation": "--:",
+    "selected": "--:",
+    "right": "--:",
+    "foreign selected": "--:",
     "n": "--:",
     "per seed": "---",
     "s/run": "--:",
@@ -105,7 +116,7 @@ def markdown(table, records, protocol="last"):
     columns = {
         name: alignment
         for name, alignment in _COLUMNS.items()
-        if rows and (name != "top-5" or any(row[name] for row in rows))
+        if rows and (name not in _OPTIONAL or any(row[name] for row in rows))
     }
     lines = [f"# {table.heading}", ""]
     if table.text:
@@ -114,7 +125,7 @@ def markdown(table, records, protocol="last"):
         f"{unit} of the exported network in percent, {reported}: mean ± "
         "standard deviation over n seeds. A seed sets weights, batches and "
         "splits. The last column is the time of training and evaluation in "
-        "seconds per run.",
+        "seconds per run." + _PSEUDO_LABEL_TEXT * ("selected" in columns),
         "",
         f"| {' | '.join(columns)} |",
         f"| {' | '.join(columns.values())} |",
@@ -208,10 +219,20 @@ def _row(cell, records, unit):
         "here": mean_and_deviation(test),
         "top-5": mean_and_deviation(percent(records, unit, "test_top_5")),
         "validation": mean_and_deviation(percent(records, unit, "validation")),
+        "selected": _pseudo_labels(records, "selected_share"),
+        "right": _pseudo_labels(records, "selected_pseudo_label_accuracy"),
+        "foreign selected": _pseudo_labels(records, "foreign_selected_share"),
         "n": str(len(records)),
         "per seed": " ".join(f"{v:.1f}" for v in test),
         "s/run": f"{seconds:.0f}",
     }
+
+
+def _pseudo_labels(records, name):
+    """The mean of a metric of pseudo-labels in percent; empty without one."""
+    values = [record.get("pseudo_labels", {}).get(name) for record in records]
+    values = [value for value in values if value is not None]
+    return f"{100 * statistics.mean(values):.0f}" if values else ""
 
 
 def write_csv(path, table, records, protocol="last"):

@@ -188,6 +188,7 @@ def run(cell, seed, *, folder, protocol, num_checkpoints, threads, data_dir=""):
         "seconds": round(_seconds(read(run_dir / "timing.jsonl")), 1),
         "results": json.loads(results.read_text()),
         "curve": _curve(read(run_dir / "metrics.jsonl")),
+        "pseudo_labels": _pseudo_labels(read(run_dir / "metrics.jsonl")),
     }
     return record, run_dir
 
@@ -218,6 +219,33 @@ def _curve(rows):
         for row in rows
         if row["split"] != "train"
     ]
+
+
+# Metrics of pseudo-labels that records keep.
+PSEUDO_LABELS = (
+    "selected_share",
+    "foreign_selected_share",
+    "pseudo_label_accuracy",
+    "selected_pseudo_label_accuracy",
+)
+
+
+def _pseudo_labels(rows):
+    """Means of metrics of pseudo-labels over the second half of training.
+
+    Args:
+        rows: of `metrics.jsonl`.
+
+    Returns:
+        Name -> value, for those out of `PSEUDO_LABELS` that were measured.
+    """
+    rows = [row for row in rows if row["split"] == "train"]
+    found = {}
+    for name in PSEUDO_LABELS:
+        values = [row[name] for row in rows[len(rows) // 2 :] if name in row]
+        if values:
+            found[name] = round(sum(values) / len(values), 4)
+    return found
 
 
 def _seconds(rows):

@@ -533,6 +533,71 @@ _SELECTION_CONTRASTS = tuple(
 )
 
 
+# Table 5 of Meta-Semi under the readings of Algorithm 1 that it allows.
+_READINGS = {
+    "R1 (joint)": (
+        "--labels_in_update=joint",
+        "--labeled_loss_batch=raw",
+        "--meta_labeled_batch=mixed",
+    ),
+    "R2 (separate, raw)": (
+        "--labeled_loss_batch=raw",
+        "--meta_labeled_batch=mixed",
+    ),
+    "R3 (separate, mixed)": (),
+}
+_TABLE_5 = {
+    "": (),
+    ", MixUp of labeled images alone": ("--mixup_on=labeled",),
+    ", MixUp of unlabeled images alone": ("--mixup_on=unlabeled",),
+    ", no MixUp": ("--mixup_on=none",),
+    ", constant weights": ("--example_weights=constant",),
+    ", weights -1 and 1": ("--example_weights=plus_minus_one",),
+    ", one-hot pseudo-labels": ("--pseudo_label=one_hot",),
+    ", without EMA": ("--ema_decay=0",),
+}
+_RECONSTRUCTIONS = {
+    **{name: _GATE[name] for name in ("supervised", "supervised, MixUp")},
+    **{
+        f"{reading}{row}": (*_META_SEMI, *of_reading, *of_row)
+        for reading, of_reading in _READINGS.items()
+        for row, of_row in _TABLE_5.items()
+    },
+}
+_RECONSTRUCTION_CONTRASTS = tuple(
+    (reading, f"{reading}{row}")
+    for reading in _READINGS
+    for row in _TABLE_5
+    if row
+)
+
+# Six of ten classes are learned; the unlabeled pool has images of the others.
+POOLS = {
+    f"digits 0 to 5, 30 labels, {share:.0%} foreign": Instrument(
+        f"digits 0 to 5, 30 labels, {share:.0%} foreign",
+        ("--known_classes=6", "--num_validation=120"),
+        (f"--foreign_share={share}",),
+    )
+    for share in (0.0, 0.5, 1.0)
+}
+_POOL_ROWS = {
+    "supervised": _GATE["supervised"],
+    "supervised, MixUp": _GATE["supervised, MixUp"],
+    "FixMatch": _GATE["FixMatch"],
+    "FreeMatch": _SELECTION["FreeMatch"],
+    "Meta Pseudo Labels": ("--algo=meta_pseudo_labels",),
+    "Meta-Semi": _META_SEMI,
+    _SELECTED: _SELECTION[_SELECTED],
+    f"{_SELECTED}, constant weights": _SELECTION[
+        f"{_SELECTED}, constant weights"
+    ],
+}
+_POOL_CONTRASTS = (
+    ("supervised, MixUp", "FixMatch"),
+    *((row, _SELECTED) for row in _POOL_ROWS if row != _SELECTED),
+)
+
+
 def _instruments(scale):
     """The small experiments: their gate, and Meta-Semi's selection on them."""
     short = ("--num_steps=6", "--evaluate_every=3") * (scale == "smoke")
@@ -548,6 +613,20 @@ def _instruments(scale):
             _SELECTION,
             _SELECTION_CONTRASTS,
         ),
+        "meta_semi_reconstruction": (
+            "Meta-Semi, Table 5 under three readings of Algorithm 1",
+            _RECONSTRUCTIONS,
+            _RECONSTRUCTION_CONTRASTS,
+        ),
+        "pools": (
+            "Unlabeled pools with images of other classes",
+            _POOL_ROWS,
+            _POOL_CONTRASTS,
+        ),
+    }
+    places = {
+        "meta_semi_reconstruction": {"digits": INSTRUMENTS["digits"]},
+        "pools": POOLS,
     }
     return {
         name: Table(
@@ -555,7 +634,7 @@ def _instruments(scale):
             title,
             [
                 instrument.cell(row, given, short)
-                for instrument in INSTRUMENTS.values()
+                for instrument in places.get(name, INSTRUMENTS).values()
                 for row, given in methods.items()
             ],
             scale=scale,

@@ -25,6 +25,7 @@ class FixMatch(Algorithm):
         "pseudo_label_accuracy",
         "pseudo_label_entropy",
         "selected_pseudo_label_accuracy",
+        "foreign_selected_share",
     )
 
     @property

@@ -68,6 +68,7 @@ class MetaSemi(Algorithm):
         "pseudo_label_accuracy",
         "pseudo_label_entropy",
         "selected_pseudo_label_accuracy",
+        "foreign_selected_share",
     )
 
     def compile(self, **kwargs):

@@ -20,6 +20,7 @@ class PseudoLabel(Consistency):
         *Consistency.metric_names,
         "selected_share",
         "selected_pseudo_label_accuracy",
+        "foreign_selected_share",
     )
     ramp = staticmethod(linear_ramp)
 

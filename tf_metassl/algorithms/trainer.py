@@ -5,6 +5,7 @@ import functools
 import keras
 import tensorflow as tf
 
+from tf_metassl.contract import FOREIGN
 from tf_metassl.ops import remat, replicas
 from tf_metassl.ops.metrics import (
     ClassEntropy,
@@ -245,22 +246,26 @@ class Trainer(keras.Model):
         second counts the examples whose true label is known.
 
         Args:
-            oracle_label: `[N]` integers, -1 where unknown.
+            oracle_label: `[N]` integers, -1 where unknown and -2 for images
+                of a class that is not to be learned.
             pseudo_label: `[N, C]`.
             selected: None or `[N]`. If given, the accuracy of the examples
                 where it is positive is tracked as
-                `selected_pseudo_label_accuracy` as well.
+                `selected_pseudo_label_accuracy` as well, and the share of the
+                foreign images where it is positive as
+                `foreign_selected_share`.
         """
         self._trackers["pseudo_label_entropy"].update_state(pseudo_label)
         known = tf.cast(oracle_label >= 0, tf.float32)
         correct = is_correct(oracle_label, pseudo_label)
         self.track("pseudo_label_accuracy", correct, known)
         if selected is not None:
+            selected = tf.cast(selected > 0, tf.float32)
             self.track(
-                "selected_pseudo_label_accuracy",
-                correct,
-                known * tf.cast(selected > 0, tf.float32),
+                "selected_pseudo_label_accuracy", correct, known * selected
             )
+            is_foreign = tf.cast(oracle_label == FOREIGN, tf.float32)
+            self.track("foreign_selected_share", selected, is_foreign)
 
     # What Keras calls.
 

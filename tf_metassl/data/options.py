@@ -6,7 +6,7 @@ import pathlib
 
 from tf_metassl.hyperparameters import setting
 
-LABEL_SPLITS = ("balanced", "proportional", "first")
+LABEL_SPLITS = ("balanced", "proportional", "long_tailed", "first")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,8 +134,9 @@ class DataOptions:
     label_split: str = setting(
         "balanced",
         "Which training images are the labeled ones. balanced: as many of each "
-        "class; proportional: by class frequency; first: the first ones in the "
-        "published order.",
+        "class; proportional: by class frequency; long_tailed: ever fewer of "
+        "each next class, ten times fewer of the last one than of the first; "
+        "first: the first ones in the published order.",
         choices=LABEL_SPLITS,
     )
 

@@ -107,8 +107,7 @@ def split(
             "them. --num_validation=0 holds none out."
         )
     if labeled is None:
-        proportional = label_split == "proportional"
-        choose = proportional_subset if proportional else balanced_subset
+        choose = _SUBSETS[label_split]
         order = np.random.default_rng([split_seed, 2394]).permutation(pool)
         labeled = choose(
             np.where(can_label, labels, -1),
@@ -216,6 +215,58 @@ def proportional_subset(labels, order, size):
             quota[np.argmax(quota)] -= 1
             quota[empty] = 1
     return rows[rank < quota[np.searchsorted(classes, labels[rows])]]
+
+
+def long_tailed_subset(labels, order, size):
+    """The first images of each class in `order`, fewer of every next class.
+
+    The last class gets a tenth of what the first one gets, those between fall
+    geometrically (Cui et al., arXiv 1901.05555, section 5.1). Every class gets
+    at least one.
+
+    Args:
+        labels: `[N]` integers; negative ones are never taken.
+        order: a permutation of the rows to choose from.
+        size: how many rows to return, at least one per class.
+
+    Returns:
+        `[size]` rows.
+
+    Raises:
+        ValueError: if a class has fewer images than it should get, or there
+            are fewer rows than classes.
+    """
+    rows, rank = _ranked(labels, order, size)
+    classes, counts = np.unique(labels[rows], return_counts=True)
+    number = len(classes)
+    if size < number:
+        raise ValueError(
+            f"--num_labeled={size}: --label_split=long_tailed needs at least "
+            f"one image for each of {number} classes."
+        )
+    share = 0.1 ** (np.arange(number) / max(number - 1, 1))
+    share *= (size - number) / share.sum()
+    quota = 1 + np.floor(share).astype(np.int64)
+    by_remainder = np.argsort(np.floor(share) - share, kind="stable")
+    quota[by_remainder[: size - quota.sum()]] += 1
+    if np.any(quota > counts):
+        short = np.argmax(quota > counts)
+        raise ValueError(
+            f"--label_split=long_tailed: class {classes[short]} has "
+            f"{counts[short]} images and should get {quota[short]}: lower "
+            "--num_labeled."
+        )
+    return rows[rank < quota[np.searchsorted(classes, labels[rows])]]
+
+
+# `--label_split` -> how the labeled images are chosen from an order.
+_SUBSETS = {
+    "balanced": balanced_subset,
+    "proportional": proportional_subset,
+    "long_tailed": long_tailed_subset,
+    # Without a number, all images are labeled.
+    "first": balanced_subset,
+}
 
 
 def duplicates(source, splits):

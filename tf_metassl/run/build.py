@@ -12,7 +12,14 @@ from tf_metassl import models
 from tf_metassl.algorithms import algorithm_class
 from tf_metassl.algorithms.algorithm import Algorithm
 from tf_metassl.config import UNKNOWN, Config
-from tf_metassl.data import pipeline, sources, splits, statistics, store
+from tf_metassl.data import (
+    foreign,
+    pipeline,
+    sources,
+    splits,
+    statistics,
+    store,
+)
 from tf_metassl.errors import ConfigError
 from tf_metassl.ops import augmentation_rates, schedules
 from tf_metassl.run import distribution, run_directory
@@ -160,6 +167,8 @@ def build_experiment(config, run_dir=None, strategy=None):
     try:
         strategy = _prepare(config, strategy)
         source = sources.load(config.dataset, config, run_dir)
+        if config.known_classes:
+            source = foreign.with_known_classes(source, config.known_classes)
         config = _with_defaults(config, source)
         rows = _split(source, config)
         algorithm = _algorithm(config, strategy, source, run_dir, source.train)
@@ -290,6 +299,17 @@ def _split(source, config):
         validation_rows=source.validation_rows,
         class_names=source.info.class_names,
     )
+    if config.known_classes:
+        rows = dataclasses.replace(
+            rows,
+            unlabeled=foreign.mixed_pool(
+                source.train.labels,
+                rows.unlabeled,
+                rows.labeled,
+                foreign_share=config.foreign_share,
+                seed=config.split_seed,
+            ),
+        )
     if config.selection == "best_validation" and not len(rows.validation):
         raise ValueError(
             "--selection=best_validation needs validation images, but none is "
