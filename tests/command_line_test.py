@@ -131,7 +131,7 @@ def test_what_methods_share_is_said_once():
 
 def test_help_is_half_as_long_as_a_list_of_all_texts():
     lines = command("--help").stdout.splitlines()
-    assert len(lines) <= 290
+    assert len(lines) <= 300
     assert max(map(len, lines)) <= 80
     listed = [line[2:] for line in lines if line[2:].startswith("--")]
     names = [line.split(":")[0].split("=")[0] for line in listed]
@@ -207,7 +207,7 @@ def test_help_of_the_other_commands(name, listed):
     done = python("-m", f"tf_metassl.{name}", "--help")
     assert done.returncode == 0
     assert done.stdout.startswith(f"python -m tf_metassl.{name} --")
-    assert len(done.stdout.splitlines()) <= 14
+    assert len(done.stdout.splitlines()) <= 18
     for flag in listed:
         assert f"  --{flag}" in done.stdout
 
@@ -266,7 +266,7 @@ def test_help_and_version_of_the_installed_command():
     assert done.returncode == 0
     assert "usage: tf-metassl <command>" in done.stdout
     for name, text in command_line.COMMANDS.items():
-        assert f"  {name:<10}{text}\n" in done.stdout
+        assert f"  {name:<14}{text}\n" in done.stdout
     done = tf_metassl_command("--version")
     assert done.stdout == f"tf_metassl {tf_metassl.__version__}\n"
 

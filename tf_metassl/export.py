@@ -15,17 +15,13 @@ def main(_):
     # TensorFlow is imported here, after every flag has been checked.
     from tf_metassl.run import serving, stage
     from tf_metassl.run.build import build_experiment, build_without_images
+    from tf_metassl.run.calibration import Calibration
 
     command_line.quieten()
     experiment = build_without_images(settings, run_dir)
     experiment = experiment or build_experiment(settings, run_dir)
     *_, (_, algorithm) = stage.restored_stages(experiment, run_dir)
-    serving.export_saved_model(
-        algorithm.deployable_model,
-        experiment.source.info.class_names,
-        folder,
-        examples=experiment.examples,
-    )
+    serving.export_run(experiment, algorithm, folder, Calibration.load(run_dir))
     print(folder)
 
 

@@ -35,7 +35,7 @@ from tf_metassl.files import write_bytes
 
 BAD_IMAGES = "bad_images.csv"
 # Seconds after which a file that is being read is named.
-_PATIENCE = 30.0
+PATIENCE = 30.0
 
 _PLACES = (
     "labeled_dir",
@@ -68,7 +68,7 @@ def load_folder(name, dataset, options, run_dir=None):
             "of images for each class."
         )
     with (
-        patience.Watch(_PATIENCE) as watch,
+        patience.Watch(PATIENCE) as watch,
         watch.doing(f"listing the files of {options.labeled_dir}"),
     ):
         found = image_files.in_folders(options)
@@ -99,7 +99,7 @@ def load_csv(name, dataset, options, run_dir=None):
         )
     path = pathlib.Path(options.manifest).expanduser()
     with (
-        patience.Watch(_PATIENCE) as watch,
+        patience.Watch(PATIENCE) as watch,
         watch.doing(f"looking for the files of {path}"),
     ):
         found = manifest.in_manifest(path, options.missing_labels)
@@ -241,7 +241,7 @@ def _build(folder, files, options):
     budget = Budget(2 * options.max_image_pixels)
     with (
         limits_of_our_own(),
-        patience.Watch(_PATIENCE) as watch,
+        patience.Watch(PATIENCE) as watch,
         concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
         warnings.catch_warnings(),
     ):
@@ -250,7 +250,7 @@ def _build(folder, files, options):
 
         def read(file):
             with watch.doing(f"reading {file.path}"):
-                return _read(file, options, budget)
+                return read_file(file, options, budget)
 
         for name in ("train", "test"):
             part = [f for f in files if (f.split == "test") == (name == "test")]
@@ -308,8 +308,17 @@ def _batches(files, read, pool, done):
         )
 
 
-def _read(file, options, budget=None):
-    """Returns the pixels of a file, or why there are none, a string."""
+def read_file(file, options, budget=None):
+    """Decodes a file as training does.
+
+    Args:
+        file: an `ImageFile`.
+        options: a `DataOptions`.
+        budget: see `decode`.
+
+    Returns:
+        `[H, W, C]` uint8 pixels; a string that says why there are none.
+    """
     if file.problem:
         return file.problem
     if not file.path.is_file():

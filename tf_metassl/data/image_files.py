@@ -258,7 +258,7 @@ def _class_files(flag, split, class_names, folders, options):
         ImageFile(path, str(path.relative_to(folder)), label, split)
         for label, name in enumerate(class_names)
         if name in folders
-        for path in _walk(folder / folders[name])
+        for path in walk(folder / folders[name])
     ]
     if not files:
         raise ValueError(f"--{flag}={folder} holds no images.")
@@ -274,7 +274,7 @@ def _unlabeled_files(more, options):
     return [
         ImageFile(path, str(path.relative_to(base)), -1, "train")
         for base, folder in folders
-        for path in _walk(folder)
+        for path in walk(folder)
     ]
 
 
@@ -289,7 +289,7 @@ def _folder(flag, options):
     return folder
 
 
-def _walk(folder):
+def walk(folder):
     """All files below `folder`, sorted; links are followed."""
     seen = set()
     paths = []

@@ -14,12 +14,15 @@ from tf_metassl.algorithms.algorithm import Algorithm
 from tf_metassl.config import UNKNOWN, Config
 from tf_metassl.data import (
     foreign,
+    pictures,
     pipeline,
     sources,
     splits,
     statistics,
     store,
 )
+from tf_metassl.data import options as options_lib
+from tf_metassl.data.datasets import DATASETS
 from tf_metassl.errors import ConfigError
 from tf_metassl.ops import augmentation_rates, schedules
 from tf_metassl.run import distribution, run_directory
@@ -58,6 +61,19 @@ class Experiment:
         """16 images `[16, H, W, C]` of noise to compare exports on."""
         shape = (16, *self.source.info.image_shape)
         return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+    @property
+    def decoding(self):
+        """How pictures of the user become inputs, a `pictures.Decoding`."""
+        config, shape = self.config, tuple(self.source.info.image_shape)
+        stored = 0
+        # Pictures that are not square can only be used as they are.
+        if shape[0] == shape[1]:
+            published = DATASETS[config.dataset].published
+            ratio = published.stored_ratio if published else 1.0
+            sizes = dataclasses.replace(config, image_size=shape[0])
+            stored = options_lib.stored_size(sizes, shape[0], ratio)
+        return pictures.Decoding(shape, stored, config.max_value)
 
     @property
     def has_validation(self):

@@ -5,7 +5,6 @@ TensorFlow, so that `--help` and a wrong value answer at once.
 """
 
 import contextlib
-import dataclasses
 import difflib
 import importlib
 import os
@@ -18,7 +17,7 @@ from absl import app, flags, logging
 import tf_metassl
 from tf_metassl import config as config_lib
 from tf_metassl.algorithms import ALGORITHMS, ALIASES
-from tf_metassl.errors import ConfigError, UserError
+from tf_metassl.errors import UserError
 from tf_metassl.run import help_text, presets, run_directory
 from tf_metassl.run.help_text import sections
 from tf_metassl.run.termination import Terminated
@@ -26,7 +25,9 @@ from tf_metassl.run.termination import Terminated
 # Name -> what it does. Each is a module of the package with a `run_command`.
 COMMANDS = {
     "train": "train, evaluate and export a classifier",
-    "evaluate": "evaluate a finished run again",
+    "evaluate": "evaluate a finished run again, or on other images",
+    "predict": "classify picture files",
+    "pseudo_label": "label picture files for another training",
     "export": "export a finished run as a SavedModel",
     "summary": "print the size and the cost of a network",
 }
@@ -57,7 +58,7 @@ def main(argv=None):
         module.run_command([argv[0], *argv[2:]])
         return
     listed = {**COMMANDS, "presets": "list the presets for --flagfile"}
-    lines = "".join(f"  {n:<10}{text}\n" for n, text in listed.items())
+    lines = "".join(f"  {n:<14}{text}\n" for n, text in listed.items())
     usage = (
         f"usage: {program} <command> [--flag=value ...]\n\n{lines}\n"
         f"{program} <command> --help lists the flags of a command."
@@ -315,6 +316,15 @@ def define_run_flags():
     """Defines the flags of commands on a finished run."""
     flags.DEFINE_string("run_dir", None, "Folder of a finished run.")
     flags.mark_flag_as_required("run_dir")
+    define_trust("model")
+
+
+def define_trust(name):
+    """Defines the flags that trust the code of a run's network.
+
+    Args:
+        name: of the flag that names the code.
+    """
     flags.DEFINE_boolean(
         "trust_model_code",
         False,
@@ -322,11 +332,16 @@ def define_run_flags():
         "(--model=module:function).",
     )
     flags.DEFINE_string(
-        "model",
-        None,
+        name,
+        "",
         "The network of the run, if it is code of your own: naming it here "
         "trusts it as --trust_model_code does.",
     )
+
+
+def values_of(*names):
+    """The values of a command's own flags, name -> value."""
+    return {name: getattr(flags.FLAGS, name) for name in names}
 
 
 def run_from_flags():
@@ -344,19 +359,7 @@ def run_from_flags():
     """
     run_dir = pathlib.Path(flags.FLAGS.run_dir).expanduser()
     config = run_directory.load_config(run_dir)
-    named = flags.FLAGS.model
-    if named and named != config.model:
-        raise ConfigError(
-            f"--model={named}: the run in {run_dir} has the network "
-            f"--model={config.model}. Leave it out, or name that one."
-        )
-    trusted = flags.FLAGS.trust_model_code or named
-    if ":" in config.model and not trusted:
-        raise ConfigError(
-            f"The run in {run_dir} has the network --model={config.model}. "
-            "Building it runs the code of that module. If you trust it, add "
-            f"--trust_model_code or --model={config.model}."
-        )
-    if config.strategy in ("multi_worker", "tpu"):
-        config = dataclasses.replace(config, strategy="auto")
-    return config, run_dir
+    run_directory.check_trust(
+        config, run_dir, flags.FLAGS.trust_model_code, flags.FLAGS.model
+    )
+    return run_directory.on_this_machine(config), run_dir

@@ -48,17 +48,20 @@ def evaluate(experiment, algorithm, split, watchers=()):
     return {name: float(value) for name, value in results.items()}
 
 
-def predict(experiment, network):
-    """Logits of `network` on all training images.
+def predict(experiment, network, images=None):
+    """Logits of `network` on images.
 
     Args:
         experiment: the `Experiment`.
         network: a Keras network; it is run in inference mode.
+        images: `Images`; None for all training images.
 
     Returns:
-        `[M, C]` float array in the order of the source's rows.
+        `[M, C]` float array in the order of the images.
     """
-    images = experiment.source.train
+    images = experiment.source.train if images is None else images
+    if not len(images):
+        return np.zeros((0, experiment.source.info.num_classes), np.float32)
     apply = tf.function(functools.partial(network, training=False))
     batches = pipeline.evaluation_dataset(
         images,

@@ -9,6 +9,7 @@ from absl import logging
 from tf_metassl.data import spelling, splits
 from tf_metassl.errors import ConfigError, UserError
 from tf_metassl.run import (
+    calibration,
     cluster,
     distribution,
     evaluation,
@@ -181,11 +182,9 @@ def _finish(experiment, algorithm, run_dir, plan, results, recoveries):
             failed.append(f"report.md: {error}")
         print(f"\n{report.table(results)}\n\n{written}", flush=True)
         try:
-            serving.export_saved_model(
-                algorithm.deployable_model,
-                names,
-                run_dir / "export" / "1",
-                examples=experiment.examples,
+            fitted = _calibrate(experiment, algorithm, run_dir)
+            serving.export_run(
+                experiment, algorithm, run_dir / "export" / "1", fitted
             )
         except (UserError, OSError) as error:
             failed.append(f"export: {error}")
@@ -198,3 +197,16 @@ def _finish(experiment, algorithm, run_dir, plan, results, recoveries):
             "same command again to repeat this without training, or tf-metassl "
             f"export --run_dir={run_dir} for the export alone."
         )
+
+
+def _calibrate(experiment, algorithm, run_dir):
+    """Fits the temperature of the deployable network, and records it.
+
+    Returns:
+        The `Calibration`.
+    """
+    images = experiment.validation_images
+    logits = evaluation.predict(experiment, algorithm.deployable_model, images)
+    fitted = calibration.fit(logits, images.labels)
+    fitted.save(run_dir)
+    return fitted

@@ -103,6 +103,41 @@ def load_config(run_dir):
         raise ConfigError(f"{path} cannot be used: {error}.") from error
 
 
+def is_run(folder):
+    """Whether the folder is that of a run."""
+    return (pathlib.Path(folder) / _CONFIG).is_file()
+
+
+def check_trust(config, run_dir, trust_model_code, network=""):
+    """Raises ConfigError unless the code of the run's network is trusted.
+
+    Args:
+        config: the `Config` of the run.
+        run_dir: its folder.
+        trust_model_code: whether any code is trusted.
+        network: the name of the network that is trusted.
+    """
+    if network and network != config.model:
+        raise ConfigError(
+            f"{network}: the run in {run_dir} has the network "
+            f"--model={config.model}. Leave it out, or name that one."
+        )
+    if ":" in config.model and not (trust_model_code or network):
+        raise ConfigError(
+            f"The run in {run_dir} has the network --model={config.model}. "
+            "Building it runs the code of that module, which has to be on "
+            "this machine. If you trust it, add --trust_model_code, or name "
+            f"it: {config.model}."
+        )
+
+
+def on_this_machine(config):
+    """The configuration with which one machine restores a run of several."""
+    if config.strategy in ("multi_worker", "tpu"):
+        return dataclasses.replace(config, strategy="auto")
+    return config
+
+
 def _read_json(path):
     """The content of a JSON file, or None if it is damaged or missing."""
     try:

@@ -4,6 +4,8 @@ Serving one needs TensorFlow alone, not this package.
 """
 
 import contextlib
+import dataclasses
+import json
 import pathlib
 import shutil
 
@@ -14,19 +16,55 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tf_metassl import files
+from tf_metassl.data import spelling
+from tf_metassl.data.pictures import Decoding
 from tf_metassl.errors import ConfigError, ExportError, WriteError, error_text
+from tf_metassl.run.calibration import Calibration
 
-# What a SavedModel of ours consists of, and what it gives.
-_EXPORTED = {"saved_model.pb", "fingerprint.pb", "variables", "assets"}
+# What a SavedModel of ours consists of, and what it gives; `confidence` and the
+# last folder came later.
+_EXPORTED = {
+    "saved_model.pb",
+    "fingerprint.pb",
+    "variables",
+    "assets",
+    "assets.extra",
+}
 _OUTPUTS = {"probabilities", "class_id", "class_name"}
+# What the signature does not say, beside the SavedModel.
+METADATA = pathlib.Path("assets.extra", "tf_metassl.json")
+_CLASS_NAMES = pathlib.Path("assets.extra", "class_names.txt")
 
 
-def export_saved_model(network, class_names, folder, *, examples):
+def export_run(experiment, algorithm, folder, calibration):
+    """Exports the deployable network of a run, see `export_saved_model`.
+
+    Args:
+        experiment: the `Experiment`.
+        algorithm: that of the last stage, restored.
+        folder: where to write.
+        calibration: the `Calibration` of the network.
+    """
+    export_saved_model(
+        algorithm.deployable_model,
+        experiment.source.info.class_names,
+        folder,
+        examples=experiment.examples,
+        decoding=experiment.decoding,
+        calibration=calibration,
+    )
+
+
+def export_saved_model(
+    network, class_names, folder, *, examples, decoding=None, calibration=None
+):
     """Writes `network` as a SavedModel with named inputs and outputs.
 
     Signature `serving_default`: `image` uint8 `[N, H, W, C]` ->
     `probabilities` float32 `[N, classes]`, `class_id` int32 `[N]`,
-    `class_name` string `[N]`. Scaling of pixels is part of the network.
+    `class_name` string `[N]`, `confidence` float32 `[N]`, the calibrated
+    probability of the class. Scaling of pixels is part of the network.
+    `assets.extra/` has the names of the classes and how pictures are decoded.
 
     Args:
         network: images in 0...255 -> logits.
@@ -35,6 +73,8 @@ def export_saved_model(network, class_names, folder, *, examples):
             checked, and replaces an earlier export.
         examples: `[N, H, W, C]` uint8, on which the export is compared with
             the network.
+        decoding: a `pictures.Decoding`; None: pictures are used as they are.
+        calibration: a `Calibration`; None for one that changes nothing.
 
     Raises:
         ConfigError: if `folder` holds anything else than an export, or another
@@ -46,18 +86,23 @@ def export_saved_model(network, class_names, folder, *, examples):
     folder = pathlib.Path(folder)
     check_replaceable(folder)
     names = tf.constant(list(class_names))
+    shape = tuple(network.input_shape[1:])
+    decoding = decoding or Decoding(shape, stored_size=0)
+    calibration = calibration or Calibration()
 
     @tf.function
     def serve(image):
-        logits = network(image, training=False)
+        logits = tf.cast(network(image, training=False), tf.float32)
         class_id = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        calibrated = tf.nn.softmax(logits / calibration.temperature)
         return {
-            "probabilities": tf.nn.softmax(tf.cast(logits, tf.float32)),
+            "probabilities": tf.nn.softmax(logits),
             "class_id": class_id,
             "class_name": tf.gather(names, class_id),
+            "confidence": tf.reduce_max(calibrated, axis=-1),
         }
 
-    image = tf.TensorSpec([None, *network.input_shape[1:]], tf.uint8, "image")
+    image = tf.TensorSpec([None, *shape], tf.uint8, "image")
     archive = keras.export.ExportArchive()
     archive.track(network)
     archive.add_endpoint("serving_default", serve, [image])
@@ -65,6 +110,7 @@ def export_saved_model(network, class_names, folder, *, examples):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _aside(folder) as aside:
             archive.write_out(str(aside), verbose=False)
+            _write_metadata(aside, class_names, decoding, calibration)
             check_saved_model(aside, network, examples)
             check_replaceable(folder)
             files.replace_folder(aside, folder)
@@ -74,6 +120,19 @@ def export_saved_model(network, class_names, folder, *, examples):
             "checkpoints are intact. Free some disk space, or choose another "
             "folder with tf-metassl export --output=..."
         ) from error
+
+
+def _write_metadata(folder, class_names, decoding, calibration):
+    """Writes what a client needs beside the signature."""
+    (folder / METADATA).parent.mkdir(exist_ok=True)
+    values = {
+        "class_names": list(class_names),
+        "decoding": dataclasses.asdict(decoding),
+        "calibration": dataclasses.asdict(calibration),
+    }
+    files.write_text(folder / METADATA, json.dumps(values, indent=2) + "\n")
+    lines = "".join(f"{spelling.one_line(name)}\n" for name in class_names)
+    files.write_text(folder / _CLASS_NAMES, lines)
 
 
 @contextlib.contextmanager
@@ -117,7 +176,7 @@ def check_replaceable(folder):
         if not names:
             return
         foreign = sorted(names - _EXPORTED)
-        if not foreign and _outputs(folder) == _OUTPUTS:
+        if not foreign and _outputs(folder) >= _OUTPUTS:
             return
         problem = "it holds no export of this program"
         if foreign:
