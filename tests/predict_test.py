@@ -11,6 +11,7 @@ from PIL import Image
 from tests.image_folders import encoded, picture, write, write_classes
 from tf_metassl import config, evaluate, predict, pseudo_label
 from tf_metassl.data import pictures
+from tf_metassl.data.decode import fit
 from tf_metassl.data.pictures import Decoding
 from tf_metassl.errors import ConfigError, UserError
 from tf_metassl.run import experiment, measurement, predictions
@@ -158,12 +159,7 @@ def test_pictures_get_the_size_of_the_input(size, stored, problem, tmp_path):
         return
     assert found.pixels.shape == (8, 8, 3)
     if stored == 10:
-        from PIL import ImageOps
-
-        resized = ImageOps.fit(
-            Image.fromarray(image), (10, 10), Image.Resampling.BILINEAR
-        )
-        expected = np.asarray(resized)[1:9, 1:9]
+        expected = np.asarray(fit(Image.fromarray(image), 10))[1:9, 1:9]
         np.testing.assert_array_equal(found.pixels, expected)
 
 

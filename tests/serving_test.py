@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from tests.helpers import IMAGE_SHAPE, tiny_network
+from tests.image_folders import encoded, picture, write
 from tf_metassl import files
+from tf_metassl.data.pictures import Decoding
 from tf_metassl.errors import ConfigError, ExportError, WriteError
-from tf_metassl.run import serving
+from tf_metassl.run import classifier, serving
+from tf_metassl.run.calibration import Calibration
 
 NAMES = ("cat", "dog", "eel")
 
@@ -135,3 +139,71 @@ def test_two_processes_do_not_write_one_export(tmp_path, images):
                 tiny_network(), NAMES, tmp_path / "1", examples=images
             )
     assert not (tmp_path / "1").exists()
+
+
+def test_encoded_images_are_served_as_predict_decodes_them(tmp_path):
+    """Turned upright, resized, cut and as gray as in training."""
+    height, width, channels = IMAGE_SHAPE
+    decoding = Decoding(IMAGE_SHAPE, height + 2)
+    network = tiny_network()
+    examples = np.zeros((2, *IMAGE_SHAPE), np.uint8)
+    folder = tmp_path / "1"
+    serving.export_saved_model(
+        network,
+        NAMES,
+        folder,
+        examples=examples,
+        decoding=decoding,
+        calibration=Calibration(temperature=2.0),
+    )
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    files = {
+        "a.png": encoded(picture(1, 20, 31)),
+        "b.jpg": encoded(picture(2, 40, 19), "JPEG", exif=exif.tobytes()),
+        "c.png": encoded(picture(3, 14, 14, 1)),
+    }
+    for name, data in files.items():
+        write(tmp_path / "in" / name, data)
+    data = list(files.values())
+    loaded = tf.saved_model.load(folder)
+    served = loaded.signatures["image_bytes"](image_bytes=tf.constant(data))
+    examples = [
+        tf.train.Example(
+            features=tf.train.Features(
+                feature={
+                    "image/encoded": tf.train.Feature(
+                        bytes_list=tf.train.BytesList(value=[one])
+                    )
+                }
+            )
+        ).SerializeToString()
+        for one in data
+    ]
+    parsed = loaded.signatures["tf_example"](tf_example=tf.constant(examples))
+    found = classifier.from_saved_model(folder)
+    paths = sorted((tmp_path / "in").iterdir())
+    for row, p in enumerate(found.predict(paths)):
+        for outputs in (served, parsed):
+            np.testing.assert_allclose(
+                outputs["probabilities"][row], p.probs, atol=1e-6
+            )
+            np.testing.assert_allclose(
+                outputs["confidence"][row], p.calibrated.max(), atol=1e-5
+            )
+    # The temperature flattens.
+    assert np.all(
+        served["confidence"] < tf.reduce_max(served["probabilities"], -1)
+    )
+
+
+def test_names_and_decoding_are_beside_the_model(tmp_path, images):
+    folder = tmp_path / "1"
+    serving.export_saved_model(
+        tiny_network(), ("cat", "a\tb", "eel"), folder, examples=images
+    )
+    lines = (folder / "assets.extra" / "class_names.txt").read_text()
+    assert lines == "cat\na\\tb\neel\n"
+    found = classifier.from_saved_model(folder)
+    assert found.class_names == ("cat", "a\tb", "eel")
+    assert found.decoding == Decoding(IMAGE_SHAPE, 0)

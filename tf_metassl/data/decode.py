@@ -150,9 +150,7 @@ def _pixels_of(image, image_size, channels, max_value):
             f"smaller than {image_size} pixels: {image.height}x{image.width}"
         )
     if image_size and image.size != (image_size, image_size):
-        image = ImageOps.fit(
-            image, (image_size, image_size), Image.Resampling.BILINEAR
-        )
+        image = fit(image, image_size)
     return np.asarray(image).reshape(image.height, image.width, channels)
 
 
@@ -191,6 +189,30 @@ def _scaled(values, max_value):
     scaled = np.clip(values, 0, top).astype(np.float32)
     scaled *= 255 / top
     return np.rint(scaled, out=scaled).astype(np.uint8)
+
+
+def fit(image, side):
+    """Resizes the shorter side of an image and cuts out the center.
+
+    This is `PIL.ImageOps.fit` with antialiased bilinear resizing, always the
+    columns before the rows: which come first depends on Pillow's version, and
+    results differ by a level, because they are rounded in between.
+
+    Args:
+        image: a `PIL.Image`.
+        side: height and width of the result.
+    """
+    width, height = image.size
+    cut = min(image.size)
+    left, top = (width - cut) / 2, (height - cut) / 2
+    image = image.resize(
+        (side, height),
+        Image.Resampling.BILINEAR,
+        box=(left, 0, left + cut, height),
+    )
+    return image.resize(
+        (side, side), Image.Resampling.BILINEAR, box=(0, top, side, top + cut)
+    )
 
 
 def _eight_bits(image, max_value):

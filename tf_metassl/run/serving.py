@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tf_metassl import files
-from tf_metassl.data import spelling
+from tf_metassl.data import graph_decode, image_ops, spelling
 from tf_metassl.data.pictures import Decoding
 from tf_metassl.errors import ConfigError, ExportError, WriteError, error_text
 from tf_metassl.run.calibration import Calibration
@@ -33,6 +33,8 @@ _EXPORTED = {
 _OUTPUTS = {"probabilities", "class_id", "class_name"}
 # What the signature does not say, beside the SavedModel.
 METADATA = pathlib.Path("assets.extra", "tf_metassl.json")
+# Where a `tf.train.Example` has the bytes of its image.
+_FEATURE = "image/encoded"
 _CLASS_NAMES = pathlib.Path("assets.extra", "class_names.txt")
 
 
@@ -64,6 +66,12 @@ def export_saved_model(
     `probabilities` float32 `[N, classes]`, `class_id` int32 `[N]`,
     `class_name` string `[N]`, `confidence` float32 `[N]`, the calibrated
     probability of the class. Scaling of pixels is part of the network.
+
+    Signature `image_bytes`: strings `[N]`, the bytes of JPEG, PNG, GIF, BMP or
+    WebP files, which are decoded, turned upright, resized and cut as in
+    training -> the same outputs. Signature `tf_example`: `tf.train.Example`s
+    with the bytes in the feature `image/encoded` -> the same outputs.
+
     `assets.extra/` has the names of the classes and how pictures are decoded.
 
     Args:
@@ -90,7 +98,6 @@ def export_saved_model(
     decoding = decoding or Decoding(shape, stored_size=0)
     calibration = calibration or Calibration()
 
-    @tf.function
     def serve(image):
         logits = tf.cast(network(image, training=False), tf.float32)
         class_id = tf.argmax(logits, axis=-1, output_type=tf.int32)
@@ -102,16 +109,31 @@ def export_saved_model(
             "confidence": tf.reduce_max(calibrated, axis=-1),
         }
 
-    image = tf.TensorSpec([None, *shape], tf.uint8, "image")
+    def serve_bytes(image_bytes):
+        return serve(graph_decode.decoder(decoding)(image_bytes))
+
+    def serve_examples(examples):
+        feature = {_FEATURE: tf.io.FixedLenFeature([], tf.string)}
+        parsed = tf.io.parse_example(examples, feature)
+        return serve_bytes(parsed[_FEATURE])
+
     archive = keras.export.ExportArchive()
     archive.track(network)
-    archive.add_endpoint("serving_default", serve, [image])
+    image = tf.TensorSpec([None, *shape], tf.uint8, "image")
+    archive.add_endpoint("serving_default", tf.function(serve), [image])
+    if shape[2] in (1, 3):
+        for name, function in (
+            ("image_bytes", serve_bytes),
+            ("tf_example", serve_examples),
+        ):
+            spec = tf.TensorSpec([None], tf.string, name)
+            archive.add_endpoint(name, tf.function(function), [spec])
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _aside(folder) as aside:
             archive.write_out(str(aside), verbose=False)
             _write_metadata(aside, class_names, decoding, calibration)
-            check_saved_model(aside, network, examples)
+            check_saved_model(aside, network, examples, decoding)
             check_replaceable(folder)
             files.replace_folder(aside, folder)
     except (OSError, tf.errors.OpError) as error:
@@ -201,20 +223,36 @@ def _outputs(folder):
         return set()
 
 
-def check_saved_model(folder, network, examples, tolerance=1e-5):
+def check_saved_model(folder, network, examples, decoding=None, tolerance=1e-5):
     """Raises ExportError unless the SavedModel equals `network`.
 
     Args:
         folder: a SavedModel written by `export_saved_model`.
         network: images in 0...255 -> logits.
         examples: `[N, H, W, C]` uint8.
+        decoding: a `pictures.Decoding`; with it, encoded images are compared,
+            too, if the SavedModel takes them.
         tolerance: largest difference of a probability.
     """
-    served = tf.saved_model.load(str(folder)).signatures["serving_default"]
-    actual = served(image=tf.constant(examples))["probabilities"]
-    logits = network(examples, training=False)
-    expected = tf.nn.softmax(tf.cast(logits, tf.float32))
-    difference = float(np.max(np.abs(actual - expected)))
+    loaded = tf.saved_model.load(str(folder))
+    images = tf.constant(examples)
+    served = loaded.signatures["serving_default"](image=images)
+    pairs = [(served, images)]
+    if decoding and "image_bytes" in loaded.signatures:
+        side = decoding.stored_size or examples.shape[1]
+        width = decoding.stored_size or examples.shape[2]
+        shape = (2, side, width, examples.shape[3])
+        stored = np.resize(examples, shape)
+        encoded = tf.stack([tf.io.encode_png(image) for image in stored])
+        served = loaded.signatures["image_bytes"](image_bytes=encoded)
+        size = examples.shape[1:3]
+        pairs.append((served, image_ops.center_crop(stored, *size)))
+    difference = 0.0
+    for served, images in pairs:
+        logits = network(images, training=False)
+        expected = tf.nn.softmax(tf.cast(logits, tf.float32))
+        gap = np.max(np.abs(served["probabilities"] - expected))
+        difference = max(difference, float(gap))
     if not difference <= tolerance:
         raise ExportError(
             f"The SavedModel in {folder} differs from the network by "
