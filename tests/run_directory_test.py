@@ -374,12 +374,19 @@ def test_a_run_of_the_first_version_keeps_its_ramps(tmp_path):
     assert found == first
 
 
-def test_a_run_of_the_first_version_keeps_its_length(tmp_path):
-    settings = config.resolve({"algo": "vat"})
-    hp = dataclasses.replace(settings.hyperparameters, vat_epsilon=1.0)
+@pytest.mark.parametrize(
+    "algo, name, value",
+    (("vat", "vat_epsilon", 1.0), ("uda", "tsa_schedule", "linear")),
+)
+def test_a_run_of_the_first_version_keeps_its_defaults(
+    algo, name, value, tmp_path, capsys
+):
+    settings = config.resolve({"algo": algo})
+    hp = dataclasses.replace(settings.hyperparameters, **{name: value})
     first = dataclasses.replace(settings, hyperparameters=hp)
     run_directory.save_config(first, tmp_path)
     assert run_directory.with_recorded_defaults(settings, tmp_path) == first
+    assert f"As the run began: --{name}={value}" in capsys.readouterr().out
 
 
 def test_a_recorded_setting_that_nothing_reads_is_not_compared(tmp_path):

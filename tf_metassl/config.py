@@ -124,8 +124,12 @@ class Config(
 # before that.
 UNKNOWN: Mapping[str, Any] = {"model": "auto", "num_validation": -1}
 
-# The same of hyperparameters.
-UNKNOWN_HYPERPARAMETERS: Mapping[str, Any] = {"vat_epsilon": 0.0}
+# Hyperparameters whose default depends on the images, or was another one in
+# version 0.1.0 -> the default. A run that is resumed keeps what it began with.
+CHANGED_DEFAULTS: Mapping[str, Any] = {
+    "vat_epsilon": 0.0,
+    "tsa_schedule": "off",
+}
 
 # The versions and the data of a run, see `tf_metassl.run.run_directory`.
 PROVENANCE = (

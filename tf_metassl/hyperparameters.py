@@ -828,10 +828,11 @@ class Uda(Hyperparameters):
         minimum=0.01,
     )
     tsa_schedule: str = setting(
-        "linear",
+        "off",
         "Training signal annealing: labeled images whose true class has a "
         "probability above a threshold are dropped. How the threshold rises "
-        "from 1 / classes to 1.",
+        "from 1 / classes to 1. Published: by the dataset; off in the paper on "
+        "Meta Pseudo Labels.",
         choices=("off", "linear", "exp", "log"),
     )
     tsa_steps: int = steps_setting(

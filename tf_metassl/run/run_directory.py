@@ -190,7 +190,7 @@ def _with_recorded_hyperparameters(config, old):
         return config.hyperparameters
     kept = {
         name: getattr(old.hyperparameters, name)
-        for name, unknown in config_lib.UNKNOWN_HYPERPARAMETERS.items()
+        for name, unknown in config_lib.CHANGED_DEFAULTS.items()
         if getattr(config.hyperparameters, name, None) == unknown
     }
     for field in dataclasses.fields(config.hyperparameters):
@@ -201,6 +201,9 @@ def _with_recorded_hyperparameters(config, old):
         by_default = now == _steps(field, config)
         if by_default and then in (_steps(field, old), field.default):
             kept[field.name] = then
+    for name, value in kept.items():
+        if value != getattr(config.hyperparameters, name):
+            print(f"As the run began: --{name}={value}")
     return dataclasses.replace(config.hyperparameters, **kept)
 
 
