@@ -13,3 +13,14 @@ _os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 _os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 __version__ = "0.1.0"
+# Imported when they are first used, because they need TensorFlow. Relative, so
+# that no module below depends on them by importing the version.
+_LAZY = {"fit": ".run.fitting", "FittedClassifier": ".run.fitting"}
+
+
+def __getattr__(name):
+    if name in _LAZY:
+        import importlib
+
+        return getattr(importlib.import_module(_LAZY[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -194,6 +194,11 @@ DATASETS = {
         defaults=_OWN_IMAGES,
         reads=("manifest", *_FILES),
     ),
+    "arrays": Dataset(
+        loader="tf_metassl.data.arrays:load",
+        defaults=_OWN_IMAGES,
+        reads=("test_fraction", "label_split"),
+    ),
     "two_moons": Dataset(
         loader="tf_metassl.data.sklearn_sources:two_moons",
         reads=("label_split",),

@@ -163,7 +163,7 @@ class Experiment:
         return distribution.distribute(self.strategy, make_dataset)
 
 
-def build_experiment(config, run_dir=None, strategy=None):
+def build_experiment(config, run_dir=None, strategy=None, source=None):
     """Builds the experiment that `config` describes.
 
     Args:
@@ -172,6 +172,7 @@ def build_experiment(config, run_dir=None, strategy=None):
             are any.
         strategy: a `tf.distribute` strategy; None to make the one that
             `config` names.
+        source: a `Source` in memory; None to load the one that `config` names.
 
     Returns:
         An `Experiment`.
@@ -182,7 +183,7 @@ def build_experiment(config, run_dir=None, strategy=None):
     """
     try:
         strategy = _prepare(config, strategy)
-        source = sources.load(config.dataset, config, run_dir)
+        source = source or sources.load(config.dataset, config, run_dir)
         if config.known_classes:
             source = foreign.with_known_classes(source, config.known_classes)
         config = _with_defaults(config, source)

@@ -24,12 +24,13 @@ from tf_metassl.run.metrics_file import MetricsFile
 from tf_metassl.run.termination import Termination
 
 
-def train(config, termination=None):
+def train(config, termination=None, source=None):
     """Trains, evaluates, reports and exports.
 
     Args:
         config: a `Config`; an existing run in its `run_dir` is resumed.
         termination: a `Termination`, to end early at a checkpoint.
+        source: a `Source` in memory; None to load the one that `config` names.
 
     Returns:
         The run directory.
@@ -49,7 +50,7 @@ def train(config, termination=None):
     with _folders(config) as (run_dir, output):
         config = run_directory.with_recorded_defaults(config, run_dir)
         run_directory.check_settings(config, run_dir)
-        experiment = build_experiment(config, output)
+        experiment = build_experiment(config, output, source=source)
         with (
             distribution.lost_workers_named(experiment.strategy),
             _system_errors_named(run_dir),
