@@ -5,7 +5,12 @@ import dataclasses
 import pytest
 
 from tf_metassl import config
-from tf_metassl.algorithms import ALGORITHMS
+from tf_metassl.algorithms import (
+    ALGORITHMS,
+    ALIASES,
+    RECIPES,
+    hyperparameters_class,
+)
 from tf_metassl.errors import ConfigError
 
 
@@ -202,3 +207,16 @@ def test_the_defaults_of_the_dataclasses_are_those_of_the_digits():
     for algo in ALGORITHMS:
         hp = config.resolve({"algo": algo}).hyperparameters
         assert hp == type(hp)(), algo
+
+
+def test_a_recipe_is_a_method_with_settings():
+    found = config.resolve({"algo": "meta_semi_strong"})
+    given = {"learned_view": "strong", "mixup_on": "labeled"}
+    assert found == config.resolve({"algo": "meta_semi", **given})
+    # What is given has precedence.
+    other = config.resolve({"algo": "meta_semi_strong", "mixup_on": "none"})
+    assert other.hyperparameters.mixup_on == "none"
+    assert other.hyperparameters.learned_view == "strong"
+    for name, settings in RECIPES.items():
+        fields = dataclasses.fields(hyperparameters_class(ALIASES[name]))
+        assert settings.keys() <= {field.name for field in fields}

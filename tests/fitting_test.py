@@ -53,6 +53,7 @@ def variables(run_dir):
     }
 
 
+@pytest.mark.slow
 def test_arrays_train_the_network_of_the_command_line(fitted, tmp_path):
     """Bit by bit: the same images in the same order, and the same settings."""
     given = {
@@ -70,6 +71,7 @@ def test_arrays_train_the_network_of_the_command_line(fitted, tmp_path):
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
+@pytest.mark.slow
 def test_what_a_fitted_classifier_does(fitted, digits, tmp_path):
     images, labels = digits.test.images, digits.test.labels
     probs = fitted.predict_proba(images)
@@ -97,6 +99,7 @@ def test_what_a_fitted_classifier_does(fitted, digits, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_datasets_are_arrays(digits, tmp_path):
     train = digits.train
     few = np.concatenate(
@@ -127,6 +130,7 @@ def test_datasets_are_arrays(digits, tmp_path):
         np.testing.assert_array_equal(found[1][name], value)
 
 
+@pytest.mark.slow
 def test_folders_are_those_of_the_command_line(tmp_path):
     write_classes(tmp_path / "labeled", count=6)
     write_classes(tmp_path / "test", count=2, start=900)

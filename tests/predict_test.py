@@ -61,6 +61,7 @@ def moved(run, tmp_path):
     return tmp_path / "moved"
 
 
+@pytest.mark.slow
 def test_a_run_alone_and_its_export_predict_the_same(run, moved, tmp_path):
     images = str(run.parent / "data" / "test")
     found = {}
@@ -85,6 +86,7 @@ def test_a_run_alone_and_its_export_predict_the_same(run, moved, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_predictions_are_those_of_the_evaluation(run, moved, tmp_path):
     """On the very files of the run's test images."""
     results = json.loads((run / "results.json").read_text())[-1]
@@ -104,6 +106,7 @@ def test_predictions_are_those_of_the_evaluation(run, moved, tmp_path):
     np.testing.assert_array_equal(again.confusion, found.confusion)
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_read_are_listed_in_their_place(run, tmp_path):
     write(tmp_path / "in" / "a.png", encoded(picture(1)))
     write(tmp_path / "in" / "b.png", encoded(picture(2, 40, 40))[:200])
@@ -163,6 +166,7 @@ def test_pictures_get_the_size_of_the_input(size, stored, problem, tmp_path):
         np.testing.assert_array_equal(found.pixels, expected)
 
 
+@pytest.mark.slow
 def test_labels_are_a_manifest_to_train_on(run, tmp_path):
     data = run.parent / "data"
     out = tmp_path / "labels.csv"
@@ -215,6 +219,7 @@ def test_labels_are_a_manifest_to_train_on(run, tmp_path):
     assert "validation_accuracy" in results[-1]
 
 
+@pytest.mark.slow
 def test_only_the_confident_get_a_label(run, tmp_path):
     out = tmp_path / "labels.csv"
     counts = pseudo_label.pseudo_label(
@@ -248,6 +253,7 @@ def test_a_copy_never_replaces_another_file(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_what_is_no_model_is_refused(run, tmp_path):
     with pytest.raises(ConfigError, match="neither the folder of a run"):
         predictions.load(tmp_path)
@@ -257,6 +263,7 @@ def test_what_is_no_model_is_refused(run, tmp_path):
         predictions.load(tmp_path / "old")
 
 
+@pytest.mark.slow
 def test_classes_that_the_classifier_does_not_know(run, tmp_path):
     write_classes(tmp_path / "other", ("cat", "cow"), 2)
     with pytest.raises(ConfigError, match="does not know cow: its classes are"):
@@ -287,6 +294,7 @@ def test_measures_by_hand():
     }
 
 
+@pytest.mark.slow
 def test_images_of_a_run_that_has_none_to_name(tmp_path, moved):
     with pytest.raises(ConfigError, match="--with_labeled: .*no such folder"):
         pseudo_label.pseudo_label(

@@ -12,7 +12,12 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, Self
 
 from tf_metassl import models, options
-from tf_metassl.algorithms import ALGORITHMS, ALIASES, hyperparameters_class
+from tf_metassl.algorithms import (
+    ALGORITHMS,
+    ALIASES,
+    RECIPES,
+    hyperparameters_class,
+)
 from tf_metassl.contract import MIX_BLOCK
 from tf_metassl.data.datasets import DATASETS
 from tf_metassl.data.options import DataOptions
@@ -169,6 +174,7 @@ def resolve(given: Mapping[str, Any]) -> Config:
     """
     given = dict(given)
     algo = given.get("algo", "meta_semi")
+    given = {**RECIPES.get(algo, {}), **given}
     algo = given["algo"] = ALIASES.get(algo, algo)
     dataset = given.setdefault("dataset", _implied_dataset(given))
     _check_choice("algo", algo, tuple(ALGORITHMS))

@@ -71,7 +71,14 @@ ALGORITHMS = {
 }
 
 # Short names that `--algo` takes as well.
-ALIASES = {"mpl": "meta_pseudo_labels"}
+ALIASES = {"mpl": "meta_pseudo_labels", "meta_semi_strong": "meta_semi"}
+
+# The settings that a short name stands for, besides its method. What is given
+# has precedence.
+RECIPES: dict[str, dict[str, object]] = {
+    # Not the paper's: the meta gradient selects strong views.
+    "meta_semi_strong": {"learned_view": "strong", "mixup_on": "labeled"},
+}
 
 
 def algorithm_class(name: str) -> "type[Algorithm]":
