@@ -352,3 +352,10 @@ def test_probes_tell_what_they_did_and_ctaugment_follows_the_rates():
     assert_equal(other["labeled"], labeled)
     changed = other["unlabeled"]["ctaugment"] != whole["unlabeled"]["ctaugment"]
     assert changed.any((1, 2, 3)).sum() > 8
+
+
+def test_learned_strong_views_have_no_further_cutout():
+    """The authors of ReMixMatch have none."""
+    augmentation = pipeline.Augmentation("none", "fixmatch")
+    policy = pipeline._layers("ctaugment", augmentation)["ctaugment"]
+    assert policy.final_cutout == 0.0

@@ -221,7 +221,10 @@ def _layers(kind, augmentation):
             return {kind: strong}
         layers[kind] = strong
     elif kind == "ctaugment":
-        layers[kind] = CTAugmentPolicy(augmentation.probabilities)
+        # The code of ReMixMatch has no cutout besides; FixMatch's has one.
+        layers[kind] = CTAugmentPolicy(
+            augmentation.probabilities, final_cutout=0.0
+        )
     elif kind == "probe":
         layers[kind] = CTAugmentPolicy(final_cutout=0.0)
     return layers
