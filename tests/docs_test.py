@@ -59,7 +59,7 @@ SHORT = {
 # What `tf-metassl` runs.
 CONSOLE = "from tf_metassl.run.command_line import main; main()"
 # Programs of others that pages name.
-OTHERS = {"source", "tensorboard", "tensorflow_model_server", "mkdocs"}
+OTHERS = {"source", "tensorboard", "tensorflow_model_server", "mkdocs", "head"}
 
 
 @dataclasses.dataclass(frozen=True)

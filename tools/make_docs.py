@@ -298,6 +298,17 @@ def methods_table(prefix):
     return table.replace(f"]({prefix}", "](").rstrip("\n")
 
 
+def measured(path):
+    """The tables of a file that `tools/reproduce_table.py` has written.
+
+    Args:
+        path: of the file below `results/`, without `.md`.
+    """
+    text = (ROOT / "results" / f"{path}.md").read_text("utf-8")
+    start, end = text.index("\n| row |"), text.index("\nFlags of ")
+    return text[start:end].strip()
+
+
 def block(name):
     """The text of a generated block.
 
@@ -311,6 +322,8 @@ def block(name):
         return digits_table(arguments)
     if kind == "methods":
         return methods_table(*arguments)
+    if kind == "measured":
+        return measured(*arguments)
     raise ValueError(f"Unknown block {name!r}.")
 
 

@@ -15,6 +15,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import textwrap
 import typing
 
 from absl import app, flags
@@ -22,6 +23,8 @@ from absl import app, flags
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 _CONSOLE = "from tf_metassl.run.command_line import main; main()"
 
+# Tests run the blocks of pages that are not marked so.
+_NOT_RUN = "<!-- not run: trains for minutes -->"
 _SERVE = """\
 import pathlib
 import tensorflow as tf
@@ -91,8 +94,9 @@ def steps(settings):
             "--min_confidence=0.8 --with_labeled --out=labels.csv",
         ),
         Step(
-            "## Correct\n\nTwo wrong rows, found by looking at the photos of "
-            "low confidence, are corrected in a spreadsheet or an editor:",
+            "## Correct\n\nA person corrects wrong rows in a spreadsheet or "
+            "an editor. Here the folders of the photos tell the classes of "
+            "two of them:",
             "correct",
         ),
         Step(
@@ -165,7 +169,13 @@ def run(step, folder):
     return "\n".join(line[:96].rstrip() for line in lines)
 
 
+def wrapped(text):
+    """A paragraph in lines of up to 80 characters."""
+    return textwrap.fill(text, 80, break_on_hyphens=False)
+
+
 def block(language, text):
+    """A fenced block."""
     return f"```{language}\n{text.rstrip()}\n```"
 
 
@@ -182,18 +192,21 @@ def page(data, settings):
         (folder / "photos").symlink_to(data.resolve())
         for step in steps(settings):
             if step.text:
-                parts.append(step.text)
+                parts += [wrapped(text) for text in step.text.split("\n\n")]
             if not step.command:
                 continue
             output = run(step, folder)
             if step.command.startswith("import"):
-                parts.append(block("python", step.command))
+                parts.append(f"{_NOT_RUN}\n{block('python', step.command)}")
             elif step.command != "correct":
-                shown = step.command.replace(" --", " \\\n  --")
-                parts.append(
-                    "<!-- not run: trains for minutes -->\n"
-                    + block("sh", shown)
+                shown = textwrap.wrap(
+                    step.command,
+                    76,
+                    break_on_hyphens=False,
+                    break_long_words=False,
                 )
+                shown = " \\\n  ".join(shown)
+                parts.append(f"{_NOT_RUN}\n{block('sh', shown)}")
             parts.append(block("text", output))
     return "\n\n".join(parts) + "\n"
 

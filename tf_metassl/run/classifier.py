@@ -119,12 +119,19 @@ def from_run(config: Config, run_dir: AnyPath) -> Classifier:
         class_names=info.class_names,
         decoding=experiment.decoding,
         calibration=Calibration.load(run_dir),
-        networks={role: _logits(net) for role, net in ordered.items()},
+        networks={
+            role: _logits(network, info.image_shape)
+            for role, network in ordered.items()
+        },
     )
 
 
-def _logits(network: Callable) -> Callable[[np.ndarray], np.ndarray]:
-    @tf.function(reduce_retracing=True)
+def _logits(
+    network: Callable, shape: Sequence[int]
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The network as a function of arrays, traced once for any number."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, *shape], tf.uint8)])
     def apply(images: tf.Tensor) -> tf.Tensor:
         return tf.cast(network(images, training=False), tf.float32)
 
