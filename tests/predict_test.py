@@ -107,7 +107,9 @@ def test_predictions_are_those_of_the_evaluation(run, moved, tmp_path):
 
 
 @pytest.mark.slow
-def test_files_that_cannot_be_read_are_listed_in_their_place(run, tmp_path):
+def test_files_that_cannot_be_read_are_listed_in_their_place(
+    run, tmp_path, capsys
+):
     write(tmp_path / "in" / "a.png", encoded(picture(1)))
     write(tmp_path / "in" / "b.png", encoded(picture(2, 40, 40))[:200])
     write(tmp_path / "in" / "c.txt", b"no image")
@@ -117,6 +119,7 @@ def test_files_that_cannot_be_read_are_listed_in_their_place(run, tmp_path):
     found = {row["path"].rsplit("/")[-1]: row for row in rows(out)}
     assert list(found) == ["a.png", "b.png", "c.txt", "d.png"]
     assert sum(counts.values()) == 1
+    assert "3 of 4 files cannot be used" in capsys.readouterr().err
     assert found["a.png"]["problem"] == "" and found["a.png"]["class"]
     assert found["c.txt"]["problem"] == "not an image"
     assert found["d.png"]["problem"].startswith("smaller than 8 pixels")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from tf_metassl import files
-from tf_metassl.data import spelling
+from tf_metassl.data import patience, spelling
 from tf_metassl.errors import ConfigError, UserError
 from tf_metassl.files import AnyPath
 from tf_metassl.run import classifier, run_directory
@@ -81,6 +81,11 @@ def write(
         if not p.problem:
             counts[found.class_names[p.probs.argmax()]] += 1
     _write_csv(out, [*heading, "problem"], rows)
+    if unread := len(paths) - counts.total():
+        patience.say(
+            f"{unread:,} of {len(paths):,} files cannot be used: the column "
+            "problem says why."
+        )
     return {name: counts[name] for name in found.class_names}
 
 
