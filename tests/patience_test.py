@@ -34,7 +34,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, capsys, monkeypatch):
     data = blocked.read_bytes()
     blocked.unlink()
     os.mkfifo(blocked)
-    monkeypatch.setattr(folder, "PATIENCE", 0.2)
+    monkeypatch.setattr(folder, "_PATIENCE", 0.2)
     monkeypatch.setattr(folder.pathlib.Path, "is_file", lambda path: True)
 
     def write_at_last():

@@ -181,14 +181,15 @@ def run(cell, seed, *, folder, protocol, num_checkpoints, threads, data_dir=""):
         _command(
             "evaluate", run_dir, threads, "--median_of=20", f"--out={results}"
         )
+    rows = read(run_dir / "metrics.jsonl")
     record = {
         "settings": cell.settings,
         "seed": seed,
         "protocol": protocol,
         "seconds": round(_seconds(read(run_dir / "timing.jsonl")), 1),
         "results": json.loads(results.read_text()),
-        "curve": _curve(read(run_dir / "metrics.jsonl")),
-        "pseudo_labels": _pseudo_labels(read(run_dir / "metrics.jsonl")),
+        "curve": _curve(rows),
+        "pseudo_labels": _pseudo_labels(rows),
     }
     return record, run_dir
 

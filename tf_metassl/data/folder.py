@@ -5,6 +5,7 @@ out and listed in `bad_images.csv` with the reason.
 """
 
 import concurrent.futures
+import contextlib
 import csv
 import functools
 import io
@@ -35,7 +36,7 @@ from tf_metassl.files import write_bytes
 
 BAD_IMAGES = "bad_images.csv"
 # Seconds after which a file that is being read is named.
-PATIENCE = 30.0
+_PATIENCE = 30.0
 
 _PLACES = (
     "labeled_dir",
@@ -68,7 +69,7 @@ def load_folder(name, dataset, options, run_dir=None):
             "of images for each class."
         )
     with (
-        patience.Watch(PATIENCE) as watch,
+        patience.Watch(_PATIENCE) as watch,
         watch.doing(f"listing the files of {options.labeled_dir}"),
     ):
         found = image_files.in_folders(options)
@@ -99,7 +100,7 @@ def load_csv(name, dataset, options, run_dir=None):
         )
     path = pathlib.Path(options.manifest).expanduser()
     with (
-        patience.Watch(PATIENCE) as watch,
+        patience.Watch(_PATIENCE) as watch,
         watch.doing(f"looking for the files of {path}"),
     ):
         found = manifest.in_manifest(path, options.missing_labels)
@@ -237,21 +238,7 @@ def _decoded(name, files, options):
 def _build(folder, files, options):
     """Writes the pixels, and `files.json` on which files are used."""
     notes = {}
-    # A second thread may decode beside one with the largest image.
-    budget = Budget(2 * options.max_image_pixels)
-    with (
-        limits_of_our_own(),
-        patience.Watch(PATIENCE) as watch,
-        concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
-        warnings.catch_warnings(),
-    ):
-        # Pillow warns about unusual but readable files.
-        warnings.simplefilter("ignore")
-
-        def read(file):
-            with watch.doing(f"reading {file.path}"):
-                return read_file(file, options, budget)
-
+    with reader(options) as (read, pool):
         for name in ("train", "test"):
             part = [f for f in files if (f.split == "test") == (name == "test")]
             batches = functools.partial(_batches, part, read, pool)
@@ -267,6 +254,36 @@ def _build(folder, files, options):
         ],
     }
     (folder / "files.json").write_text(json.dumps(found))
+
+
+@contextlib.contextmanager
+def reader(options):
+    """Reads files in several threads, which share one budget of memory.
+
+    Args:
+        options: a `DataOptions`.
+
+    Yields:
+        `(read, pool)`: a function of an `ImageFile` that returns what
+        `_read` does and names a file that takes long, and the threads to call
+        it in.
+    """
+    # A second thread may decode beside one with the largest image.
+    budget = Budget(2 * options.max_image_pixels)
+    with (
+        limits_of_our_own(),
+        patience.Watch(_PATIENCE) as watch,
+        concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
+        warnings.catch_warnings(),
+    ):
+        # Pillow warns about unusual but readable files.
+        warnings.simplefilter("ignore")
+
+        def read(file):
+            with watch.doing(f"reading {file.path}"):
+                return _read(file, options, budget)
+
+        yield read, pool
 
 
 def _batches(files, read, pool, done):
@@ -308,7 +325,7 @@ def _batches(files, read, pool, done):
         )
 
 
-def read_file(file, options, budget=None):
+def _read(file, options, budget=None):
     """Decodes a file as training does.
 
     Args:

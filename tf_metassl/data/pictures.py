@@ -1,19 +1,16 @@
 """Picture files of any origin, decoded as those of a training are."""
 
-import concurrent.futures
 import dataclasses
 import glob
-import os
 import pathlib
-import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from tf_metassl.data import image_ops, patience
-from tf_metassl.data.decode import FULL_RANGE, Budget, limits_of_our_own
-from tf_metassl.data.folder import PATIENCE, read_file
+from tf_metassl.data.decode import FULL_RANGE
+from tf_metassl.data.folder import reader
 from tf_metassl.data.image_files import ImageFile, walk
 from tf_metassl.data.options import DataOptions
 from tf_metassl.errors import UserError
@@ -44,10 +41,6 @@ class Decoding:
             channels=self.image_shape[2],
             max_value=self.max_value,
         )
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as a JSON-ready dict."""
-        return dataclasses.asdict(self)
 
 
 class Picture(NamedTuple):
@@ -109,21 +102,11 @@ def read(
         Lists of up to 256 `Picture`s.
     """
     options = decoding.options()
-    budget = Budget(2 * options.max_image_pixels)
     progress = patience.Counter("Images", len(paths))
-    with (
-        limits_of_our_own(),
-        patience.Watch(PATIENCE) as watch,
-        concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
-        warnings.catch_warnings(),
-    ):
-        # Pillow warns about unusual but readable files.
-        warnings.simplefilter("ignore")
+    with reader(options) as (read_file, pool):
 
         def picture(path: pathlib.Path) -> Picture:
-            with watch.doing(f"reading {path}"):
-                file = ImageFile(path, str(path), -1, "test")
-                pixels = read_file(file, options, budget)
+            pixels = read_file(ImageFile(path, str(path), -1, "test"))
             if isinstance(pixels, str):
                 return Picture(path, _NOTHING, pixels)
             return _cut(Picture(path, pixels), decoding)
