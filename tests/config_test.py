@@ -211,7 +211,7 @@ def test_the_defaults_of_the_dataclasses_are_those_of_the_digits():
 
 def test_a_recipe_is_a_method_with_settings():
     found = config.resolve({"algo": "meta_semi_strong"})
-    given = {"learned_view": "strong", "mixup_on": "labeled"}
+    given = RECIPES["meta_semi_strong"]
     assert found == config.resolve({"algo": "meta_semi", **given})
     # What is given has precedence.
     other = config.resolve({"algo": "meta_semi_strong", "mixup_on": "none"})

@@ -82,7 +82,10 @@ def test_the_update_is_the_weighted_mean_loss(form, normalizer, float64):
 def test_without_a_labeled_loss_the_judge_is_reported(form, float64):
     batch = tiny_batch()
     algorithm, _, _ = captured_gradient(
-        batch, meta_gradient=form, labeled_loss_weight=0.0
+        batch,
+        meta_gradient=form,
+        labeled_loss_weight=0.0,
+        meta_labeled_batch="raw",
     )
     # The captured step has moved no parameter.
     label = batch["labeled"]["label"].numpy()
@@ -160,6 +163,10 @@ def test_forward_mode_is_refused_where_it_is_not_exact(two_replicas):
                 meta_gradient="forward_mode",
                 network=lambda role: tiny_network(role, sync=True),
             )
+        # By default the form that is exact there is taken.
+        tiny_algorithm(
+            "meta_semi", network=lambda role: tiny_network(role, sync=True)
+        )
 
 
 def test_views_follow_the_hyperparameters():
@@ -171,20 +178,20 @@ def test_views_follow_the_hyperparameters():
 
 SETTINGS = {
     "default": {},
-    "mixed judge": {"meta_labeled_batch": "mixed"},
+    "raw judge": {"meta_labeled_batch": "raw"},
     "labeled images mixed": {"mixup_on": "labeled"},
     "unlabeled images mixed": {"mixup_on": "unlabeled"},
     "-1 and 1": {"example_weights": "plus_minus_one"},
-    "raw labeled loss": {
-        "labeled_loss_batch": "raw",
-        "meta_labeled_batch": "mixed",
+    "mixed labeled loss, raw judge": {
+        "labeled_loss_batch": "mixed",
+        "meta_labeled_batch": "raw",
     },
-    "joint pool": {
+    "joint pool": {"labels_in_update": "joint"},
+    "joint mixed pool": {
         "labels_in_update": "joint",
-        "labeled_loss_batch": "raw",
-        "meta_labeled_batch": "mixed",
+        "labeled_loss_batch": "mixed",
+        "meta_labeled_batch": "raw",
     },
-    "joint mixed pool": {"labels_in_update": "joint"},
     "no labels": {"labels_in_update": "none"},
     "strong view": {"learned_view": "strong", "mixup_on": "labeled"},
     "partners from all": {"mix_partners": "all"},
@@ -237,7 +244,8 @@ def test_the_whole_update_by_hand(name, form, float64):
         def mix_all(values):
             values = np.concatenate(values)
             w = weight.reshape(-1, *[1] * (values.ndim - 1))
-            return np.split(w * values + (1 - w) * values[partner], [8])
+            blended = tf.constant(w * values + (1 - w) * values[partner])
+            return blended[:8], blended[8:]
 
         mixed = list(zip(*map(mix_all, zip(*raw, strict=True)), strict=True))
     else:

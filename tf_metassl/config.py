@@ -134,6 +134,9 @@ UNKNOWN: Mapping[str, Any] = {"model": "auto", "num_validation": -1}
 CHANGED_DEFAULTS: Mapping[str, Any] = {
     "vat_epsilon": 0.0,
     "tsa_schedule": "off",
+    "meta_gradient": "auto",
+    "meta_labeled_batch": "mixed",
+    "labeled_loss_batch": "raw",
 }
 
 # The versions and the data of a run, see `tf_metassl.run.run_directory`.

@@ -1,15 +1,29 @@
-"""python -m tf_metassl.export --run_dir=...: writes a run as a SavedModel."""
+"""python -m tf_metassl.export --run_dir=...: writes a run for other programs.
+
+The SavedModel is for TensorFlow and TensorFlow Serving. --formats adds files
+for ONNX Runtime and OpenVINO, for LiteRT on phones, and for Keras.
+"""
 
 import pathlib
 
 from absl import flags
 
+from tf_metassl.errors import ConfigError
 from tf_metassl.run import command_line
+
+# As in tf_metassl.run.formats, which imports TensorFlow.
+_FORMATS = ("saved_model", "onnx", "litert", "keras")
 
 
 def main(_):
     """Exports the deployable network of the run's last stage."""
     settings, run_dir = command_line.run_from_flags()
+    names = tuple(dict.fromkeys(flags.FLAGS.formats))
+    if not names or not set(names) <= set(_FORMATS):
+        raise ConfigError(
+            f"--formats={','.join(names)}: must be one or more of "
+            f"{', '.join(_FORMATS)}, with commas between them."
+        )
     output = flags.FLAGS.output or run_dir / "export" / "1"
     folder = pathlib.Path(output).expanduser()
     # TensorFlow is imported here, after every flag has been checked.
@@ -21,8 +35,14 @@ def main(_):
     experiment = build_without_images(settings, run_dir)
     experiment = experiment or build_experiment(settings, run_dir)
     *_, (_, algorithm) = stage.restored_stages(experiment, run_dir)
-    serving.export_run(experiment, algorithm, folder, Calibration.load(run_dir))
-    print(folder)
+    fitted = Calibration.load(run_dir)
+    written = serving.export_run(experiment, algorithm, folder, fitted, names)
+    for file in written:
+        times = ", ".join(
+            f"{1000 * seconds:.3g} ms for {count}"
+            for count, seconds in file.seconds.items()
+        )
+        print(f"{file.path}  {file.name}, {file.size / 1e6:.3g} MB, {times}")
 
 
 def run_command(argv=None):
@@ -39,8 +59,15 @@ def run_command(argv=None):
         "A folder that holds anything but an export is not replaced. Empty = "
         "export/1 in the run's folder.",
     )
+    flags.DEFINE_list(
+        "formats",
+        ["saved_model"],
+        "What to write: any of saved_model, onnx, litert and keras. Files have "
+        "the name of --output and a suffix. Each is compared with the network "
+        "and timed, for 1 and for 32 images.",
+    )
     help_on = command_line.help_on(
-        __doc__, "run_dir", "output", "trust_model_code", "model"
+        __doc__, "run_dir", "output", "formats", "trust_model_code", "model"
     )
     command_line.run(main, help_on, argv)
 

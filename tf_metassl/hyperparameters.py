@@ -413,11 +413,12 @@ class Reweighting(Hyperparameters):
     """
 
     meta_gradient: str = setting(
-        "nested_tape",
+        "auto",
         "How the meta gradient is computed. nested_tape: Algorithm 1 as "
         "printed; forward_mode: the same numbers from one forward-mode "
-        "derivative (one replica, or batch norm that is not synchronized).",
-        choices=("nested_tape", "forward_mode"),
+        "derivative, in less time; auto: forward_mode unless batch norm is "
+        "synchronized over replicas, where it is not exact.",
+        choices=("auto", "nested_tape", "forward_mode"),
     )
     pseudo_label: str = setting(
         "soft",
@@ -493,9 +494,9 @@ class MetaSemi(Reweighting, Mixup):
         choices=("both", "labeled", "unlabeled", "none"),
     )
     meta_labeled_batch: str = setting(
-        "raw",
+        "mixed",
         "The labeled images of the lookahead's loss. raw: without MixUp; "
-        "mixed: with MixUp, as Algorithm 1 prints (reconstruction).",
+        "mixed: with MixUp, as Algorithm 1 prints.",
         choices=("raw", "mixed"),
     )
     labels_in_update: str = setting(
@@ -507,7 +508,7 @@ class MetaSemi(Reweighting, Mixup):
         choices=("separate", "joint", "none"),
     )
     labeled_loss_batch: str = setting(
-        "mixed",
+        "raw",
         "The labeled images of the update. raw: without MixUp; mixed: with "
         "MixUp (reconstruction).",
         choices=("raw", "mixed"),

@@ -470,20 +470,25 @@ class Instrument(typing.NamedTuple):
         )
 
 
+_AT_14_PIXELS = (
+    "--image_size=14",
+    "--model=strided_cnn",
+    "--num_labeled=40",
+    "--num_validation=2000",
+    "--batch_size=32",
+    "--num_steps=1200",
+    "--evaluate_every=300",
+)
 INSTRUMENTS = {
     "digits": Instrument("digits, 30 labels"),
+    "mnist": Instrument(
+        "MNIST at 14 x 14, 40 labels",
+        ("--dataset=mnist", *_AT_14_PIXELS),
+        ("--unlabeled_batch_ratio=4",),
+    ),
     "fashion_mnist": Instrument(
         "Fashion-MNIST at 14 x 14, 40 labels",
-        (
-            "--dataset=fashion_mnist",
-            "--image_size=14",
-            "--model=strided_cnn",
-            "--num_labeled=40",
-            "--num_validation=2000",
-            "--batch_size=32",
-            "--num_steps=1200",
-            "--evaluate_every=300",
-        ),
+        ("--dataset=fashion_mnist", *_AT_14_PIXELS),
         ("--unlabeled_batch_ratio=4",),
         # Gray images have no colors for the other policies to change.
         ("--strong_augmentation=affine_digits",),
@@ -509,7 +514,12 @@ _KNOWN_ORDER = (
 
 
 # The meta gradient on strong views: what it adds to self-training on them.
-_STRONG_FORM = ("--learned_view=strong", "--mixup_on=labeled")
+_STRONG_FORM = (
+    "--learned_view=strong",
+    "--mixup_on=labeled",
+    "--labeled_loss_batch=mixed",
+    "--meta_labeled_batch=raw",
+)
 _META_SEMI = ("--algo=meta_semi", "--meta_gradient=forward_mode")
 _SELECTION = {
     "supervised, MixUp": _GATE["supervised, MixUp"],
@@ -535,16 +545,12 @@ _SELECTION_CONTRASTS = tuple(
 
 # Table 5 of Meta-Semi under the readings of Algorithm 1 that it allows.
 _READINGS = {
-    "R1 (joint)": (
-        "--labels_in_update=joint",
-        "--labeled_loss_batch=raw",
-        "--meta_labeled_batch=mixed",
+    "R1 (joint)": ("--labels_in_update=joint",),
+    "R2 (separate, raw)": (),
+    "R3 (separate, mixed)": (
+        "--labeled_loss_batch=mixed",
+        "--meta_labeled_batch=raw",
     ),
-    "R2 (separate, raw)": (
-        "--labeled_loss_batch=raw",
-        "--meta_labeled_batch=mixed",
-    ),
-    "R3 (separate, mixed)": (),
 }
 _TABLE_5 = {
     "": (),

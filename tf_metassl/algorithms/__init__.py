@@ -77,7 +77,12 @@ ALIASES = {"mpl": "meta_pseudo_labels", "meta_semi_strong": "meta_semi"}
 # has precedence.
 RECIPES: dict[str, dict[str, object]] = {
     # Not the paper's: the meta gradient selects strong views.
-    "meta_semi_strong": {"learned_view": "strong", "mixup_on": "labeled"},
+    "meta_semi_strong": {
+        "learned_view": "strong",
+        "mixup_on": "labeled",
+        "labeled_loss_batch": "mixed",
+        "meta_labeled_batch": "raw",
+    },
 }
 
 

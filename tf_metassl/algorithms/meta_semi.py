@@ -78,19 +78,23 @@ class MetaSemi(Algorithm):
             ValueError: if forward mode is combined with batch norm that is
                 synchronized over replicas, where TensorFlow drops the tangent.
         """
-        if (
-            self.hyperparameters.meta_gradient == "forward_mode"
-            and self.distribute_strategy.num_replicas_in_sync > 1
+        crosses_replicas = (
+            self.distribute_strategy.num_replicas_in_sync > 1
             and any(
                 getattr(layer, "synchronized", False)
-                for layer in self.student.layers
+                for layer in self.student._flatten_layers()
             )
-        ):
+        )
+        form = self.hyperparameters.meta_gradient
+        if form == "forward_mode" and crosses_replicas:
             raise ValueError(
                 "--meta_gradient=forward_mode is not exact with batch norm "
                 "that is synchronized over replicas: use "
                 "--meta_gradient=nested_tape or --batch_norm=local."
             )
+        if form == "auto":
+            form = "nested_tape" if crosses_replicas else "forward_mode"
+        self._meta_gradient = _META_GRADIENTS[form]
         super().compile(**kwargs)
 
     @property
@@ -153,7 +157,7 @@ class MetaSemi(Algorithm):
             judge_outputs.append((losses, logits))
             return replicas.share_of_mean(losses)
 
-        meta = _META_GRADIENTS[hp.meta_gradient](
+        meta = self._meta_gradient(
             losses_at,
             labeled_loss_at,
             theta,

@@ -243,6 +243,37 @@ def with_moving_statistics(network):
     )
 
 
+def with_keras_batch_norm(network):
+    """A trainable copy of a network whose batch norm is Keras' own.
+
+    It can be loaded without this package, unless the network has weight norm
+    or whitening. It predicts the same.
+
+    Args:
+        network: a functional Keras model.
+    """
+
+    def copied(layer):
+        config = {**layer.get_config(), "trainable": True}
+        if type(layer) is BatchNormalization:
+            return layers.BatchNormalization.from_config(config)
+        return type(layer).from_config(config)
+
+    copy = keras.models.clone_model(
+        network, clone_function=copied, recursive=True
+    )
+    for old, new in zip(
+        network._flatten_layers(), copy._flatten_layers(), strict=True
+    ):
+        if not old._layers:
+            weights = old.weights
+            if type(old) is BatchNormalization:
+                weights = [v for v in weights if v is not old.num_updates]
+            for variable, value in zip(new.weights, weights, strict=True):
+                variable.assign(value)
+    return copy
+
+
 def synchronize(network):
     """Gives all batch norm of `network` batch statistics over all replicas."""
     for layer in network.layers:
@@ -279,6 +310,15 @@ class WeightNorm:
         squares = ops.cast(ops.square(direction), keras.config.floatx())
         norm = ops.sqrt(ops.sum(squares, axis=range(len(squares.shape) - 1)))
         return direction * ops.cast(self.gain / norm, direction.dtype)
+
+    # Keras' own would write the kernel that is applied, and no gains.
+    def save_own_variables(self, store):
+        """Writes the kernel v, the bias and the gains."""
+        layers.Layer.save_own_variables(self, store)
+
+    def load_own_variables(self, store):
+        """Reads what `save_own_variables` has written."""
+        layers.Layer.load_own_variables(self, store)
 
 
 @keras.saving.register_keras_serializable("tf_metassl")

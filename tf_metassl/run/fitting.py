@@ -220,11 +220,13 @@ class FittedClassifier:
         labels = np.where(confidence >= min_confidence, probs.argmax(1), -1)
         return labels, confidence
 
-    def export(self, folder):
+    def export(self, folder, formats=()):
         """Writes a SavedModel, see `serving.export_saved_model`.
 
         Args:
             folder: where to write.
+            formats: what to write instead, any of `saved_model`, `onnx`,
+                `litert` and `keras`; files get the folder's name and a suffix.
 
         Returns:
             The folder, a `pathlib.Path`.
@@ -235,7 +237,7 @@ class FittedClassifier:
         built = build_without_images(self.config, self.run_dir)
         *_, (_, algorithm) = stage.restored_stages(built, self.run_dir)
         fitted = Calibration.load(self.run_dir)
-        serving.export_run(built, algorithm, folder, fitted)
+        serving.export_run(built, algorithm, folder, fitted, formats)
         return pathlib.Path(folder)
 
     @property

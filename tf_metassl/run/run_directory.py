@@ -188,10 +188,11 @@ def _with_recorded_hyperparameters(config, old):
     """
     if old.algo != config.algo:
         return config.hyperparameters
+    given = dataclasses.asdict(config.hyperparameters)
     kept = {
         name: getattr(old.hyperparameters, name)
-        for name, unknown in config_lib.CHANGED_DEFAULTS.items()
-        if getattr(config.hyperparameters, name, None) == unknown
+        for name, new_default in config_lib.CHANGED_DEFAULTS.items()
+        if name in given and given[name] == new_default
     }
     for field in dataclasses.fields(config.hyperparameters):
         if not field.metadata["share"]:

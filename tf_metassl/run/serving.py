@@ -8,8 +8,8 @@ import dataclasses
 import json
 import pathlib
 import shutil
+import tempfile
 
-import keras
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
@@ -19,6 +19,7 @@ from tf_metassl import files
 from tf_metassl.data import graph_decode, image_ops, spelling
 from tf_metassl.data.pictures import Decoding
 from tf_metassl.errors import ConfigError, ExportError, WriteError, error_text
+from tf_metassl.run import formats
 from tf_metassl.run.calibration import Calibration
 
 # What a SavedModel of ours consists of, and what it gives; `confidence` and the
@@ -33,28 +34,48 @@ _EXPORTED = {
 _OUTPUTS = {"probabilities", "class_id", "class_name"}
 # What the signature does not say, beside the SavedModel.
 METADATA = pathlib.Path("assets.extra", "tf_metassl.json")
+# Requests that TensorFlow Serving answers before it serves a model.
+_WARMUP = pathlib.Path("assets.extra", "tf_serving_warmup_requests")
 # Where a `tf.train.Example` has the bytes of its image.
 _FEATURE = "image/encoded"
 _CLASS_NAMES = pathlib.Path("assets.extra", "class_names.txt")
 
 
-def export_run(experiment, algorithm, folder, calibration):
+def export_run(experiment, algorithm, folder, calibration, names=()):
     """Exports the deployable network of a run, see `export_saved_model`.
 
     Args:
         experiment: the `Experiment`.
         algorithm: that of the last stage, restored.
-        folder: where to write.
+        folder: where to write the SavedModel; files of other formats are
+            written beside it, see `formats.export`.
         calibration: the `Calibration` of the network.
+        names: of formats, whose answers are timed; empty: the SavedModel.
+
+    Returns:
+        A `formats.Written` for each of `names`.
     """
-    export_saved_model(
-        algorithm.deployable_model,
-        experiment.source.info.class_names,
-        folder,
-        examples=experiment.examples,
-        decoding=experiment.decoding,
-        calibration=calibration,
-    )
+    formats.check_available(names)
+    network = algorithm.deployable_model
+    class_names = experiment.source.info.class_names
+    with contextlib.ExitStack() as stack:
+        saved_model = folder = pathlib.Path(folder)
+        if names and formats.SAVED_MODEL not in names:
+            aside = stack.enter_context(tempfile.TemporaryDirectory())
+            saved_model = pathlib.Path(aside, "1")
+        export_saved_model(
+            network,
+            class_names,
+            saved_model,
+            examples=experiment.examples,
+            decoding=experiment.decoding,
+            calibration=calibration,
+        )
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        exported = formats.Exported(
+            network, class_names, calibration.temperature, saved_model
+        )
+        return formats.export(names, exported, experiment.examples, folder)
 
 
 def export_saved_model(
@@ -72,7 +93,8 @@ def export_saved_model(
     training -> the same outputs. Signature `tf_example`: `tf.train.Example`s
     with the bytes in the feature `image/encoded` -> the same outputs.
 
-    `assets.extra/` has the names of the classes and how pictures are decoded.
+    `assets.extra/` has the names of the classes, how pictures are decoded, and
+    a request of each signature with which TensorFlow Serving warms up.
 
     Args:
         network: images in 0...255 -> logits.
@@ -93,21 +115,19 @@ def export_saved_model(
     """
     folder = pathlib.Path(folder)
     check_replaceable(folder)
-    names = tf.constant(list(class_names))
     shape = tuple(network.input_shape[1:])
     decoding = decoding or Decoding(shape, stored_size=0)
     calibration = calibration or Calibration()
 
+    exported = formats.Exported(
+        network, class_names, calibration.temperature, folder
+    )
+
     def serve(image):
-        logits = tf.cast(network(image, training=False), tf.float32)
-        class_id = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        calibrated = tf.nn.softmax(logits / calibration.temperature)
-        return {
-            "probabilities": tf.nn.softmax(logits),
-            "class_id": class_id,
-            "class_name": tf.gather(names, class_id),
-            "confidence": tf.reduce_max(calibrated, axis=-1),
-        }
+        answers = exported.answers(image)
+        names = tf.constant(list(class_names))
+        answers["class_name"] = tf.gather(names, answers["class_id"])
+        return answers
 
     def serve_bytes(image_bytes):
         return serve(graph_decode.decoder(decoding)(image_bytes))
@@ -117,22 +137,28 @@ def export_saved_model(
         parsed = tf.io.parse_example(examples, feature)
         return serve_bytes(parsed[_FEATURE])
 
-    archive = keras.export.ExportArchive()
-    archive.track(network)
-    image = tf.TensorSpec([None, *shape], tf.uint8, "image")
-    archive.add_endpoint("serving_default", tf.function(serve), [image])
+    signatures = {
+        "serving_default": tf.function(serve).get_concrete_function(
+            tf.TensorSpec([None, *shape], tf.uint8, "image")
+        )
+    }
     if shape[2] in (1, 3):
         for name, function in (
             ("image_bytes", serve_bytes),
             ("tf_example", serve_examples),
         ):
             spec = tf.TensorSpec([None], tf.string, name)
-            archive.add_endpoint(name, tf.function(function), [spec])
+            traced = tf.function(function).get_concrete_function(spec)
+            signatures[name] = traced
+    # Not by Keras' ExportArchive, which writes each variable twice.
+    module = tf.Module()
+    module.network_variables = [v.value for v in network.variables]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _aside(folder) as aside:
-            archive.write_out(str(aside), verbose=False)
+            tf.saved_model.save(module, str(aside), signatures)
             _write_metadata(aside, class_names, decoding, calibration)
+            _write_warmup(aside, examples[:1])
             check_saved_model(aside, network, examples, decoding)
             check_replaceable(folder)
             files.replace_folder(aside, folder)
@@ -155,6 +181,56 @@ def _write_metadata(folder, class_names, decoding, calibration):
     files.write_text(folder / METADATA, json.dumps(values, indent=2) + "\n")
     lines = "".join(f"{spelling.one_line(name)}\n" for name in class_names)
     files.write_text(folder / _CLASS_NAMES, lines)
+
+
+def _write_warmup(folder, image):
+    """Writes a request for each signature, as TensorFlow Serving reads them.
+
+    Args:
+        folder: of the SavedModel.
+        image: `[1, H, W, C]` uint8.
+    """
+    requests = {"serving_default": {"image": image}}
+    if image.shape[3] in (1, 3):
+        encoded = tf.io.encode_png(image[0]).numpy()
+        feature = tf.train.Feature(
+            bytes_list=tf.train.BytesList(value=[encoded])
+        )
+        features = tf.train.Features(feature={_FEATURE: feature})
+        example = tf.train.Example(features=features).SerializeToString()
+        requests["image_bytes"] = {"image_bytes": np.array([encoded], object)}
+        requests["tf_example"] = {"tf_example": np.array([example], object)}
+    with tf.io.TFRecordWriter(str(folder / _WARMUP)) as writer:
+        for signature, inputs in requests.items():
+            writer.write(_prediction_log(signature, inputs))
+
+
+def _prediction_log(signature, inputs):
+    """A `tensorflow.serving.PredictionLog` with a PredictRequest, as bytes.
+
+    The four messages are put together by hand: the package that has their
+    classes, tensorflow-serving-api, asks for tensorflow beside tensorflow-cpu.
+
+    Args:
+        signature: name.
+        inputs: name -> array.
+    """
+    # Field numbers of tensorflow_serving/apis/*.proto.
+    request = _field(1, _field(1, b"default") + _field(3, signature.encode()))
+    for name, array in inputs.items():
+        tensor = tf.make_tensor_proto(array).SerializeToString()
+        request += _field(2, _field(1, name.encode()) + _field(2, tensor))
+    return _field(6, _field(1, request))
+
+
+def _field(number, data):
+    """A length-delimited field of a protocol buffer, as bytes."""
+    length, rest = bytearray(), len(data)
+    while rest > 127:
+        length.append(rest & 127 | 128)
+        rest >>= 7
+    length.append(rest)
+    return bytes([number << 3 | 2]) + bytes(length) + data
 
 
 @contextlib.contextmanager
