@@ -63,7 +63,9 @@ echo "Installing $TENSORFLOW and the other requirements into .venv"
 sed "s/^tensorflow>/$TENSORFLOW>/" requirements.txt > .venv/requirements.txt
 requirements=(-r .venv/requirements.txt)
 if [[ ${1:-} == --dev ]]; then
-  requirements+=(-r requirements-dev.txt -r requirements-docs.txt)
+  for further in dev docs export; do
+    requirements+=(-r "requirements-$further.txt")
+  done
 fi
 "${pip[@]}" install "${requirements[@]}" "setuptools>=77"
 
