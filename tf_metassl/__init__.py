@@ -15,7 +15,11 @@ _os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 __version__ = "0.1.0"
 # Imported when they are first used, because they need TensorFlow. Relative, so
 # that no module below depends on them by importing the version.
-_LAZY = {"fit": ".run.fitting", "FittedClassifier": ".run.fitting"}
+_LAZY = {
+    "fit": ".run.fitting",
+    "FittedClassifier": ".run.fitting",
+    "SemiSupervisedClassifier": ".run.estimator",
+}
 
 
 def __getattr__(name):

@@ -75,9 +75,10 @@ def main(_):
     page = (
         "# Exported networks\n\n"
         "Made by `python tools/export_formats.py`. Networks for ten classes, "
-        f"at no more than {LARGEST} pixels, with random weights; each file gave "
-        "the probabilities of its network to 1e-4. MB, and ms for 1 and for 32 "
-        f"images at a time: medians of 9 on a CPU ({platform.machine()}, "
+        f"at no more than {LARGEST} pixels, with random weights; each file "
+        "gave the probabilities of its network to 1e-4. MB, and ms for 1 and "
+        "for 32 images at a time: medians of 9 on a CPU "
+        f"({platform.machine()}, "
         f"TensorFlow {tf.__version__}). OpenVINO reads the ONNX file; the last "
         "column is the largest difference of a probability there.\n\n"
         "| network | images | parameters |"
