@@ -6,8 +6,8 @@
                                          and pastes its output
 
 Whole pages: the settings and the API pages. Pictures: the accuracies on digits,
-from `results/digits.csv`. Blocks inside pages that are otherwise written by
-hand: what stands between `<!-- generated: NAME -->` and `<!-- end -->`. Imports
+from `results/instruments/digits.csv`. Blocks inside pages that are otherwise
+written by hand: what stands between `<!-- generated: NAME -->` and `<!-- end -->`. Imports
 no TensorFlow.
 """
 
@@ -205,8 +205,10 @@ def method_settings(algo):
 
 
 def digits():
-    """`results/digits.csv`: method -> its row, with numbers in per cent."""
-    with open(ROOT / "results" / "digits.csv", encoding="utf-8") as file:
+    """The table of all methods on digits: method -> its row, in per cent."""
+    with open(
+        ROOT / "results" / "instruments" / "digits.csv", encoding="utf-8"
+    ) as file:
         return {row["row"]: row for row in csv.DictReader(file)}
 
 

@@ -5,10 +5,9 @@
 
 A cell is a training command; it is run once per seed, which sets weights,
 batches and splits. `--scale=paper` runs the flagfile of the cell unchanged.
-`--scale=small` runs a small version of it in minutes on two CPU cores,
-`--scale=long` the same with five times the steps, and `--scale=smoke` a few
-steps to check that every cell runs. `--only=TEXT` runs a part of the cells.
-The scales are defined in tools/tables.py.
+`--scale=small` runs a small version of it in minutes on two CPU cores, and
+`--scale=smoke` a few steps to check that every cell runs. `--only=TEXT` runs a
+part of the cells. The scales are defined in tools/tables.py.
 
 Finished runs are recorded in OUT/runs.jsonl. A run with the same settings and
 seed is not repeated, whichever table it was made for. An interrupted run in

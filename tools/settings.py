@@ -1289,7 +1289,7 @@ def _digits():
         "Meta-Semi, Algorithm 1 as printed",
         "no labeled loss in the update",
         "near chance when trained from random weights, see "
-        "results/digits_meta_semi_choices.md",
+        "results/instruments/meta_semi_reconstruction.md",
         "meta_semi",
         task,
         "",
