@@ -376,7 +376,13 @@ def test_a_run_of_the_first_version_keeps_its_ramps(tmp_path):
 
 @pytest.mark.parametrize(
     "algo, name, value",
-    (("vat", "vat_epsilon", 1.0), ("uda", "tsa_schedule", "linear")),
+    (
+        ("vat", "vat_epsilon", 1.0),
+        ("uda", "tsa_schedule", "linear"),
+        ("meta_semi", "meta_labeled_batch", "raw"),
+        ("learning_to_reweight", "meta_gradient", "nested_tape"),
+        ("ict", "unlabeled_loss_weight", 10.0),
+    ),
 )
 def test_a_run_of_the_first_version_keeps_its_defaults(
     algo, name, value, tmp_path, capsys

@@ -137,6 +137,9 @@ CHANGED_DEFAULTS: Mapping[str, Any] = {
     "meta_gradient": "auto",
     "meta_labeled_batch": "mixed",
     "labeled_loss_batch": "raw",
+    # Of one method.
+    "ict.unlabeled_loss_weight": 1.0,
+    "learning_to_reweight.labeled_loss_weight": 3.0,
 }
 
 # The versions and the data of a run, see `tf_metassl.run.run_directory`.

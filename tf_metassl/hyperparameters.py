@@ -398,11 +398,20 @@ class Sntg(Vat, TemporalEnsembling):
 class Ict(Mixup):
     """Interpolation Consistency Training, arXiv 1903.03825."""
 
-    unlabeled_loss_weight: float = _unlabeled_loss_weight(10.0, "100")
+    unlabeled_loss_weight: float = _unlabeled_loss_weight(1.0, "100")
     unlabeled_ramp_steps: int = _unlabeled_ramp_steps(
         1 / 3, "as a sigmoid", "100 of 400 epochs"
     )
     mix_weight_rule: str = _mix_weight_rule("plain")
+
+
+def _labeled_loss_weight(default):
+    return setting(
+        default,
+        "Weight of the labeled loss in the update. Algorithm 1 of Meta-Semi "
+        "prints none, which is 0 (reconstruction).",
+        minimum=0.0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -433,12 +442,7 @@ class Reweighting(Hyperparameters):
         "(reconstruction).",
         choices=("clean", "weak"),
     )
-    labeled_loss_weight: float = setting(
-        1.0,
-        "Weight of the labeled loss in the update. The slides' Algorithm 1 "
-        "prints none, which is 0 (reconstruction).",
-        minimum=0.0,
-    )
+    labeled_loss_weight: float = _labeled_loss_weight(1.0)
 
     @property
     def has_labeled_loss(self):
@@ -451,6 +455,9 @@ class Reweighting(Hyperparameters):
 @dataclasses.dataclass(frozen=True)
 class LearningToReweight(Reweighting):
     """Learning to Reweight Examples, arXiv 1803.09050, for pseudo-labels."""
+
+    # At 1, pseudo-labels that agree with memorized labels outweigh the labels.
+    labeled_loss_weight: float = _labeled_loss_weight(3.0)
 
     # What this method is as a case of Meta-Semi. These are no fields, hence no
     # flags.

@@ -523,8 +523,8 @@ _SELECTION_CONTRASTS = tuple(
 )
 
 
-# Table 5 of Meta-Semi under the readings of Algorithm 1 that it allows.
-_READINGS = {
+# The readings of Algorithm 1 that Meta-Semi's Table 5 allows, name -> flags.
+READINGS = {
     "R1 (joint)": ("--labels_in_update=joint",),
     "R2 (separate, raw)": (),
     "R3 (separate, mixed)": (
@@ -546,7 +546,7 @@ _RECONSTRUCTIONS = {
     **{name: _GATE[name] for name in ("supervised", "supervised, MixUp")},
     **{
         f"{reading}{row}": (*_META_SEMI, *of_reading, *of_row)
-        for reading, of_reading in _READINGS.items()
+        for reading, of_reading in READINGS.items()
         for row, of_row in _TABLE_5.items()
     },
 }
@@ -563,7 +563,7 @@ _RECONSTRUCTIONS |= {
 }
 _RECONSTRUCTION_CONTRASTS = tuple(
     (reading, f"{reading}{row}")
-    for reading in _READINGS
+    for reading in READINGS
     for row in _TABLE_5
     if row
 )

@@ -189,10 +189,12 @@ def _with_recorded_hyperparameters(config, old):
     if old.algo != config.algo:
         return config.hyperparameters
     given = dataclasses.asdict(config.hyperparameters)
+    changed = config_lib.CHANGED_DEFAULTS
     kept = {
         name: getattr(old.hyperparameters, name)
-        for name, new_default in config_lib.CHANGED_DEFAULTS.items()
-        if name in given and given[name] == new_default
+        for name, value in given.items()
+        for key in (name, f"{config.algo}.{name}")
+        if key in changed and changed[key] == value
     }
     for field in dataclasses.fields(config.hyperparameters):
         if not field.metadata["share"]:
