@@ -80,6 +80,14 @@ def test_given_values_win_over_the_datasets_defaults():
                 ),
             )
         ),
+        (
+            {
+                "algo": "mpl",
+                "feedback": "taylor",
+                "precision": "mixed_bfloat16",
+            },
+            "--feedback=taylor is the small difference .*--precision=float32",
+        ),
         ({"algorithm": "mpl"}, "Unknown setting 'algorithm'"),
         (
             {"algo": "meta_semi_ict", "mix_partners": "all"},

@@ -246,7 +246,10 @@ def test_call_is_the_deployable_network(name):
     assert algorithm(images).shape == (8, NUM_CLASSES)
 
 
-@every_algorithm
+# A student, an average of one, and the student of a teacher.
+@pytest.mark.parametrize(
+    "name", ("supervised", "meta_semi", "meta_pseudo_labels")
+)
 def test_export_equals_call(name, tmp_path):
     algorithm = tiny_algorithm(name)
     images = tiny_batch()["labeled"]["weak"]

@@ -491,6 +491,12 @@ def _check_together(config: Config) -> None:
     hp = config.hyperparameters
     if isinstance(hp, StudentFeedback):
         _check_feedback(hp)
+        if hp.feedback == "taylor" and config.precision == "mixed_bfloat16":
+            raise ConfigError(
+                "--feedback=taylor is the small difference of two losses, "
+                "which --precision=mixed_bfloat16 rounds to noise. Use "
+                "--precision=float32, or --feedback=dot or per_example."
+            )
     if isinstance(hp, MetaSemiIct) and hp.mix_partners != "own":
         raise ConfigError(
             f"--mix_partners={hp.mix_partners}: the consistency loss of "

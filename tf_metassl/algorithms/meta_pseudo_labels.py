@@ -357,7 +357,13 @@ class MetaPseudoLabels(Algorithm):
         """h minus its baseline, times the teacher's losses."""
         hp = self.hyperparameters
         if hp.feedback == "taylor":
-            after = functional.parameters(self.student)
+            # The plain step that the feedback is derived for. The optimizer's
+            # own, with momentum and weight decay, is another one.
+            after = lookahead_step(
+                before.params,
+                replicas.sum_over_replicas(gradient),
+                before.learning_rate,
+            )
             h = feedback_lib.taylor(
                 replicas.sum_over_replicas(
                     before.labeled_loss_at(before.params)
