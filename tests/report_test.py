@@ -53,6 +53,20 @@ def test_the_plan_says_what_is_going_to_happen():
     assert lines[-1] == "devices:   auto: 1 x CPU, float32"
 
 
+def test_the_plan_shows_the_lengths_that_follow_the_run():
+    def lengths(algo, **given):
+        return report._lengths(config.resolve({"algo": algo, **given}))
+
+    found = lengths("meta_pseudo_labels", num_steps=6000, evaluate_every=600)
+    assert found == ["finetune_steps 1000, uda_ramp_steps 2000"]
+    assert lengths("supervised") == []
+    # What has no effect is no length of the run.
+    assert lengths("uda") == []
+    assert lengths("noisy_student") == ["round_steps 600"]
+    _, warning = lengths("noisy_student", round_steps=20)
+    assert "--round_steps=20, less than a tenth of --num_steps=600" in warning
+
+
 def test_the_plan_without_validation_images_says_so():
     settings = {"algo": "supervised", "num_validation": 0}
     plan = report.plan(build_experiment(config.resolve(settings)))

@@ -54,6 +54,7 @@ def plan(experiment):
             + f", evaluated every {config.evaluate_every}; "
             f"reported: {config.selection}",
         ),
+        *(("", text) for text in _lengths(config)),
         ("network", f"{config.model}: {networks(experiment.algorithm)}"),
         *(("", text) for text in filter(None, [forecast.line(experiment)])),
         (
@@ -67,6 +68,25 @@ def plan(experiment):
     return "\n".join(
         f"{name + ':' if name else '':<11}{text}" for name, text in lines
     )
+
+
+def _lengths(config):
+    """Lines about stages, ramps and cycles, which follow `num_steps`."""
+    hp = config.hyperparameters
+    lengths = [
+        f"{field.name} {getattr(hp, field.name)}"
+        for field in dataclasses.fields(hp)
+        if field.metadata["share"] and field.name not in hp.without_effect
+    ]
+    lines = textwrap.wrap(", ".join(lengths), 100)
+    # A finetuned network has been trained before.
+    for name, steps in hp.scheduled_stage_steps.items():
+        if 10 * steps < config.num_steps:
+            lines.append(
+                f"The exported network is trained for --{name}={steps}, less "
+                f"than a tenth of --num_steps={config.num_steps}."
+            )
+    return lines
 
 
 def _views(experiment):
