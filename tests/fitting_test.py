@@ -72,6 +72,35 @@ def test_arrays_train_the_network_of_the_command_line(fitted, tmp_path):
 
 
 @pytest.mark.slow
+def own_network(image_shape, num_classes):
+    return tf.keras.Sequential(
+        [
+            tf.keras.Input(image_shape),
+            tf.keras.layers.Rescaling(1 / 255),
+            tf.keras.layers.Flatten(),
+            tf.keras.layers.Dense(num_classes),
+        ]
+    )
+
+
+@pytest.mark.slow
+def test_a_function_that_makes_the_network(digits):
+    train = digits.train
+    fitted = tf_metassl.fit(
+        "meta_semi",
+        labeled=(train.images, train.labels),
+        num_labeled=30,
+        model=own_network,
+        **SHORT,
+    )
+    assert fitted.config.model == f"{__name__}:own_network"
+    assert fitted.predict(train.images[:3]).shape == (3,)
+    # What cannot be made again is refused.
+    for model in (lambda shape, classes: None, own_network((8, 8, 1), 3), 3):
+        with pytest.raises(ConfigError, match="expected the name of a network"):
+            tf_metassl.fit(labeled=(train.images, train.labels), model=model)
+
+
 def test_what_a_fitted_classifier_does(fitted, digits, tmp_path):
     images, labels = digits.test.images, digits.test.labels
     probs = fitted.predict_proba(images)

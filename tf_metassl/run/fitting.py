@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import pathlib
+import sys
 
 import numpy as np
 import scipy.special
@@ -49,7 +50,9 @@ def fit(
         test: the same; None: `test_fraction` of the labeled images.
         class_names: of the labels, for arrays; None: their numbers.
         **settings: what the flags set, by their names: `num_steps=1000`. Those
-            of images in memory are `--dataset=arrays`.
+            of images in memory are `--dataset=arrays`. `model` may also be a
+            function of a module, see `tf_metassl.models.custom.load`; the run
+            records its name.
 
     Returns:
         A `FittedClassifier`.
@@ -77,6 +80,8 @@ def fit(
             "only folders, or only images in memory."
         )
     settings = {"verbose": 0, "algo": algo, **settings}
+    if "model" in settings and not isinstance(settings["model"], str):
+        settings["model"] = _name_of(settings["model"])
     if folders:
         if class_names is not None:
             raise ConfigError(
@@ -94,6 +99,20 @@ def fit(
         test_fraction=config.test_fraction,
     )
     return FittedClassifier(experiment.train(config, source=source))
+
+
+def _name_of(function):
+    """`module:function`, by which a run can find a function again."""
+    module = getattr(function, "__module__", None)
+    name = getattr(function, "__qualname__", "")
+    found = getattr(sys.modules.get(module), name, None)
+    if not callable(function) or found is not function:
+        raise ConfigError(
+            f"model={function!r}: expected the name of a network or a function "
+            "of a module that makes one from an image shape and a number of "
+            "classes, so that the run can make it again."
+        )
+    return f"{module}:{name}"
 
 
 def _in_memory(values):
