@@ -82,6 +82,7 @@ def test_the_run_directory_is_complete(finished):
         "timing.jsonl",
         "results.json",
         "report.md",
+        "report.html",
         "learning_curve.png",
         "confusion_matrix.png",
         "checkpoints/train/step-00000012/checksums.json",

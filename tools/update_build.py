@@ -29,7 +29,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = "tf_metassl"
 TESTS = "tests"
 CODE_FOLDERS = (PACKAGE, TESTS, "tools")
-DATA_FOLDERS = ("flags", f"{TESTS}/golden")
+DATA_FOLDERS = ("flags", f"{TESTS}/golden", "tf_metassl/run")
 PYTEST_MAIN = "tools/pytest_main.py"
 PYTEST_CONFIG = "pyproject.toml"
 HEADER = f'''\
@@ -162,7 +162,7 @@ def data_files(module):
         files = [
             file.relative_to(ROOT)
             for file in (ROOT / folder).rglob("*")
-            if file.is_file()
+            if file.is_file() and file.suffix not in (".py", ".pyc")
         ]
         named = [
             file

@@ -6,6 +6,7 @@ import tempfile
 
 from absl import logging
 
+from tf_metassl import files
 from tf_metassl.data import spelling, splits
 from tf_metassl.errors import ConfigError, UserError
 from tf_metassl.run import (
@@ -14,6 +15,7 @@ from tf_metassl.run import (
     distribution,
     evaluation,
     forecast,
+    html_report,
     report,
     run_directory,
     serving,
@@ -167,13 +169,14 @@ def _finish(experiment, algorithm, run_dir, plan, results, recoveries):
     failed = []
     if distribution.is_chief(experiment.strategy):
         names = experiment.source.info.class_names
+        rows = MetricsFile(run_dir / "metrics.jsonl").rows()
         try:
             written, failed = report.write(
                 run_dir,
                 plan=plan,
                 results=results,
                 recoveries=recoveries,
-                rows=MetricsFile(run_dir / "metrics.jsonl").rows(),
+                rows=rows,
                 confusion=confusion,
                 class_names=names,
                 evaluations=run_directory.num_test_results(run_dir, results),
@@ -189,6 +192,25 @@ def _finish(experiment, algorithm, run_dir, plan, results, recoveries):
             )
         except (UserError, OSError) as error:
             failed.append(f"export: {error}")
+        try:
+            page = html_report.render(
+                plan=plan,
+                results=results,
+                notes=report.notes(
+                    results,
+                    recoveries,
+                    rows,
+                    run_directory.num_test_results(run_dir, results),
+                ),
+                rows=rows,
+                confusion=confusion,
+                class_names=names,
+                calibration=calibration.Calibration.load(run_dir),
+                provenance=run_directory.provenance(run_dir),
+            )
+            files.write_text(run_dir / "report.html", page)
+        except OSError as error:
+            failed.append(f"report.html: {error}")
     distribution.wait_for_all(experiment.strategy)
     if failed:
         listed = "\n".join(f"  {text}" for text in failed)

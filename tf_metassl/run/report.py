@@ -271,13 +271,12 @@ def write(
     """
     run_dir = pathlib.Path(run_dir)
     method = next(line for line in plan.splitlines() if "method" in line)
-    notes = [recovery(entry) for entry in recoveries] + collapse.notes(rows)
-    noted = "".join(f"- {note}\n" for note in notes)
+    said = "".join(
+        f"- {note}\n" for note in notes(results, recoveries, rows, evaluations)
+    )
     text = (
         f"# {method.split()[-1]}\n\n```\n{plan}\n```\n\n{table(results)}\n\n"
-        f"{_absent(confusion, class_names)}{_test_use(evaluations)}"
-        f"{_no_validation(results)}\n\n"
-        f"{noted}\n"
+        f"{_absent(confusion, class_names)}{said}\n"
         "![Learning curves](learning_curve.png)\n\n"
         "![Confusion matrix of the exported network on the test images]"
         "(confusion_matrix.png)\n"
@@ -301,6 +300,7 @@ def write(
             errors.append(f"{name}: {type(error).__name__}: {error}")
     places = [
         ("report", "report.md"),
+        ("page", "report.html"),
         ("model", "export/1"),
         ("metrics", "metrics.jsonl"),
         ("TensorBoard", "tensorboard"),
@@ -308,6 +308,20 @@ def write(
     ]
     text = "\n".join(f"{n + ':':<13}{run_dir / p}" for n, p in places)
     return text, errors
+
+
+def notes(results, recoveries, rows, evaluations):
+    """What to know about a run and its numbers, a list of sentences.
+
+    Args:
+        results: rows of the final table.
+        recoveries: those of all stages.
+        rows: of metrics.jsonl.
+        evaluations: different results on the test images.
+    """
+    found = [_test_use(evaluations), _no_validation(results)]
+    found += [recovery(entry) for entry in recoveries] + collapse.notes(rows)
+    return list(filter(None, found))
 
 
 def _test_use(evaluations):
@@ -330,7 +344,7 @@ def _no_validation(results):
     if "validation_accuracy" in results[-1]:
         return ""
     return (
-        " No images were held out for validation, so that no setting can be "
+        "No images were held out for validation, so that no setting can be "
         "chosen by this run: choosing one by its test accuracy would make that "
         "accuracy too good."
     )

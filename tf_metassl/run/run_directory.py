@@ -383,7 +383,7 @@ def batch_seed_version(run_dir):
     path = run_dir / _PROVENANCE
     if not path.exists():
         return BATCH_SEED_VERSION
-    return _provenance(run_dir).get("batch_seed_version", 1)
+    return provenance(run_dir).get("batch_seed_version", 1)
 
 
 def num_test_results(run_dir, results):
@@ -421,11 +421,11 @@ def _lines(path):
 
 def _recorded(run_dir, default):
     """`default` with the values that `provenance.json` has for its keys."""
-    known = _provenance(run_dir)
+    known = provenance(run_dir)
     return {name: known.get(name, value) for name, value in default.items()}
 
 
-def _provenance(run_dir):
+def provenance(run_dir):
     """What `provenance.json` records; nothing if it is missing or damaged."""
     path = pathlib.Path(run_dir) / _PROVENANCE
     # A process may have been killed before it wrote the file.

@@ -1,0 +1,116 @@
+"""The page of a run: its numbers, and names and values that are unusual."""
+
+import re
+
+import numpy as np
+import pytest
+
+from tf_metassl.run import html_report
+from tf_metassl.run.calibration import Calibration
+
+RESULTS = [
+    {
+        "stage": "train",
+        "network": "ema",
+        "deployed": True,
+        "validation_accuracy": 0.5,
+        "test_accuracy": 0.75,
+    }
+]
+ROWS = [
+    {"step": 10, "split": "train", "loss": 2.0, "selected_share": 0.25},
+    {"step": 20, "split": "train", "loss": 1.0, "selected_share": 0.5},
+    {"step": 20, "split": "validation", "ema_accuracy": 0.5},
+]
+
+
+def page(**changes):
+    given = {
+        "plan": "method:    fixmatch\nimages:    four",
+        "results": RESULTS,
+        "notes": ["The test images were evaluated once."],
+        "rows": ROWS,
+        "confusion": np.array([[2.0, 0.0], [1.0, 1.0]]),
+        "class_names": ["cat", "dog"],
+        "calibration": Calibration(2.0, 100, 0.2, 0.1),
+        "provenance": {"tensorflow": "2.21.0"},
+    }
+    return html_report.render(**{**given, **changes})
+
+
+def text_of(html):
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", html))
+
+
+def test_wilson_by_hand():
+    # 9 of 10: (0.9 + 0.19207) / 1.38415 -+ 1.96 sqrt(0.009 + 0.0096) / 1.38415
+    low, high = html_report.wilson_interval(9, 10)
+    assert (low, high) == pytest.approx((0.5958, 0.9821), abs=1e-4)
+    low, high = html_report.wilson_interval(0, 20)
+    assert low == pytest.approx(0) and 0 < high < 0.17
+    assert html_report.wilson_interval(0, 0) == (0.0, 1.0)
+
+
+def test_the_page_has_the_numbers():
+    text = text_of(page())
+    assert "75.0 % of 4 test images are classified correctly" in text
+    assert "95 % interval 30.1 to 95.4 %" in text
+    # Precision, recall, F1 and number of images.
+    assert "cat 0.667 1.000 0.800 2" in text
+    assert "dog 1.000 0.500 0.667 2" in text
+    assert "dog cat 1 50.0 %" in text
+    assert "cat 2 dog 1 1" in text  # The confusion matrix.
+    assert "ema (exported) 0.5000 0.7500" in text
+    assert "temperature 2, fitted on 100 validation images" in text
+    assert "The test images were evaluated once." in text
+    assert "tensorflow 2.21.0" in text
+
+
+def test_the_same_run_writes_the_same_bytes_and_needs_nothing_else():
+    assert page() == page()
+    assert not re.search(r"https?://|src=|<script|<link|@import", page())
+
+
+def test_a_curve_goes_through_its_values():
+    loss, accuracy, selected = html_report.charts(ROWS)
+    assert [line.name for line in loss.lines] == ["loss"]
+    assert (loss.low, loss.high, loss.last_step) == (0.0, 2.0, 20)
+    width, height = html_report._WIDTH, html_report._HEIGHT
+    assert loss.lines[0].points == (
+        f"{width / 2:.1f},0.0 {width:.1f},{height / 2:.1f}"
+    )
+    assert accuracy.high == selected.high == 1.0
+    assert selected.lines[0].last == 0.5
+
+
+def test_values_that_are_not_finite_and_runs_without_metrics():
+    nan = [{"step": 5, "split": "train", "loss": float("nan")}]
+    assert html_report.charts(nan) == html_report.charts([]) == []
+    assert "Training" not in text_of(page(rows=nan))
+
+
+def test_names_are_no_markup_and_may_be_long():
+    names = ["<script>alert(1)</script>", "x" * 60 + "\n$y$ & z"]
+    html = page(class_names=names)
+    assert "<script" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "x" * 60 + r"\n$y$ &amp; z" in html
+
+
+def test_many_classes_and_classes_without_images():
+    confusion = np.zeros((81, 81), int)
+    confusion[0, 0], confusion[1, 0] = 3, 2
+    names = [f"class {k}" for k in range(81)]
+    html = page(confusion=confusion, class_names=names)
+    text = text_of(html)
+    assert "79 of 81 classes have no test images" in text
+    assert "class 21, ..." in text and "class 22" not in text
+    assert "Confusion matrix" not in text
+    assert "class 1 class 0 2 100.0 %" in text
+
+
+def test_a_run_without_validation_or_mistakes():
+    html = page(calibration=Calibration(), confusion=np.array([[2, 0], [0, 2]]))
+    text = text_of(html)
+    assert "there were no validation images" in text
+    assert "None on the test images." in text

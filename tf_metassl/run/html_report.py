@@ -1,0 +1,227 @@
+"""report.html: what a run did and how well, as one page that needs no other.
+
+All numbers and sentences follow from what is recorded. The same run writes the
+same bytes.
+"""
+
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+
+from tf_metassl.data import spelling
+from tf_metassl.run.calibration import Calibration
+from tf_metassl.run.measurement import Measurement
+
+# Okabe and Ito's colors, which people with color blindness can tell apart.
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_WIDTH, _HEIGHT = 380, 190
+# Classes up to which the whole confusion matrix is shown.
+_MATRIX = 30
+# Pairs of classes in the list of mistakes.
+_MISTAKES = 15
+
+# What a chart shows: title -> split, how metric names end, least upper bound.
+_CHARTS = {
+    "Training loss": ("train", "loss", None),
+    "Accuracy on validation images": ("validation", "accuracy", 1.0),
+    "Pseudo-labels: selected, right": (
+        "train",
+        ("selected_share", "label_accuracy"),
+        1.0,
+    ),
+}
+
+
+class Line(NamedTuple):
+    """A metric in a chart.
+
+    Attributes:
+        name: of the metric.
+        color: as CSS.
+        points: for the attribute of an SVG polyline.
+        last: its last value.
+    """
+
+    name: str
+    color: str
+    points: str
+    last: float
+
+
+class Chart(NamedTuple):
+    """Metrics against the step.
+
+    Attributes:
+        title: what is shown.
+        lines: a `Line` for each metric.
+        low: value at the bottom.
+        high: value at the top.
+        last_step: step at the right.
+    """
+
+    title: str
+    lines: list[Line]
+    low: float
+    high: float
+    last_step: int
+
+
+def wilson_interval(right: int, total: int) -> tuple[float, float]:
+    """The 95 % interval of a share, after Wilson (1927).
+
+    Args:
+        right: how many.
+        total: of how many; 0 gives the interval from 0 to 1.
+    """
+    if not total:
+        return 0.0, 1.0
+    z = 1.959963984540054  # The normal distribution's quantile 0.975.
+    share = right / total
+    center = share + z**2 / (2 * total)
+    spread = z * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    scale = 1 + z**2 / total
+    return (center - spread) / scale, (center + spread) / scale
+
+
+def charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """The charts of the metrics that a run has.
+
+    Args:
+        rows: of metrics.jsonl.
+    """
+    found = []
+    for title, (split, ends, bound) in _CHARTS.items():
+        of_split = [row for row in rows if row["split"] == split]
+        names = dict.fromkeys(k for row in of_split for k in row)
+        # "labeled_accuracy" is of the labels that are trained on.
+        names = [
+            k for k in names if k.endswith(ends) and k != "labeled_accuracy"
+        ]
+        series = {
+            name: [(r["step"], r[name]) for r in of_split if name in r]
+            for name in names[: len(_COLORS)]
+        }
+        series = {
+            name: [(s, v) for s, v in points if math.isfinite(v)]
+            for name, points in series.items()
+        }
+        series = {name: points for name, points in series.items() if points}
+        if series:
+            found.append(_chart(title, series, bound))
+    return found
+
+
+def _chart(
+    title: str,
+    series: Mapping[str, Sequence[tuple[int, float]]],
+    bound: float | None,
+) -> Chart:
+    values = [v for points in series.values() for _, v in points]
+    low, high = min(0.0, *values), bound or max(values)
+    high = max(high, low + 1e-9)
+    last_step = max(step for points in series.values() for step, _ in points)
+
+    def place(step: int, value: float) -> str:
+        x = _WIDTH * step / max(last_step, 1)
+        y = _HEIGHT * (1 - (value - low) / (high - low))
+        return f"{x:.1f},{y:.1f}"
+
+    lines = [
+        Line(name, color, " ".join(place(*p) for p in points), points[-1][1])
+        for (name, points), color in zip(series.items(), _COLORS, strict=False)
+    ]
+    return Chart(title, lines, low, high, last_step)
+
+
+def mistakes(
+    confusion: np.ndarray, class_names: Sequence[str]
+) -> list[tuple[str, str, int, float]]:
+    """The most frequent mistakes: true class, predicted one, count, share.
+
+    Args:
+        confusion: `[C, C]` counts; rows are true classes.
+        class_names: one per class.
+
+    Returns:
+        At most 15, the share being of the images of the true class.
+    """
+    wrong = confusion - np.diag(np.diag(confusion))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_MISTAKES]
+    pairs = [divmod(int(k), len(confusion)) for k in order]
+    return [
+        (
+            class_names[i],
+            class_names[j],
+            int(wrong[i, j]),
+            float(wrong[i, j] / confusion[i].sum()),
+        )
+        for i, j in pairs
+        if wrong[i, j]
+    ]
+
+
+def render(
+    *,
+    plan: str,
+    results: Sequence[Mapping[str, Any]],
+    notes: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    confusion: np.ndarray,
+    class_names: Sequence[str],
+    calibration: Calibration,
+    provenance: Mapping[str, Any],
+) -> str:
+    """The page as text.
+
+    Args:
+        plan: text of the plan.
+        results: rows of the final table, the last one of the exported network.
+        notes: sentences about what happened, such as recoveries.
+        rows: of metrics.jsonl.
+        confusion: `[C, C]` test counts of the exported network; rows are true
+            classes.
+        class_names: one per class.
+        calibration: of the exported network.
+        provenance: versions and fingerprints, name -> text.
+    """
+    names = tuple(map(spelling.one_line, class_names))
+    measured = Measurement(names, confusion, calibration.error_after)
+    total = int(confusion.sum())
+    right = int(np.trace(confusion))
+    support = np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    method = next(line for line in plan.splitlines() if "method" in line)
+    return _TEMPLATE.render(
+        method=method.split()[-1],
+        plan=plan,
+        results=results,
+        columns=[k for k in results[-1] if k.endswith("accuracy")],
+        notes=notes,
+        charts=charts(rows),
+        width=_WIDTH,
+        height=_HEIGHT,
+        total=total,
+        accuracy=right / max(total, 1),
+        interval=wilson_interval(right, total),
+        classes=measured.by_class(),
+        absent=[
+            n for n, k in zip(names, confusion, strict=True) if not k.sum()
+        ],
+        matrix=len(names) <= _MATRIX,
+        names=names,
+        counts=confusion.astype(int).tolist(),
+        shares=(confusion / support).tolist(),
+        mistakes=mistakes(confusion, names),
+        calibration=calibration,
+        provenance=provenance,
+    )
+
+
+_TEMPLATE = jinja2.Environment(
+    autoescape=True, trim_blocks=True, lstrip_blocks=True
+).from_string(
+    pathlib.Path(__file__).with_name("report.html.jinja").read_text("utf-8")
+)
