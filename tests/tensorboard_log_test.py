@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorboard.plugins.hparams import plugin_data_pb2
 
 from tests.helpers import tiny_network
 from tf_metassl.errors import WriteError
@@ -45,6 +46,33 @@ def test_only_pictures_are_written(tmp_path):
         (0, "labeled/weak"),
         (0, "unlabeled/strong"),
     ]
+
+
+def test_a_finished_run_is_a_row_of_hparams(tmp_path):
+    settings = {"algo": "uda", "learning_rate": 0.1, "remat": False, "x": None}
+    png = tmp_path / "confusion_matrix.png"
+    for accuracy in (0.25, 0.5):  # The second run of the command replaces it.
+        tensorboard_log.write_result(
+            tmp_path, settings, {"test_accuracy": accuracy}, png
+        )
+    folder = tmp_path / "tensorboard" / "result"
+    (file,) = folder.glob("events.*")
+    found = {
+        value.tag: value
+        for event in tf.compat.v1.train.summary_iterator(str(file))
+        for value in event.summary.value
+    }
+    assert tf.make_ndarray(found["result/test_accuracy"].tensor) == 0.5
+    start = found["_hparams_/session_start_info"].metadata.plugin_data
+    data = plugin_data_pb2.HParamsPluginData.FromString(start.content)
+    hparams = data.session_start_info.hparams
+    assert hparams["algo"].string_value == "uda"
+    assert hparams["learning_rate"].number_value == 0.1
+    assert hparams["remat"].bool_value is False and "x" not in hparams
+    assert "result/confusion_matrix" not in found
+    png.write_bytes(tf.io.encode_png(np.zeros((4, 4, 3), np.uint8)).numpy())
+    tensorboard_log.write_result(tmp_path, settings, {}, png)
+    assert (0, "result/confusion_matrix") in events(folder)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

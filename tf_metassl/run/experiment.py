@@ -6,6 +6,7 @@ import tempfile
 
 from absl import logging
 
+from tf_metassl import config as config_lib
 from tf_metassl import files
 from tf_metassl.data import spelling, splits
 from tf_metassl.errors import ConfigError, UserError
@@ -19,11 +20,15 @@ from tf_metassl.run import (
     report,
     run_directory,
     serving,
+    tensorboard_log,
 )
 from tf_metassl.run import stage as stage_lib
 from tf_metassl.run.build import build_experiment
 from tf_metassl.run.metrics_file import MetricsFile
 from tf_metassl.run.termination import Termination
+
+# What of the exported network is shown beside the settings in TensorBoard.
+_RESULTS = ("validation_accuracy", "test_accuracy", "test_macro_f1")
 
 
 def train(config, termination=None, source=None):
@@ -211,6 +216,15 @@ def _finish(experiment, algorithm, run_dir, plan, results, recoveries):
             files.write_text(run_dir / "report.html", page)
         except OSError as error:
             failed.append(f"report.html: {error}")
+        try:
+            tensorboard_log.write_result(
+                run_dir,
+                config_lib.compared(experiment.config),
+                {k: v for k, v in results[-1].items() if k in _RESULTS},
+                run_dir / "confusion_matrix.png",
+            )
+        except (UserError, OSError) as error:
+            failed.append(f"tensorboard: {error}")
     distribution.wait_for_all(experiment.strategy)
     if failed:
         listed = "\n".join(f"  {text}" for text in failed)

@@ -1,6 +1,7 @@
 """What a run writes for TensorBoard."""
 
 import pathlib
+import shutil
 
 import numpy as np
 import tensorflow as tf
@@ -68,6 +69,43 @@ def write_view_images(run_dir, batch, num_images=16):
                     if images.shape.rank == 4 and images.shape[-1] in (1, 3):
                         row = np.concatenate(list(images[:num_images]), axis=1)
                         tf.summary.image(f"{group}/{view}", row[np.newaxis])
+        writer.close()
+
+
+def write_result(run_dir, settings, result, confusion_png):
+    """Writes what a finished run was, for HParams, and what came out.
+
+    An earlier result of the run is replaced.
+
+    Args:
+        run_dir: folder of the run.
+        settings: name -> value, the settings that decide its numbers.
+        result: name -> number, of the exported network.
+        confusion_png: path of the picture of its mistakes, which may be
+            missing.
+
+    Raises:
+        WriteError: if the log cannot be written.
+    """
+    # Here, because it takes a moment to import.
+    from tensorboard.plugins.hparams import api
+
+    folder = _folder(run_dir, "result")
+    values = {
+        name: value
+        for name, value in settings.items()
+        if isinstance(value, (bool, int, float, str))
+    }
+    with writing("The log of TensorBoard"):
+        shutil.rmtree(folder, ignore_errors=True)
+        writer = tf.summary.create_file_writer(str(folder))
+        with writer.as_default(0):
+            api.hparams(values, trial_id=pathlib.Path(run_dir).name)
+            for name, value in result.items():
+                tf.summary.scalar(f"result/{name}", value)
+            if confusion_png.exists():
+                picture = tf.io.decode_png(confusion_png.read_bytes(), 3)
+                tf.summary.image("result/confusion_matrix", picture[None])
         writer.close()
 
 
