@@ -199,7 +199,7 @@ def test_help_answers_at_once():
     "name, listed",
     [
         ("evaluate", ["run_dir", "median_of", "out"]),
-        ("export", ["run_dir", "output"]),
+        ("export", ["run_dir", "output", "formats"]),
         ("summary", ["model", "image_size", "channels", "num_classes"]),
     ],
 )

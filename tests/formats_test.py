@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tests.helpers import IMAGE_SHAPE, tiny_network
-from tf_metassl import models
+from tf_metassl import config, models
 from tf_metassl.errors import ConfigError, ExportError, WriteError
 from tf_metassl.models import layers
 from tf_metassl.run import formats, serving
@@ -183,6 +183,12 @@ def test_sizes_and_times_are_told(tmp_path):
     assert file.size == file.path.stat().st_size
     assert saved.size > (saved.path / "saved_model.pb").stat().st_size
     assert file.seconds.keys() == {1, 32} and min(file.seconds.values()) > 0
+
+
+def test_the_flag_knows_the_formats():
+    assert formats.NAMES == config.EXPORT_FORMATS
+    with pytest.raises(ConfigError, match="--formats=tflite: must be one or"):
+        formats.check_available(["tflite"])
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch):

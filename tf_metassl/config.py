@@ -8,7 +8,7 @@ defined and read by `tf_metassl.run.command_line`, files are written by
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Self
 
 from tf_metassl import models, options
@@ -424,6 +424,19 @@ def _check_read(config: Config, given: Mapping[str, Any]) -> None:
     for name, why in unread(config).items():
         if name in given and given[name] != defaults[name]:
             raise ConfigError(f"--{name}={given[name]} has no effect {why}.")
+
+
+# What `tf-metassl export --formats` writes, see `tf_metassl.run.formats`.
+EXPORT_FORMATS = ("saved_model", "onnx", "litert", "keras")
+
+
+def check_formats(names: Sequence[str]) -> None:
+    """Raises ConfigError if there is no format of a name."""
+    if not set(names) <= set(EXPORT_FORMATS):
+        raise ConfigError(
+            f"--formats={','.join(names)}: must be one or more of "
+            f"{', '.join(EXPORT_FORMATS)}, with commas between them."
+        )
 
 
 def check_batches(config: Config, num_replicas: int) -> None:

@@ -8,22 +8,15 @@ import pathlib
 
 from absl import flags
 
-from tf_metassl.errors import ConfigError
+from tf_metassl import config
 from tf_metassl.run import command_line
-
-# As in tf_metassl.run.formats, which imports TensorFlow.
-_FORMATS = ("saved_model", "onnx", "litert", "keras")
 
 
 def main(_):
     """Exports the deployable network of the run's last stage."""
     settings, run_dir = command_line.run_from_flags()
     names = tuple(dict.fromkeys(flags.FLAGS.formats))
-    if not names or not set(names) <= set(_FORMATS):
-        raise ConfigError(
-            f"--formats={','.join(names)}: must be one or more of "
-            f"{', '.join(_FORMATS)}, with commas between them."
-        )
+    config.check_formats(names)
     output = flags.FLAGS.output or run_dir / "export" / "1"
     folder = pathlib.Path(output).expanduser()
     # TensorFlow is imported here, after every flag has been checked.
@@ -37,6 +30,8 @@ def main(_):
     *_, (_, algorithm) = stage.restored_stages(experiment, run_dir)
     fitted = Calibration.load(run_dir)
     written = serving.export_run(experiment, algorithm, folder, fitted, names)
+    if not written:
+        print(folder)
     for file in written:
         times = ", ".join(
             f"{1000 * seconds:.3g} ms for {count}"
@@ -61,10 +56,11 @@ def run_command(argv=None):
     )
     flags.DEFINE_list(
         "formats",
-        ["saved_model"],
-        "What to write: any of saved_model, onnx, litert and keras. Files have "
-        "the name of --output and a suffix. Each is compared with the network "
-        "and timed, for 1 and for 32 images.",
+        [],
+        "What to write: any of saved_model, onnx, litert and keras, with "
+        "commas between them. Files have the name of --output and a suffix. "
+        "Each is compared with the network and timed, for 1 and for 32 images. "
+        "Empty = saved_model, not timed.",
     )
     help_on = command_line.help_on(
         __doc__, "run_dir", "output", "formats", "trust_model_code", "model"

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tf_metassl import files
+from tf_metassl import config, files
 from tf_metassl.errors import ConfigError, ExportError, WriteError, error_text
 from tf_metassl.models import layers
 
@@ -97,8 +97,9 @@ def check_available(names: Sequence[str]) -> None:
     """Raises ConfigError if a package that a format needs is missing.
 
     Args:
-        names: of formats.
+        names: of formats; none is allowed.
     """
+    config.check_formats(names)
     for name in names:
         if name == SAVED_MODEL:
             continue
