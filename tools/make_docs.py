@@ -215,8 +215,8 @@ def digits():
 
 
 def _mean_and_deviation(row, split):
-    mean, std = float(row[f"{split}_mean"]), float(row[f"{split}_std"])
-    return f"{mean:.1f} ± {std:.1f}"
+    mean, std = float(row[f"{split}_mean"]), row[f"{split}_std"]
+    return f"{mean:.1f}" + (f" ± {float(std):.1f}" if std else "")
 
 
 def digits_table(names=None):
@@ -273,7 +273,8 @@ def digits_picture():
         )
     for number, (name, title, color) in enumerate(PICTURED):
         mean = float(rows[name]["test_mean"])
-        std = float(rows[name]["test_std"])
+        # One run has none.
+        std = float(rows[name]["test_std"] or 0)
         y = top + number * (bar + gap) + gap / 2
         middle = y + bar / 2
         parts.append(

@@ -1288,7 +1288,7 @@ def _digits():
     yield Cell(
         "Meta-Semi, Algorithm 1 as printed",
         "no labeled loss in the update",
-        "near chance when trained from random weights, see "
+        "learns little from random weights, see "
         "results/instruments/meta_semi_reconstruction.md",
         "meta_semi",
         task,
