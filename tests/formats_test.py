@@ -160,8 +160,13 @@ def test_a_network_with_weight_norm_comes_back(tmp_path):
         np.testing.assert_array_equal(old, new)
 
 
-def test_the_copy_with_batch_norm_of_keras_predicts_the_same():
-    network = models.build("wrn_10_1", (8, 8, 3), 3)
+# The second one has spatial dropout, whose configuration lacks `trainable`.
+@pytest.mark.parametrize(
+    "name, size", [("wrn_10_1", 8), ("cnn13_semi_meta", 12)]
+)
+def test_the_copy_with_batch_norm_of_keras_predicts_the_same(name, size):
+    network = models.build(name, (size, size, 3), 3)
+    network.trainable = False
     rng = np.random.default_rng(0)
     for variable in network.variables:
         variable.assign(np.abs(rng.normal(size=variable.shape)) + 0.1)

@@ -260,7 +260,7 @@ def digits_picture():
         f'<rect width="760" height="{height}" rx="8" fill="#ffffff"/>',
         '<text x="20" y="30" font-size="17" font-weight="bold" '
         'fill="#1c2430">Test accuracy with 30 labeled digits</text>',
-        '<text x="20" y="49" font-size="12" fill="#5b6575">mean over 3 or 5 '
+        '<text x="20" y="49" font-size="12" fill="#5b6575">mean over 2 to 5 '
         "seeds, whiskers: one standard deviation; the axis starts at 70 %"
         "</text>",
     ]

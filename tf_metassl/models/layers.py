@@ -254,10 +254,12 @@ def with_keras_batch_norm(network):
     """
 
     def copied(layer):
-        config = {**layer.get_config(), "trainable": True}
-        if type(layer) is BatchNormalization:
-            return layers.BatchNormalization.from_config(config)
-        return type(layer).from_config(config)
+        kind = type(layer)
+        if kind is BatchNormalization:
+            kind = layers.BatchNormalization
+        copy = kind.from_config(layer.get_config())
+        copy.trainable = True
+        return copy
 
     copy = keras.models.clone_model(
         network, clone_function=copied, recursive=True
