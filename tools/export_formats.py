@@ -81,6 +81,7 @@ def main(_):
         f"({platform.machine()}, "
         f"TensorFlow {tf.__version__}). OpenVINO reads the ONNX file; the last "
         "column is the largest difference of a probability there.\n\n"
+        f"Left out: {', '.join(flags.FLAGS.without) or 'none'}.\n\n"
         "| network | images | parameters |"
         + "".join(f" {n}, MB | ms |" for n in formats.NAMES)
         + " OpenVINO |\n| --- | --- | --: |"
