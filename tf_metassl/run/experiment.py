@@ -175,6 +175,7 @@ def _finish(experiment, algorithm, run_dir, plan, results, recoveries):
     if distribution.is_chief(experiment.strategy):
         names = experiment.source.info.class_names
         rows = MetricsFile(run_dir / "metrics.jsonl").rows()
+        evaluations = run_directory.num_test_results(run_dir, results)
         try:
             written, failed = report.write(
                 run_dir,
@@ -184,7 +185,7 @@ def _finish(experiment, algorithm, run_dir, plan, results, recoveries):
                 rows=rows,
                 confusion=confusion,
                 class_names=names,
-                evaluations=run_directory.num_test_results(run_dir, results),
+                evaluations=evaluations,
             )
         except OSError as error:
             written = ""
@@ -201,12 +202,7 @@ def _finish(experiment, algorithm, run_dir, plan, results, recoveries):
             page = html_report.render(
                 plan=plan,
                 results=results,
-                notes=report.notes(
-                    results,
-                    recoveries,
-                    rows,
-                    run_directory.num_test_results(run_dir, results),
-                ),
+                notes=report.notes(results, recoveries, rows, evaluations),
                 rows=rows,
                 confusion=confusion,
                 class_names=names,
