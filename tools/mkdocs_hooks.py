@@ -14,7 +14,7 @@ from mkdocs.structure.files import File
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Beside docs/, and what of them is shown.
 FOLDERS = {
-    "results": ("*.md", "*.png", "*.txt", "*.csv", "*.jsonl"),
+    "results": ("**/*.md", "*.png", "*.txt", "**/*.csv", "**/*.jsonl"),
     "flags": ("README.md", "**/*.flags"),
     "deploy": ("*.md", "*.py", "*.sbatch", "*.sh", "*.yaml"),
 }
