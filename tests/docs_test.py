@@ -31,7 +31,9 @@ from tools import make_docs
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = ["README.md"] + sorted(
-    path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")
+    path.relative_to(ROOT).as_posix()
+    for folder in ("docs", "examples")
+    for path in (ROOT / folder).rglob("*.md")
 )
 # Why a block is not run. No others, so that it stays the exception.
 REASONS = {

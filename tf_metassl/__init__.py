@@ -19,12 +19,19 @@ _LAZY = {
     "fit": ".run.fitting",
     "FittedClassifier": ".run.fitting",
     "SemiSupervisedClassifier": ".run.estimator",
+    "SemiSupervisedModel": ".run.keras_model",
 }
 
 
 def __getattr__(name):
-    if name in _LAZY:
-        import importlib
+    import importlib
 
-        return getattr(importlib.import_module(_LAZY[name], __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = _LAZY.get(name)
+    # The classes of the methods, such as `MetaSemi`.
+    if module is None and name[:1].isupper():
+        algorithms = importlib.import_module(".algorithms", __name__)
+        if name in algorithms.class_names():
+            module = ".run.keras_model"
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(module, __name__), name)

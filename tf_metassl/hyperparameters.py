@@ -468,6 +468,7 @@ class LearningToReweight(Reweighting):
     labels_in_update = "separate"
     labeled_loss_batch = "raw"
     learned_view = "weak"
+    labeler = "ema"
     labeler_mode = "inference"
     lookahead_steps = 1
     mixup_on = "none"
@@ -532,6 +533,12 @@ class MetaSemi(Reweighting, Mixup):
         "of the root mean square over the batch. 0 = equation 9; not in the "
         "paper.",
         minimum=0.0,
+    )
+    labeler: str = setting(
+        "ema",
+        "The network that predicts pseudo-labels. ema: the averaged one; "
+        "student: the one that is trained, which is not in the paper.",
+        choices=("ema", "student"),
     )
     labeler_mode: str = setting(
         "inference",

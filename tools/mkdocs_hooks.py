@@ -16,6 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 FOLDERS = {
     "results": ("**/*.md", "*.png", "*.txt", "**/*.csv", "**/*.jsonl"),
     "flags": ("README.md", "**/*.flags"),
+    "examples": ("*.md",),
     "deploy": ("*.md", "*.py", "*.sbatch", "*.sh", "*.yaml"),
 }
 _OUTSIDE = re.compile(rf"\]\((?:\.\./)+((?:{'|'.join(FOLDERS)})/[^)#\s]+)")

@@ -86,6 +86,14 @@ RECIPES: dict[str, dict[str, object]] = {
 }
 
 
+def class_names() -> dict[str, str]:
+    """Name of the class of a method -> the method."""
+    return {
+        method.location.split(":")[1]: name
+        for name, method in ALGORITHMS.items()
+    }
+
+
 def algorithm_class(name: str) -> "type[Algorithm]":
     """Imports and returns the `Algorithm` of a method.
 

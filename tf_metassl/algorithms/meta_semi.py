@@ -212,7 +212,8 @@ class MetaSemi(Algorithm):
 
     def _label(self, images):
         """The labeler's logits `[U, C]`, without gradient or state update."""
-        labeler = self.deployable_model
+        averaged = self.hyperparameters.labeler == "ema"
+        labeler = self.deployable_model if averaged else self.student
         if self.hyperparameters.labeler_mode == "inference":
             return labeler(images, training=False)
         logits, _ = functional.call(

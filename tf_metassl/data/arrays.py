@@ -54,7 +54,7 @@ def source(
             names the argument.
     """
     class_names = options.get("class_names")
-    images, labels = _pair("labeled", labeled)
+    images, labels = pair("labeled", labeled)
     if not np.any(labels >= 0):
         raise ConfigError("labeled: no image has a label of 0 or more.")
     num_classes = int(labels.max()) + 1
@@ -85,11 +85,11 @@ def source(
         parts["unlabeled"] = extra, np.full(len(extra), -1, np.int32)
     validation_rows = None
     if validation is not None:
-        parts["validation"] = _pair("validation", validation, len(names))
+        parts["validation"] = pair("validation", validation, len(names))
         first = sum(len(part) for part, _ in list(parts.values())[:-1])
         count = len(parts["validation"][1])
         validation_rows = np.arange(first, first + count)
-    tested = _pair("test", test, len(names))
+    tested = pair("test", test, len(names))
     for name, (part, _) in {**parts, "test": tested}.items():
         if part.shape[1:] != images.shape[1:]:
             raise ConfigError(
@@ -110,6 +110,64 @@ def source(
         description=held_out,
         validation_rows=validation_rows,
     )
+
+
+def in_memory(given):
+    """Arrays, also of the elements of a `tf.data.Dataset`.
+
+    Args:
+        given: argument -> images, or images and labels: arrays, or a finite
+            dataset of them, batched or not.
+
+    Returns:
+        Argument -> an array or a pair of arrays.
+
+    Raises:
+        ConfigError: if a dataset has no end, no element, or elements of another
+            kind; the message names the argument.
+    """
+    found, rank = {}, None
+    for name, values in given.items():
+        if hasattr(values, "element_spec"):
+            values = _collected(name, values, rank)
+        found[name] = values
+        if isinstance(values, tuple) and rank is None:
+            rank = np.ndim(values[0]) - 1
+    return found
+
+
+def _collected(name, dataset, rank):
+    """The elements of a dataset.
+
+    Args:
+        name: of the argument.
+        dataset: a `tf.data.Dataset`.
+        rank: of one of the images that were given with labels; None if none
+            was: with labels, their rank tells whether elements are batches.
+    """
+    spec = dataset.element_spec
+    is_pair = isinstance(spec, tuple) and len(spec) == 2
+    if not is_pair and isinstance(spec, tuple | dict):
+        raise ConfigError(
+            f"{name}: expected a dataset of (image, label) or of images; its "
+            f"elements are {spec}."
+        )
+    if int(dataset.cardinality()) == -1:
+        raise ConfigError(
+            f"{name}: the dataset has no end. Leave repeat() away: images are "
+            "read into memory once, and batches are drawn from them."
+        )
+    elements = list(dataset.as_numpy_iterator())
+    if not elements:
+        raise ConfigError(f"{name}: the dataset has no element.")
+    columns = list(zip(*elements, strict=True)) if is_pair else [elements]
+    if is_pair:
+        batched = np.ndim(columns[1][0]) == 1
+    else:
+        batched = rank is not None and np.ndim(elements[0]) == rank + 1
+    join = np.concatenate if batched else np.stack
+    columns = [join(column) for column in columns]
+    return tuple(columns) if is_pair else columns[0]
 
 
 def as_images(name, images):
@@ -141,16 +199,22 @@ def as_images(name, images):
     return images
 
 
-def _pair(name, pair, num_classes=None):
-    """Images and labels.
+def pair(name, values, num_classes=None):
+    """Checks images and labels.
 
     Args:
         name: of the argument.
-        pair: what was given.
+        values: what was given.
         num_classes: labels must be below it and known; None: any, also -1.
+
+    Returns:
+        `[N, H, W, C]` uint8 and `[N]` int32.
+
+    Raises:
+        ConfigError: if they are something else.
     """
     try:
-        images, labels = pair
+        images, labels = values
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"{name}: expected a pair of images and labels."

@@ -39,19 +39,19 @@ class Pool:
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Names of the policies behind the views `weak` and `strong`.
+    """The policies behind the views `weak` and `strong`.
 
     Attributes:
-        weak: a key of `policies.WEAK_POLICIES`.
-        strong: a key of `policies.STRONG_POLICIES`.
+        weak: a key of `policies.WEAK_POLICIES`, or a `Policy`.
+        strong: a key of `policies.STRONG_POLICIES`, or a `Policy`.
         magnitude: magnitude of the strong policy; None for its own.
         probabilities: of CTAugment's bins, see
             `tf_metassl.ops.augmentation_rates`; None: all bins are equally
             probable.
     """
 
-    weak: str
-    strong: str
+    weak: str | policies.Policy
+    strong: str | policies.Policy
     magnitude: float | None = None
     probabilities: np.ndarray | None = None
 
@@ -212,9 +212,9 @@ def _layers(kind, augmentation):
     """Policies of a kind of view, by name, in the order of application."""
     if kind == "clean":
         return {}
-    layers = {"weak": policies.WEAK_POLICIES[augmentation.weak]}
+    layers = {"weak": policies.weak(augmentation.weak)}
     if kind == "strong":
-        strong = policies.STRONG_POLICIES[augmentation.strong]
+        strong = policies.strong(augmentation.strong)
         if augmentation.magnitude is not None:
             strong = strong.with_magnitude(augmentation.magnitude)
         if strong.replaces_weak:

@@ -3,9 +3,12 @@
 import dataclasses
 
 from tf_metassl.data.affine import AffinePolicy
+from tf_metassl.data.function_policy import FunctionPolicy
 from tf_metassl.data.jitter import JitterPolicy
+from tf_metassl.data.policy import Policy
 from tf_metassl.data.rand_augment import RandAugmentPolicy
 from tf_metassl.data.windows import CropPolicy, WindowPolicy
+from tf_metassl.errors import ConfigError
 
 _UDA_OPS = (
     "autocontrast",
@@ -90,3 +93,38 @@ STRONG_POLICIES = {
     # As wide as the gap between the two moons allows.
     "jitter_points": JitterPolicy(sigma=10.0),
 }
+
+
+def weak(value):
+    """The weak policy of a name; a `Policy` is returned as it is."""
+    return value if isinstance(value, Policy) else WEAK_POLICIES[value]
+
+
+def strong(value):
+    """The strong policy of a name; a `Policy` is returned as it is."""
+    return value if isinstance(value, Policy) else STRONG_POLICIES[value]
+
+
+def of_user(argument, value):
+    """A policy that a user names or gives as a function.
+
+    Args:
+        argument: `weak` or `strong`.
+        value: a name, or a function of an image and a seed, see
+            `FunctionPolicy`.
+
+    Returns:
+        The name, or a `FunctionPolicy`.
+
+    Raises:
+        ConfigError: if it is neither.
+    """
+    names = {"weak": WEAK_POLICIES, "strong": STRONG_POLICIES}[argument]
+    if isinstance(value, str) and value in names:
+        return value
+    if callable(value):
+        return FunctionPolicy(value)
+    raise ConfigError(
+        f"{argument}={value!r}: expected one of {', '.join(names)}, or a "
+        "function of an image and a seed."
+    )

@@ -47,18 +47,23 @@ def load(name, image_shape, num_classes):
             f"--model={name}: {function_name}({tuple(image_shape)}, "
             f"{num_classes}) failed with {type(error).__name__}: {error}"
         ) from error
-    problem = _problem(network, tuple(image_shape), num_classes)
-    if problem:
+    if found := problem(network, tuple(image_shape), num_classes):
         raise ValueError(
-            f"--model={name}: {problem}. The function must return a functional "
+            f"--model={name}: {found}. The function must return a functional "
             f"or sequential Keras model from pixels {tuple(image_shape)} in "
             f"0...255 to {num_classes} logits."
         )
     return network
 
 
-def _problem(network, image_shape, num_classes):
-    """What is wrong with the network, or an empty string."""
+def problem(network, image_shape, num_classes):
+    """What is wrong with a network of the user, or an empty string.
+
+    Args:
+        network: what should be a Keras model from pixels to logits.
+        image_shape: height, width, channels.
+        num_classes: C.
+    """
     if not isinstance(network, keras.Model):
         return f"it returned {type(network).__name__}, not a Keras model"
     inputs = getattr(network, "inputs", None)

@@ -187,7 +187,7 @@ def build_experiment(config, run_dir=None, strategy=None, source=None):
         if config.known_classes:
             source = foreign.with_known_classes(source, config.known_classes)
         config = _with_defaults(config, source)
-        rows = _split(source, config)
+        rows = split(source, config)
         algorithm = _algorithm(config, strategy, source, run_dir, source.train)
         pipeline.check_channels(
             algorithm.views,
@@ -298,7 +298,7 @@ def _with_defaults(config, source):
     return dataclasses.replace(config, **found)
 
 
-def _split(source, config):
+def split(source, config):
     """The labeled, unlabeled and validation rows of `source`.
 
     Raises:
@@ -360,13 +360,9 @@ def build_algorithm(
         ConfigError: if a batch cannot be divided over the replicas.
     """
     config_lib.check_batches(config, num_replicas)
-    cls = cls or algorithm_class(config.algo)
     elapsed = None
     if config.time_budget_minutes:
         elapsed = tf.Variable(0.0, dtype=keras.config.floatx(), trainable=False)
-    build_network = functools.partial(
-        _network, config, info, num_replicas, scaling
-    )
 
     def rebuild(num_steps, cls=cls):
         changed = dataclasses.replace(config, num_steps=num_steps)
@@ -374,19 +370,39 @@ def build_algorithm(
             changed, info, num_replicas, num_images, scaling, cls
         )
 
-    algorithm = cls(
-        networks=cls.build_networks(build_network, info.num_classes),
-        hyperparameters=config.hyperparameters,
+    return assemble(
+        config,
+        cls or algorithm_class(config.algo),
+        functools.partial(_network, config, info, num_replicas, scaling),
+        functools.partial(_optimizer, config, elapsed),
         num_classes=info.num_classes,
         num_images=num_images,
-        seed=config.seed,
         rebuild=rebuild,
         elapsed=elapsed,
     )
+
+
+def assemble(config, cls, build_network, build_optimizer, **arguments):
+    """The compiled method, of networks and optimizers that functions build.
+
+    Args:
+        config: a `Config`.
+        cls: the `Algorithm` of the stage.
+        build_network: function of a role that returns a built classifier.
+        build_optimizer: function of a role that returns a Keras optimizer.
+        **arguments: further ones of `Algorithm`.
+
+    Returns:
+        A compiled `Algorithm`.
+    """
+    algorithm = cls(
+        networks=cls.build_networks(build_network, arguments["num_classes"]),
+        hyperparameters=config.hyperparameters,
+        seed=config.seed,
+        **arguments,
+    )
     algorithm.compile(
-        optimizers={
-            role: _optimizer(config, role, elapsed) for role in cls.roles
-        },
+        optimizers={role: build_optimizer(role) for role in cls.roles},
         weight_decay=config.weight_decay,
         decoupled_weight_decay=config.decoupled_weight_decay,
         weight_decay_on=config.weight_decay_on,
@@ -418,14 +434,14 @@ def _network(config, info, num_replicas, scaling, role):
     )
 
 
-def _optimizer(config, role, elapsed):
+def _optimizer(config, elapsed, role):
     """A new optimizer for `role`.
 
     Args:
         config: the `Config`.
-        role: name of the network.
         elapsed: variable with the used share of the time budget; None without
             a budget.
+        role: name of the network.
     """
     hp = config.hyperparameters
     cycle_start, cycle_steps = hp.learning_rate_cycle

@@ -94,7 +94,7 @@ def fit(
     config = config_lib.resolve({"dataset": "arrays", **settings})
     source = arrays.source(
         DATASETS[config.dataset],
-        **{name: _in_memory(value) for name, value in given.items()},
+        **arrays.in_memory(given),
         class_names=class_names,
         test_fraction=config.test_fraction,
     )
@@ -113,16 +113,6 @@ def _name_of(function):
             "classes, so that the run can make it again."
         )
     return f"{module}:{name}"
-
-
-def _in_memory(values):
-    """Arrays, also of the elements of a `tf.data.Dataset`."""
-    if not hasattr(values, "as_numpy_iterator"):
-        return values
-    elements = list(values.as_numpy_iterator())
-    if elements and isinstance(elements[0], tuple):
-        return tuple(np.stack(column) for column in zip(*elements, strict=True))
-    return np.stack(elements) if elements else np.zeros((0, 1, 1, 1), np.uint8)
 
 
 class FittedClassifier:

@@ -55,27 +55,48 @@ def export_run(experiment, algorithm, folder, calibration, names=()):
     Returns:
         A `formats.Written` for each of `names`.
     """
+    return export_network(
+        algorithm.deployable_model,
+        experiment.source.info.class_names,
+        folder,
+        names,
+        examples=experiment.examples,
+        decoding=experiment.decoding,
+        calibration=calibration,
+    )
+
+
+def export_network(
+    network, class_names, folder, names=(), *, examples, **options
+):
+    """Exports a network, in several formats if they are named.
+
+    Args:
+        network: from pixels in 0...255 to logits.
+        class_names: one per class.
+        folder: see `export_run`.
+        names: see `export_run`.
+        examples: uint8 `[N, H, W, C]`, on which the files are checked.
+        **options: `decoding` and `calibration`, see `export_saved_model`.
+
+    Returns:
+        A `formats.Written` for each of `names`.
+    """
     formats.check_available(names)
-    network = algorithm.deployable_model
-    class_names = experiment.source.info.class_names
     with contextlib.ExitStack() as stack:
         saved_model = folder = pathlib.Path(folder)
         if names and formats.SAVED_MODEL not in names:
             aside = stack.enter_context(tempfile.TemporaryDirectory())
             saved_model = pathlib.Path(aside, "1")
         export_saved_model(
-            network,
-            class_names,
-            saved_model,
-            examples=experiment.examples,
-            decoding=experiment.decoding,
-            calibration=calibration,
+            network, class_names, saved_model, examples=examples, **options
         )
         folder.parent.mkdir(parents=True, exist_ok=True)
+        temperature = options["calibration"].temperature
         exported = formats.Exported(
-            network, class_names, calibration.temperature, saved_model
+            network, class_names, temperature, saved_model
         )
-        return formats.export(names, exported, experiment.examples, folder)
+        return formats.export(names, exported, examples, folder)
 
 
 def export_saved_model(
