@@ -196,6 +196,7 @@ SETTINGS = {
     "strong view": {"learned_view": "strong", "mixup_on": "labeled"},
     "partners from all": {"mix_partners": "all"},
     "labeler in training mode": {"labeler_mode": "training"},
+    "the student labels": {"labeler": "student", "labeler_mode": "training"},
     "margin": {"selection_margin": 0.3, "example_weights": "indicator"},
 }
 
@@ -221,10 +222,11 @@ def test_the_whole_update_by_hand(name, form, float64):
 
     # Lines 3 and 4.
     labeled, unlabeled = batch["labeled"], batch["unlabeled"]
+    labeler = student if hp.labeler == "student" else algorithm.ema
     if hp.labeler_mode == "training":
-        (logits,) = training_logits(algorithm.ema, unlabeled["clean"])
+        (logits,) = training_logits(labeler, unlabeled["clean"])
     else:
-        logits = algorithm.ema(unlabeled["clean"], training=False)
+        logits = labeler(unlabeled["clean"], training=False)
     raw = [
         (
             tf.cast(labeled["weak"], tf.float64),

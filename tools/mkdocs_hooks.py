@@ -20,6 +20,7 @@ FOLDERS = {
     "deploy": ("*.md", "*.py", "*.sbatch", "*.sh", "*.yaml"),
 }
 _OUTSIDE = re.compile(rf"\]\((?:\.\./)+((?:{'|'.join(FOLDERS)})/[^)#\s]+)")
+_INTO_DOCS = re.compile(r"\]\((?:\.\./)+docs/")
 _MATH = re.compile(
     r'<(span|div) class="arithmatex">(?:\\\((.*?)\\\)|\\\[(.*?)\\\])</\1>', re.S
 )
@@ -50,6 +51,8 @@ def on_page_markdown(markdown, page, config, files):
         # Only what leaves docs/; results/ links to itself, too.
         return f"]({'../' * depth}{match[1]}"
 
+    # And those from there back into docs/.
+    markdown = _INTO_DOCS.sub(f"]({'../' * depth}", markdown)
     return _OUTSIDE.sub(inside, markdown)
 
 
