@@ -290,8 +290,11 @@ def shortened(arguments):
     own = {f.name for f in dataclasses.fields(hyperparameters_class(algo))}
     common = {"num_steps", "evaluate_every", "batch_size", "num_validation"}
     short = {k: v for k, v in SHORT.items() if k in common | own}
-    if given.get("dataset", "digits") != "digits":
-        short |= {"num_labeled": 20, "image_size": 12}
+    own_images = given.keys() & {"labeled_dir", "manifest"}
+    if own_images or given.get("dataset", "digits") != "digits":
+        short["image_size"] = 12
+        if not own_images:
+            short["num_labeled"] = 20
         if "model" not in given:
             short["model"] = "small_cnn"
     if "strategy" in given:
