@@ -222,8 +222,8 @@ def test_a_recipe_is_a_method_with_settings():
     given = RECIPES["meta_semi_strong"]
     assert found == config.resolve({"algo": "meta_semi", **given})
     # What is given has precedence.
-    other = config.resolve({"algo": "meta_semi_strong", "mixup_on": "none"})
-    assert other.hyperparameters.mixup_on == "none"
+    other = config.resolve({"algo": "meta_semi_strong", "mixup_on": "labeled"})
+    assert other.hyperparameters.mixup_on == "labeled"
     assert other.hyperparameters.learned_view == "strong"
     for name, settings in RECIPES.items():
         fields = dataclasses.fields(hyperparameters_class(ALIASES[name]))

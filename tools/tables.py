@@ -494,12 +494,7 @@ _KNOWN_ORDER = (
 
 
 # The meta gradient on strong views: what it adds to self-training on them.
-_STRONG_FORM = (
-    "--learned_view=strong",
-    "--mixup_on=labeled",
-    "--labeled_loss_batch=mixed",
-    "--meta_labeled_batch=raw",
-)
+_STRONG_FORM = ("--algo=meta_semi_strong", "--meta_gradient=forward_mode")
 _META_SEMI = ("--algo=meta_semi", "--meta_gradient=forward_mode")
 _SELECTION = {
     "supervised, MixUp": _GATE["supervised, MixUp"],
@@ -510,11 +505,15 @@ _SELECTION = {
     ),
     "FreeMatch": ("--algo=freematch",),
     "Meta-Semi": _META_SEMI,
-    "Meta-Semi, strong views": (*_META_SEMI, *_STRONG_FORM),
+    "Meta-Semi, strong views": _STRONG_FORM,
     "Meta-Semi, strong views, constant weights": (
-        *_META_SEMI,
         *_STRONG_FORM,
         "--example_weights=constant",
+    ),
+    "Meta-Semi, strong views labeled by the average": (
+        *_STRONG_FORM,
+        "--labeler=ema",
+        "--labeler_mode=inference",
     ),
 }
 _SELECTED = "Meta-Semi, strong views"

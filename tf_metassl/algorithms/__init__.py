@@ -76,11 +76,14 @@ ALIASES = {"mpl": "meta_pseudo_labels", "meta_semi_strong": "meta_semi"}
 # The settings that a short name stands for, besides its method. What is given
 # has precedence.
 RECIPES: dict[str, dict[str, object]] = {
-    # Not the paper's: the meta gradient selects strong views.
+    # Not the paper's: the meta gradient selects strong views, which the
+    # student of this step labels, as FixMatch's does.
     "meta_semi_strong": {
         "learned_view": "strong",
-        "mixup_on": "labeled",
-        "labeled_loss_batch": "mixed",
+        "labeler": "student",
+        "labeler_mode": "training",
+        "mixup_on": "none",
+        "labeled_loss_batch": "raw",
         "meta_labeled_batch": "raw",
     },
 }

@@ -344,14 +344,22 @@ class MetaPseudoLabels(Algorithm):
 
     def _feedback_per_example(self, before, pseudo_label, losses):
         """The mean of h_i CE_i, one h per image."""
-        target = tf.stop_gradient(pseudo_label)
-        h = feedback_lib.per_example(
+        h = self.feedback_of_examples(before, tf.stop_gradient(pseudo_label))
+        return replicas.share_of_mean(h * losses), tf.reduce_mean(h)
+
+    def feedback_of_examples(self, before, target):
+        """The feedback h of each image, `[U]`, without gradient.
+
+        Args:
+            before: the student before its step, a `StudentBefore`.
+            target: `[U, C]`, the labels that it learned.
+        """
+        return feedback_lib.per_example(
             before.learning_rate,
             self._labeled_gradient_after(before),
             lambda params: before.losses_at(params, target)[0],
             before.params,
-        )  # [U]
-        return replicas.share_of_mean(h * losses), tf.reduce_mean(h)
+        )
 
     def _feedback_per_batch(self, before, gradient, losses):
         """h minus its baseline, times the teacher's losses."""
