@@ -158,6 +158,7 @@ _NOT_COMPARED = (
     "run_dir",
     "verbose",
     "collapse",
+    "supervised_twin",
     "checkpoint_minutes",
     "keep_checkpoints",
     "max_loss",
@@ -370,6 +371,7 @@ def unread(config: Config) -> dict[str, str]:
             "unlabeled_batch_ratio",
             "labeled_inside_unlabeled",
             "foreign_share",
+            "supervised_twin",
         )
         found |= dict.fromkeys(names, method.format("unlabeled images"))
     strong = config.strong_augmentation

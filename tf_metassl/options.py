@@ -15,6 +15,10 @@ from tf_metassl.hyperparameters import setting
 RAND_AUGMENT_POLICIES = ("mpl", "mpl_imagenet", "fixmatch", "uda")
 # Strong policies that are applied to the image, not to its weak view.
 REPLACE_WEAK = ("affine_digits",)
+# With --supervised_twin=auto, runs of fewer steps have none, nor those of which
+# it would be a larger share.
+TWIN_STEPS = 2000
+TWIN_SHARE = 0.1
 
 
 def _with_statistics():
@@ -292,6 +296,15 @@ class MonitoringOptions:
         "selected. warn; stop: after two such intervals between evaluations in "
         "succession; off.",
         choices=("warn", "stop", "off"),
+    )
+    supervised_twin: str = setting(
+        "auto",
+        "Train the same network on the labels alone after the run, with the "
+        "same number of steps, and say if the run is not better on the "
+        "validation images. on; off; auto: in runs of at least "
+        f"{TWIN_STEPS} steps of which it is less than a tenth, by the images "
+        "in a step.",
+        choices=("auto", "on", "off"),
     )
     verbose: int = setting(
         2,

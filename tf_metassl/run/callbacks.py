@@ -53,7 +53,7 @@ class Recorder(keras.callbacks.Callback):
             *["validation"] * run.experiment.has_validation,
             *["labeled"] * config.evaluate_on_labeled,
         )
-        self._board = TensorBoardLog(run.output, ("train", *self._splits))
+        self._board = TensorBoardLog(run.logs, ("train", *self._splits))
         self._metrics_to_restore = state.train_metrics
         self._read_metrics = None
         self._started = self._saved = time.monotonic()

@@ -81,6 +81,17 @@ def deployable_role(algorithm):
     )
 
 
+def deployable_metrics(experiment, algorithm, split):
+    """What `evaluate` gives for the deployable network, `<split>_<measure>`."""
+    values = evaluate(experiment, algorithm, split)
+    role = deployable_role(algorithm)
+    return {
+        f"{split}_{name}": values[f"{role}_{name}"]
+        for name in report.MEASURES
+        if f"{role}_{name}" in values
+    }
+
+
 def final_metrics(experiment, algorithm, stage):
     """Rows of the final table for the networks of `algorithm`.
 

@@ -1,15 +1,18 @@
 """A run from its configuration to its report; `train` reads straight down."""
 
 import contextlib
+import dataclasses
+import json
 import pathlib
 import tempfile
 
+import numpy as np
 from absl import logging
 
 from tf_metassl import config as config_lib
 from tf_metassl import files
 from tf_metassl.data import spelling, splits
-from tf_metassl.errors import ConfigError, UserError
+from tf_metassl.errors import ConfigError, TrainingDivergedError, UserError
 from tf_metassl.run import (
     calibration,
     cluster,
@@ -21,6 +24,7 @@ from tf_metassl.run import (
     run_directory,
     serving,
     tensorboard_log,
+    twin,
 )
 from tf_metassl.run import stage as stage_lib
 from tf_metassl.run.build import build_experiment
@@ -68,24 +72,32 @@ def train(config, termination=None, source=None):
             first_step, results, recoveries = 0, [], []
             for stage in stage_lib.stages(experiment):
                 algorithm = stage_lib.build_stage(experiment, stage)
-                recoveries += stage_lib.run_stage(
-                    stage_lib.StageRun(
-                        experiment,
-                        algorithm,
-                        stage,
-                        run_dir,
-                        output,
-                        first_step=first_step,
-                        termination=termination,
-                        batch_seed_version=batch_seed_version,
-                    )
+                run = stage_lib.StageRun(
+                    experiment,
+                    algorithm,
+                    stage,
+                    run_dir,
+                    output,
+                    first_step=first_step,
+                    termination=termination,
+                    batch_seed_version=batch_seed_version,
                 )
+                recoveries += stage_lib.run_stage(run)
                 first_step += stage.num_steps
                 # Nothing else evaluates the test images.
                 results += evaluation.final_metrics(
                     experiment, algorithm, stage.name
                 )
-            _finish(experiment, algorithm, run_dir, plan, results, recoveries)
+            compared = _compare_with_twin(run)
+            _finish(
+                experiment,
+                algorithm,
+                run_dir,
+                plan,
+                results,
+                recoveries,
+                compared,
+            )
     return run_dir
 
 
@@ -163,7 +175,88 @@ def _announce(experiment):
     return plan
 
 
-def _finish(experiment, algorithm, run_dir, plan, results, recoveries):
+def _compare_with_twin(last):
+    """Trains the supervised twin of a run, and compares both.
+
+    Args:
+        last: the `StageRun` of the run's last stage.
+
+    Returns:
+        A `twin.Result`; None if the run is not to have a twin.
+    """
+    experiment, path = last.experiment, last.output / "twin.json"
+    path.unlink(missing_ok=True)
+    if not twin.wanted(experiment):
+        return None
+    if not experiment.has_validation:
+        return twin.Result([twin.NOT_COMPARED])
+    stage = twin.stage(experiment)
+    algorithm = stage_lib.build_stage(experiment, stage)
+    run = dataclasses.replace(
+        last,
+        experiment=twin.limited(experiment),
+        algorithm=algorithm,
+        stage=stage,
+        first_step=0,
+        log_folder=twin.NAME,
+    )
+    try:
+        recoveries = stage_lib.run_stage(run)
+    except TrainingDivergedError as error:
+        # What the run has learned does not depend on it.
+        return twin.Result([f"The supervised twin was not trained: {error}"])
+    result = _compared(last, run)
+    files.write_text(path, json.dumps(result.record, indent=2) + "\n")
+    said = [report.recovery(entry) for entry in recoveries]
+    return dataclasses.replace(result, notes=[*result.notes, *said])
+
+
+def _compared(last, twin_run):
+    """The `twin.Result` of a trained twin.
+
+    Args:
+        last: the `StageRun` of the run's last stage.
+        twin_run: that of the twin.
+    """
+    experiment, images = last.experiment, last.experiment.validation_images
+    source, rows = experiment.source, experiment.splits
+
+    def predict(run, images):
+        network = run.algorithm.deployable_model
+        return evaluation.predict(experiment, network, images)
+
+    pairs = twin.pairs(
+        predict(last, images), predict(twin_run, images), images.labels
+    )
+    labels = source.train.labels[rows.labeled]
+    selected = twin.selected_share(last.metrics_file.rows())
+    pool = None
+    if pairs.verdict != "better":
+        chosen = np.random.default_rng(0).permutation(rows.unlabeled)
+        chosen = np.sort(chosen[: twin.MAX_POOL])
+        pool = twin.pool(predict(last, source.train.take(chosen)), labels)
+    row = {
+        "stage": "train",
+        "network": "supervised twin",
+        "deployed": False,
+        **evaluation.deployable_metrics(
+            experiment, twin_run.algorithm, "validation"
+        ),
+    }
+    names = source.info.class_names
+    counts = np.bincount(labels, minlength=len(names)).tolist()
+    return twin.Result(
+        twin.notes(pairs, counts, pool, selected, names),
+        row,
+        twin.record(
+            pairs, row, twin.share_of_images(experiment), pool, selected
+        ),
+    )
+
+
+def _finish(
+    experiment, algorithm, run_dir, plan, results, recoveries, compared
+):
     """Writes and prints the report; exports the deployable network.
 
     Raises:
@@ -186,11 +279,14 @@ def _finish(experiment, algorithm, run_dir, plan, results, recoveries):
                 confusion=confusion,
                 class_names=names,
                 evaluations=evaluations,
+                compared=compared,
             )
         except OSError as error:
             written = ""
             failed.append(f"report.md: {error}")
-        print(f"\n{report.table(results)}\n\n{written}", flush=True)
+        shown = report.with_twin(results, compared)
+        said = "".join(f"{n}\n" for n in compared.notes) if compared else ""
+        print(f"\n{report.table(shown)}\n\n{said}{written}", flush=True)
         try:
             fitted = _calibrate(experiment, algorithm, run_dir)
             serving.export_run(
@@ -201,8 +297,10 @@ def _finish(experiment, algorithm, run_dir, plan, results, recoveries):
         try:
             page = html_report.render(
                 plan=plan,
-                results=results,
-                notes=report.notes(results, recoveries, rows, evaluations),
+                results=shown,
+                notes=report.notes(
+                    results, recoveries, rows, evaluations, compared
+                ),
                 rows=rows,
                 confusion=confusion,
                 class_names=names,

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tf_metassl import files
 from tf_metassl.data import spelling, splits
-from tf_metassl.run import collapse, forecast
+from tf_metassl.run import collapse, forecast, twin
 
 # Characters of a class name in a figure.
 _TICK = 24
@@ -57,6 +57,7 @@ def plan(experiment):
         *(("", text) for text in _lengths(config)),
         ("network", f"{config.model}: {networks(experiment.algorithm)}"),
         *(("", text) for text in filter(None, [forecast.line(experiment)])),
+        *(("twin", text) for text in filter(None, [twin.line(experiment)])),
         (
             "devices",
             f"{config.strategy}: "
@@ -201,13 +202,14 @@ def table(rows):
     """The final table in Markdown.
 
     Args:
-        rows: dicts as `evaluation.final_metrics` makes them.
+        rows: dicts as `evaluation.final_metrics` makes them, and that of a
+            twin; the last one has all columns.
     """
     columns = {
         f"{split}_{name}": f"{split} {title}"
         for split in ("validation", "test")
         for name, title in MEASURES.items()
-        if f"{split}_{name}" in rows[0]
+        if f"{split}_{name}" in rows[-1]
     }
     lines = [
         f"| network | {' | '.join(columns.values())} |",
@@ -220,7 +222,9 @@ def table(rows):
             name = f"{name}, after {row['stage']}"
         if row["deployed"] and row["stage"] == last_stage:
             name += " (exported)"
-        numbers = " | ".join(f"{row[name]:.4f}" for name in columns)
+        numbers = " | ".join(
+            f"{row[name]:.4f}" if name in row else "" for name in columns
+        )
         lines.append(f"| {name} | {numbers} |")
     return "\n".join(lines)
 
@@ -248,6 +252,7 @@ def write(
     confusion,
     class_names,
     evaluations=1,
+    compared=None,
 ):
     """Writes report.md, results.json and the figures.
 
@@ -264,6 +269,7 @@ def write(
         class_names: one per class.
         evaluations: how many different results the run has had on the test
             images.
+        compared: the `twin.Result`; None without a twin.
 
     Returns:
         Text that says which file holds what, and the errors of the figures, a
@@ -271,11 +277,11 @@ def write(
     """
     run_dir = pathlib.Path(run_dir)
     method = next(line for line in plan.splitlines() if "method" in line)
-    said = "".join(
-        f"- {note}\n" for note in notes(results, recoveries, rows, evaluations)
-    )
+    found = notes(results, recoveries, rows, evaluations, compared)
+    said = "".join(f"- {note}\n" for note in found)
     text = (
-        f"# {method.split()[-1]}\n\n```\n{plan}\n```\n\n{table(results)}\n\n"
+        f"# {method.split()[-1]}\n\n```\n{plan}\n```\n\n"
+        f"{table(with_twin(results, compared))}\n\n"
         f"{_absent(confusion, class_names)}{said}\n"
         "![Learning curves](learning_curve.png)\n\n"
         "![Confusion matrix of the exported network on the test images]"
@@ -310,7 +316,18 @@ def write(
     return text, errors
 
 
-def notes(results, recoveries, rows, evaluations):
+def with_twin(results, compared):
+    """The rows of the final table, the first one that of a twin.
+
+    Args:
+        results: rows of the final table.
+        compared: the `twin.Result`; None without a twin.
+    """
+    row = compared and compared.row
+    return [row, *results] if row else results
+
+
+def notes(results, recoveries, rows, evaluations, compared=None):
     """What to know about a run and its numbers, a list of sentences.
 
     Args:
@@ -318,8 +335,10 @@ def notes(results, recoveries, rows, evaluations):
         recoveries: those of all stages.
         rows: of metrics.jsonl.
         evaluations: different results on the test images.
+        compared: the `twin.Result`; None without a twin.
     """
-    found = [_test_use(evaluations), _no_validation(results)]
+    found = list(compared.notes) if compared else []
+    found += [_test_use(evaluations), _no_validation(results)]
     found += [recovery(entry) for entry in recoveries] + collapse.notes(rows)
     return list(filter(None, found))
 

@@ -20,6 +20,7 @@ from tf_metassl.run import (
     resume,
     run_directory,
     tensorboard_log,
+    twin,
 )
 from tf_metassl.run.build import Experiment
 from tf_metassl.run.callbacks import DivergenceGuard, Recorder
@@ -41,6 +42,8 @@ class StageRun:
             into `run_dir`.
         first_step: steps of the stages before, which are added to the stage's
             own steps in all metrics.
+        log_folder: folder below `output` for metrics, timing and TensorBoard;
+            empty for `output` itself.
         termination: says whether the process has been asked to end.
         batch_seed_version: see `seed_offset`.
     """
@@ -51,6 +54,7 @@ class StageRun:
     run_dir: pathlib.Path
     output: pathlib.Path
     first_step: int = 0
+    log_folder: str = ""
     termination: Termination = dataclasses.field(default_factory=Termination)
     batch_seed_version: int = run_directory.BATCH_SEED_VERSION
 
@@ -70,14 +74,19 @@ class StageRun:
         return resume.checkpoint_folder(self.output, self.stage.name)
 
     @property
+    def logs(self) -> pathlib.Path:
+        """The folder of metrics, timing and TensorBoard."""
+        return self.output / self.log_folder
+
+    @property
     def metrics_file(self) -> MetricsFile:
         """The metrics, the same whenever the run is repeated."""
-        return MetricsFile(self.output / "metrics.jsonl")
+        return MetricsFile(self.logs / "metrics.jsonl")
 
     @property
     def timing_file(self) -> MetricsFile:
         """The seconds of training, which differ from run to run."""
-        return MetricsFile(self.output / "timing.jsonl")
+        return MetricsFile(self.logs / "timing.jsonl")
 
     @property
     def best_metric(self) -> str:
@@ -127,9 +136,10 @@ def seed_offset(stage: str, num_recoveries: int, version: int) -> int:
             same batches.
 
     Returns:
-        A non-negative integer; 0 for the stage `train` without recoveries.
+        A non-negative integer; 0 for the stage `train` and its twin without
+        recoveries, so that both have the same labeled images in a step.
     """
-    if stage == "train":
+    if stage in ("train", twin.NAME):
         offset = 0
     elif version == 1:
         offset = sum(stage.encode())
@@ -205,6 +215,7 @@ def run_stage(run: StageRun) -> tuple[resume.Recovery, ...]:
             `--recover_from_nan` allows.
         Terminated: if the process has been asked to end.
     """
+    run.logs.mkdir(parents=True, exist_ok=True)
     state = _resume_or_start(run)
     while True:
         try:
@@ -253,7 +264,7 @@ def _resume_or_start(run: StageRun) -> resume.ResumeState:
         algorithm.prepare(functools.partial(evaluation.predict, experiment))
         if experiment.strategy.num_replicas_in_sync == 1:
             batch = next(iter(run.training_data(0)))
-            tensorboard_log.write_view_images(run.output, batch)
+            tensorboard_log.write_view_images(run.logs, batch)
     # All workers have read the checkpoints before the chief writes new ones.
     run.wait_for_all()
     return state
