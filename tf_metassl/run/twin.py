@@ -291,7 +291,8 @@ def notes(
         found.append(
             f"At the last evaluation {100 * selected:.1f} % of the "
             "pseudo-labels were selected."
-            + little * (selected < _SMALL_SELECTED)
+            + little
+            * (selected < _SMALL_SELECTED)
         )
     return found
 
