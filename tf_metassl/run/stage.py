@@ -335,7 +335,8 @@ def _train_from(run: StageRun, state: resume.ResumeState) -> None:
             )
         finally:
             progress.on_train_end()
-    if config.time_budget_minutes and not recorder.out_of_time:
+    ended = recorder.out_of_time or stage.name == twin.NAME
+    if config.time_budget_minutes and not ended:
         print(report.unused_time(config, stage), flush=True)
 
 
