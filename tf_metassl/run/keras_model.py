@@ -606,9 +606,9 @@ class SemiSupervisedModel(keras.Model):
         Returns:
             A Keras model.
         """
-        network = averaging.copy_of(self._deployed(), name=self.network.name)
-        network.trainable = True
-        return network
+        return averaging.trainable_copy(
+            self._deployed(), like=self.network, name=self.network.name
+        )
 
     def export(self, folder, formats=()):
         """Writes a SavedModel, see `serving.export_saved_model`.
