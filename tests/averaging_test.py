@@ -1,5 +1,6 @@
 """Moving averages, with the decay's golden values."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -45,3 +46,23 @@ def test_batch_norm_statistics_are_averaged_too():
         np.testing.assert_allclose(new, 0.75 * old + 0.25 * source, rtol=1e-5)
     moving = [w for w in twin.weights if "moving_mean" in w.path]
     assert len(moving) == 1 and np.abs(moving[0].value).max() > 0
+
+
+def test_a_copy_to_train_keeps_what_is_frozen():
+    inside = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Dense(3), keras.layers.Dense(3)]
+    )
+    network = keras.Sequential(
+        [keras.Input((4,)), inside, keras.layers.Dense(2)]
+    )
+    inside.layers[0].trainable = False
+    inside.layers[1].enable_lora(2)
+    average = averaging.copy_of(network)
+    assert not average.trainable_variables
+    copy = averaging.trainable_copy(average, like=network, name="copy")
+    flags = [v.trainable for v in network.variables]
+    assert [v.trainable for v in copy.variables] == flags
+    assert flags.count(True) == len(copy.trainable_variables) == 5
+    np.testing.assert_array_equal(
+        copy(np.ones((2, 4))), network(np.ones((2, 4)))
+    )

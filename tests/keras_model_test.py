@@ -24,6 +24,7 @@ SHORT = {
     "meta_pseudo_labels": {"finetune_steps": 1},
     "reduced_meta_pseudo_labels": {"finetune_steps": 1},
     "noisy_student": {"confidence_threshold": 0.0, "num_rounds": 1},
+    "ensemble_self_training": {"num_members": 1},
 }
 
 

@@ -207,7 +207,10 @@ def resolve(given: Mapping[str, Any]) -> Config:
         del given["model"]
     model = given.get("model", defaults["model"])
     # The networks that are chosen by the size of the images have none.
-    dropout = 0.0 if model == UNKNOWN["model"] else _network(model).dropout
+    network = None if model == UNKNOWN["model"] else _network(model)
+    dropout = network.dropout if network else 0.0
+    if network and network.has_own_scaling:
+        defaults["normalization"] = "unit"
     for name in fields | hp:
         if name.endswith("dropout"):
             defaults[name] = dropout
@@ -410,6 +413,13 @@ def unread(config: Config) -> dict[str, str]:
     # 0 is what a run with images of its own for validation records.
     if config.validation_dir and config.num_validation > 0:
         found["num_validation"] = "with --validation_dir. Leave one of them out"
+    if config.model != UNKNOWN["model"] and (
+        _network(config.model).has_own_scaling
+    ):
+        found["normalization"] = (
+            f"with --model={config.model}, which scales pixels itself. Leave "
+            "it out"
+        )
     if config.model == "two_moons_mlp":
         found["batch_norm"] = (
             "with --model=two_moons_mlp, which has none. Leave it out"

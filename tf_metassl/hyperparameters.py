@@ -1018,6 +1018,42 @@ class NoisyStudent(Hyperparameters):
 
 
 @dataclasses.dataclass(frozen=True)
+class EnsembleSelfTraining(Hyperparameters):
+    """Self-training on averaged pseudo-labels, after arXiv 2503.09707."""
+
+    num_members: int = setting(
+        3,
+        "Networks that are trained on the labeled images and label the others "
+        "together, the first one included.",
+        minimum=1,
+    )
+    member_steps: int = steps_setting(
+        1, "Steps of every member but the first.", minimum=1
+    )
+    student_steps: int = steps_setting(
+        1, "Steps of the student, which is exported.", minimum=1
+    )
+    unlabeled_loss_weight: float = setting(
+        1.0, "Weight of the unlabeled loss. 0 = off.", minimum=0.0
+    )
+
+    @property
+    def scheduled_stage_steps(self):
+        """See `Hyperparameters.scheduled_stage_steps`."""
+        members = {"member_steps": self.member_steps}
+        students = {"student_steps": self.student_steps}
+        return {**(members if self.num_members > 1 else {}), **students}
+
+    @property
+    def without_effect(self):
+        """See `Hyperparameters.without_effect`."""
+        found = super().without_effect
+        if self.num_members == 1:
+            found["member_steps"] = "--num_members=1"
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
 class ReducedMetaPseudoLabels(Uda, StudentFeedback):
     """Reduced Meta Pseudo Labels: a frozen large teacher, trained with UDA."""
 

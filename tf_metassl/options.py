@@ -135,6 +135,19 @@ class NetworkOptions:
         minimum=0.0,
         maximum=0.99,
     )
+    init_weights: str = setting(
+        "",
+        "Where the weights before the last layer come from. imagenet: "
+        "published ones, for efficientnet_lite0 and keras:NAME; or the folder "
+        "of a run, or a .keras file, of the same network. Empty = random.",
+    )
+    freeze: str = setting(
+        "none",
+        "What is not trained. backbone: everything but the last layer; lora: "
+        f"the same, but a product of rank {models.LORA_RANK} is added to every "
+        "kernel.",
+        choices=("none", "backbone", "lora"),
+    )
     batch_norm: str = setting(
         "auto",
         "Batch that batch norm computes its statistics over. synchronized: the "

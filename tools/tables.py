@@ -594,6 +594,53 @@ _POOL_CONTRASTS = (
 )
 
 
+# Photographs of one's own, in the folder photos/ of the project: 10 labels of
+# each of ten classes, and a network that has been trained on ImageNet.
+_PHOTOS = Instrument(
+    "clothing photos at 96 x 96, 100 labels",
+    (
+        "--labeled_dir=photos/train",
+        "--validation_dir=photos/validation",
+        "--test_dir=photos/test",
+        "--num_labeled=100",
+        "--image_size=96",
+        "--model=efficientnet_lite0",
+        "--init_weights=imagenet",
+        "--num_steps=200",
+        "--evaluate_every=100",
+        "--batch_size=32",
+    ),
+    ("--unlabeled_batch_ratio=2",),
+)
+_LAST_LAYER = ("--freeze=backbone", "--learning_rate=0.05")
+# What is trained of the network -> flags.
+_PRETRAINED = {
+    "supervised, last layer": ("--algo=supervised", *_LAST_LAYER),
+    "supervised, LoRA": (
+        "--algo=supervised",
+        "--freeze=lora",
+        "--learning_rate=0.02",
+    ),
+    "supervised, all layers": ("--algo=supervised", "--learning_rate=0.01"),
+    "Meta-Semi, last layer": (*_META_SEMI, *_LAST_LAYER),
+    "Meta-Semi, strong views, last layer": (*_STRONG_FORM, *_LAST_LAYER),
+    "Meta Pseudo Labels, last layer": (
+        "--algo=meta_pseudo_labels",
+        *_LAST_LAYER,
+    ),
+    "FixMatch, last layer": ("--algo=fixmatch", *_LAST_LAYER),
+    "ensemble self-training, last layer": (
+        "--algo=ensemble_self_training",
+        *_LAST_LAYER,
+    ),
+}
+_PRETRAINED_CONTRASTS = tuple(
+    ("supervised, last layer", row)
+    for row in _PRETRAINED
+    if row != "supervised, last layer"
+)
+
+
 def _instruments(scale):
     """The small experiments: their gate, and Meta-Semi's selection on them."""
     short = ("--num_steps=6", "--evaluate_every=3") * (scale == "smoke")
@@ -619,8 +666,14 @@ def _instruments(scale):
             _POOL_ROWS,
             _POOL_CONTRASTS,
         ),
+        "pretrained": (
+            "A pretrained network and few labels",
+            _PRETRAINED,
+            _PRETRAINED_CONTRASTS,
+        ),
     }
     places = {
+        "pretrained": {"photos": _PHOTOS},
         "meta_semi_reconstruction": {"digits": INSTRUMENTS["digits"]},
         "pools": POOLS,
     }

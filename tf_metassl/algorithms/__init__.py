@@ -64,6 +64,9 @@ ALGORITHMS = {
     "remixmatch": Method("remixmatch:ReMixMatch", hp.ReMixMatch),
     "enaet": Method("enaet:EnAet", hp.EnAet),
     "noisy_student": Method("noisy_student:NoisyStudent", hp.NoisyStudent),
+    "ensemble_self_training": Method(
+        "ensemble_self_training:EnsembleSelfTraining", hp.EnsembleSelfTraining
+    ),
     "reduced_meta_pseudo_labels": Method(
         "reduced_meta_pseudo_labels:ReducedMetaPseudoLabels",
         hp.ReducedMetaPseudoLabels,

@@ -221,8 +221,10 @@ class Algorithm(Trainer):
         of every checkpoint, and a resumed run does not call this method.
 
         Args:
-            predict: function of a network that returns its logits `[M, C]`
-                float32 in inference mode on every training image, by row.
+            predict: a `tf_metassl.run.evaluation.Predictor`: a function of a
+                network that returns its logits `[M, C]` float32 in inference
+                mode on every training image, by row; its method
+                `probabilities` returns calibrated probabilities.
         """
 
     def prepare_evaluation(self, batches):

@@ -178,8 +178,9 @@ class MetaPseudoLabels(Algorithm):
 
     def _finetuner(self):
         """Plain supervised training that starts from the averaged student."""
-        student = averaging.copy_of(self.deployable_model, name="finetuned")
-        student.trainable = True
+        student = averaging.trainable_copy(
+            self.deployable_model, like=self.student, name="finetuned"
+        )
         finetuner = Supervised(
             networks={"student": student},
             hyperparameters=Hyperparameters(ema_decay=0.0),

@@ -21,6 +21,10 @@ class Network(typing.NamedTuple):
         dropout: its own rate, where no flag says otherwise.
         image_size: height and width that it was published with.
         smallest: the least height and width that it can take.
+        scaling: mean and standard deviation of each channel, on a scale of
+            0...1, by which it scales pixels whatever `--normalization` says;
+            None for networks that follow it.
+        is_own: whether it is a network of the user's own.
     """
 
     function: str
@@ -28,6 +32,13 @@ class Network(typing.NamedTuple):
     dropout: float = 0.0
     image_size: int = 32
     smallest: int = 1
+    scaling: tuple | None = None
+    is_own: bool = False
+
+    @property
+    def has_own_scaling(self):
+        """Whether it scales pixels itself; a user's network does."""
+        return self.is_own or self.scaling is not None
 
 
 def _small_cnn(image_size, *convolutions):
@@ -60,6 +71,14 @@ def _efficientnet(width, depth, image_size, dropout):
     )
 
 
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Pixels as they are.
+_AS_THEY_ARE = (0.0,) * 3, (1 / 255,) * 3
+# Rank of what `--freeze=lora` adds to a kernel.
+LORA_RANK = 4
+# Of the names of networks of keras.applications.
+KERAS_PREFIX = "keras:"
+
 NETWORKS = {
     # Filters and stride of each convolution.
     "digits_cnn": _small_cnn(8, (32, 1), (32, 1), (64, 2), (64, 1), (128, 2)),
@@ -87,6 +106,13 @@ NETWORKS = {
     "efficientnet_b5": _efficientnet(1.6, 2.2, 456, 0.4),
     "efficientnet_b6": _efficientnet(1.8, 2.6, 528, 0.5),
     "efficientnet_b7": _efficientnet(2.0, 3.1, 600, 0.5),
+    "efficientnet_lite0": Network(
+        "tf_metassl.models.efficientnet_lite:efficientnet_lite0",
+        dropout=0.2,
+        image_size=224,
+        smallest=32,
+        scaling=_IMAGENET,
+    ),
     "efficientnet_l2": _efficientnet(4.3, 5.3, 512, 0.5),
     # Meta Pseudo Labels reports 390 million parameters, and its code a width
     # of 5.0, which gives 317 million. This width gives 390 at the depth of B6.
@@ -96,8 +122,9 @@ NETWORKS = {
 # Families and what a user brings, as they are shown in help and errors.
 FURTHER = (
     "wrn_D_K, wrn_D_K_mpl or wrn_D_K_fixmatch for a wide residual network of "
-    "depth D and width K such as wrn_28_2, or module:function for a network of "
-    "your own"
+    "depth D and width K such as wrn_28_2, keras:NAME for one of "
+    "keras.applications such as keras:MobileNetV2, or module:function for a "
+    "network of your own"
 )
 
 
@@ -131,8 +158,16 @@ def find(name):
             "tf_metassl.models.wide_resnet:wide_resnet",
             {"depth": int(depth), "width": int(width), "variant": variant},
         )
+    if match := re.fullmatch(rf"{KERAS_PREFIX}(\w+)", name):
+        return Network(
+            "tf_metassl.models.applications:application",
+            {"name": match[1]},
+            image_size=224,
+            smallest=32,
+            scaling=_AS_THEY_ARE,
+        )
     if re.fullmatch(r"\w+(\.\w+)*:\w+", name):
-        return Network(name)
+        return Network(name, is_own=True)
     raise ValueError(
         f"--model={name}: must be one of {', '.join(NETWORKS)}, {FURTHER}."
     )
@@ -183,7 +218,7 @@ def build(
 
     from tf_metassl.models import custom, layers
 
-    if found.function == name:
+    if found.is_own:
         if dropout or mean is not None or whitening is not None:
             raise ValueError(
                 f"--model={name}: a network of your own has its dropout and "
@@ -201,6 +236,8 @@ def build(
                 f"{found.smallest} pixels, got {image_shape[0]}x"
                 f"{image_shape[1]}: change --model or --image_size."
             )
+        if found.scaling is not None:
+            mean, std = _own_scaling(name, found, image_shape, mean, whitening)
         module, function = found.function.split(":")
         function = getattr(importlib.import_module(module), function)
         pixels, scaled = layers.image_input(image_shape, mean, std, whitening)
@@ -214,6 +251,25 @@ def build(
         network = keras.Model(pixels, logits)
     network.name = network_name or name.replace(":", ".")
     return network
+
+
+def _own_scaling(name, network, image_shape, mean, whitening):
+    """Mean and standard deviation of a network that has its own.
+
+    Raises:
+        ValueError: if others are asked for, or the images have no color.
+    """
+    if mean is not None or whitening is not None:
+        raise ValueError(
+            f"--model={name} has the scaling of its pixels inside: leave "
+            "--normalization at unit."
+        )
+    if image_shape[2] != len(network.scaling[0]):
+        raise ValueError(
+            f"--model={name} needs color images, got {image_shape[2]} "
+            "channels: use --channels=3."
+        )
+    return network.scaling
 
 
 def features(network):

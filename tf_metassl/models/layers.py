@@ -144,6 +144,10 @@ class MovingStatistics:
             autocast=False,
         )
 
+    def settle(self):
+        """Makes averages that have been loaded those of a long training."""
+        self.num_updates.assign(1e6)
+
     def update_averages(self, *pairs):
         """Moves averages toward the statistics of a batch.
 

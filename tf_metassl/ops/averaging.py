@@ -30,6 +30,37 @@ def copy_of(network: keras.Model, name: str = "ema") -> keras.Model:
     return twin
 
 
+def trainable_copy(
+    network: keras.Model, like: keras.Model, name: str
+) -> keras.Model:
+    """A second network with the same weights, to be trained.
+
+    Args:
+        network: whose weights it has.
+        like: of the same architecture; what is frozen there is frozen here.
+        name: of the copy.
+    """
+    twin = copy_of(network, name)
+    # Also models inside, which hide the variables of their layers else.
+    twin.trainable = True
+    pairs = zip(_leaves(twin), _leaves(like), strict=True)
+    for layer, other in pairs:
+        layer.trainable = other.trainable
+        # A layer with a low-rank addition has a kernel that is not trained.
+        for variable, model in zip(layer.weights, other.weights, strict=True):
+            variable.trainable = model.trainable
+    return twin
+
+
+def _leaves(network: keras.Model) -> list[keras.Layer]:
+    """The layers of a network and of models inside, in order."""
+    found = []
+    for layer in network.layers:
+        inside = isinstance(layer, keras.Model)
+        found += _leaves(layer) if inside else [layer]
+    return found
+
+
 def parameters(average: keras.Model, network: keras.Model) -> list[tf.Tensor]:
     """The average's values of the network's trainable variables.
 
@@ -73,15 +104,24 @@ def update(
     """ema <- decay * ema + (1 - decay) * network, for all float weights.
 
     Batch norm's moving averages are averaged like parameters, so that the
-    statistics of the averaged network belong to its parameters.
+    statistics of the averaged network belong to its parameters. Layers that are
+    not trained do not change: averaging would round them.
 
     Args:
         ema_network: a `copy_of` the network.
         network: the network.
         decay: scalar in [0, 1].
     """
+    frozen = {
+        id(variable)
+        for layer in _leaves(network)
+        if not layer.trainable
+        for variable in layer.weights
+    }
     for average, variable in zip(
         ema_network.weights, network.weights, strict=True
     ):
+        if id(variable) in frozen:
+            continue
         if tf.as_dtype(average.dtype).is_floating:
             move(average, variable.value, decay)

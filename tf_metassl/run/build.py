@@ -24,6 +24,7 @@ from tf_metassl.data import (
 from tf_metassl.data import options as options_lib
 from tf_metassl.data.datasets import DATASETS
 from tf_metassl.errors import ConfigError
+from tf_metassl.models import pretrained
 from tf_metassl.ops import augmentation_rates, schedules
 from tf_metassl.run import distribution, run_directory
 
@@ -163,7 +164,9 @@ class Experiment:
         return distribution.distribute(self.strategy, make_dataset)
 
 
-def build_experiment(config, run_dir=None, strategy=None, source=None):
+def build_experiment(
+    config, run_dir=None, strategy=None, source=None, initial=None
+):
     """Builds the experiment that `config` describes.
 
     Args:
@@ -173,6 +176,8 @@ def build_experiment(config, run_dir=None, strategy=None, source=None):
         strategy: a `tf.distribute` strategy; None to make the one that
             `config` names.
         source: a `Source` in memory; None to load the one that `config` names.
+        initial: layers whose weights networks start from, see
+            `tf_metassl.run.initial_weights`; None: random ones.
 
     Returns:
         An `Experiment`.
@@ -188,7 +193,9 @@ def build_experiment(config, run_dir=None, strategy=None, source=None):
             source = foreign.with_known_classes(source, config.known_classes)
         config = _with_defaults(config, source)
         rows = split(source, config)
-        algorithm = _algorithm(config, strategy, source, run_dir, source.train)
+        algorithm = _algorithm(
+            config, strategy, source, run_dir, source.train, initial
+        )
         pipeline.check_channels(
             algorithm.views,
             pipeline.augmentation(source, config),
@@ -251,7 +258,7 @@ def _prepare(config, strategy=None):
     return strategy
 
 
-def _algorithm(config, strategy, source, run_dir, images):
+def _algorithm(config, strategy, source, run_dir, images, initial=None):
     """The algorithm of the main stage, built in the scope of `strategy`.
 
     Args:
@@ -261,6 +268,7 @@ def _algorithm(config, strategy, source, run_dir, images):
         run_dir: folder of the run, or None.
         images: from which the scaling of pixels is computed; None: it has to
             be there.
+        initial: see `build_experiment`.
     """
     scaling = statistics.scaling(
         config.normalization,
@@ -275,6 +283,7 @@ def _algorithm(config, strategy, source, run_dir, images):
             strategy.num_replicas_in_sync,
             len(source.train),
             scaling,
+            initial=initial,
         )
 
 
@@ -338,7 +347,13 @@ def split(source, config):
 
 
 def build_algorithm(
-    config, info, num_replicas=1, num_images=0, scaling=None, cls=None
+    config,
+    info,
+    num_replicas=1,
+    num_images=0,
+    scaling=None,
+    cls=None,
+    initial=None,
 ):
     """Builds networks, optimizers and the compiled method.
 
@@ -352,6 +367,7 @@ def build_algorithm(
         num_images: number of training images, labeled or not.
         scaling: see `tf_metassl.data.statistics.scaling`.
         cls: class of a later stage; None for that of the method.
+        initial: see `build_experiment`.
 
     Returns:
         A compiled `Algorithm`.
@@ -367,13 +383,15 @@ def build_algorithm(
     def rebuild(num_steps, cls=cls):
         changed = dataclasses.replace(config, num_steps=num_steps)
         return build_algorithm(
-            changed, info, num_replicas, num_images, scaling, cls
+            changed, info, num_replicas, num_images, scaling, cls, initial
         )
 
     return assemble(
         config,
         cls or algorithm_class(config.algo),
-        functools.partial(_network, config, info, num_replicas, scaling),
+        functools.partial(
+            _network, config, info, num_replicas, scaling, initial
+        ),
         functools.partial(_optimizer, config, elapsed),
         num_classes=info.num_classes,
         num_images=num_images,
@@ -415,7 +433,7 @@ def assemble(config, cls, build_network, build_optimizer, **arguments):
     return algorithm
 
 
-def _network(config, info, num_replicas, scaling, role):
+def _network(config, info, num_replicas, scaling, initial, role):
     """A new network for `role`."""
     synchronized = {
         "auto": num_replicas > 1,
@@ -423,7 +441,7 @@ def _network(config, info, num_replicas, scaling, role):
         "synchronized": True,
     }[config.batch_norm]
     dropout = config.hyperparameters.dropout_of(role)
-    return models.build(
+    network = models.build(
         config.model,
         info.image_shape,
         info.num_classes,
@@ -432,6 +450,12 @@ def _network(config, info, num_replicas, scaling, role):
         **(scaling or {}),
         network_name=role,
     )
+    if initial is not None:
+        pretrained.copy_layers(
+            pretrained.body_layers(network), initial, config.init_weights
+        )
+    pretrained.freeze(network, config.freeze)
+    return network
 
 
 def _optimizer(config, elapsed, role):

@@ -8,7 +8,13 @@ import tensorflow as tf
 
 from tf_metassl.data import pipeline
 from tf_metassl.errors import CheckpointError
-from tf_metassl.run import checkpoints, distribution, report, resume
+from tf_metassl.run import (
+    calibration,
+    checkpoints,
+    distribution,
+    report,
+    resume,
+)
 
 
 def evaluate(experiment, algorithm, split, watchers=()):
@@ -70,6 +76,28 @@ def predict(experiment, network, images=None):
     )
     logits = [apply(batch["image"]).numpy() for batch in batches]
     return np.concatenate(logits)[: len(images)]
+
+
+class Predictor:
+    """What networks say of every training image, see `Algorithm.prepare`.
+
+    Args:
+        experiment: the `Experiment`.
+    """
+
+    def __init__(self, experiment):
+        self._experiment = experiment
+
+    def __call__(self, network):
+        """Logits `[M, C]` of a network, see `predict`."""
+        return predict(self._experiment, network)
+
+    def probabilities(self, network):
+        """Probabilities `[M, C]`, calibrated on the validation images."""
+        logits = self(network)
+        rows = self._experiment.splits.validation
+        labels = self._experiment.source.train.labels[rows]
+        return calibration.fit(logits[rows], labels).probabilities(logits)
 
 
 def deployable_role(algorithm):

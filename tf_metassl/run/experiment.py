@@ -20,6 +20,7 @@ from tf_metassl.run import (
     evaluation,
     forecast,
     html_report,
+    initial_weights,
     report,
     run_directory,
     serving,
@@ -61,7 +62,12 @@ def train(config, termination=None, source=None):
     with _folders(config) as (run_dir, output):
         config = run_directory.with_recorded_defaults(config, run_dir)
         run_directory.check_settings(config, run_dir)
-        experiment = build_experiment(config, output, source=source)
+        experiment = build_experiment(
+            config,
+            output,
+            source=source,
+            initial=initial_weights.load(config),
+        )
         with (
             distribution.lost_workers_named(experiment.strategy),
             _system_errors_named(run_dir),

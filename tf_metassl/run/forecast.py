@@ -50,7 +50,7 @@ class Forecast:
 def of(experiment):
     """The `Forecast` of an `Experiment`; None for a network of one's own."""
     config = experiment.config
-    if models.find(config.model).function == config.model:
+    if models.find(config.model).is_own:
         return None
     network = costs.of(experiment.algorithm.student)
     pools = experiment.pools(experiment.algorithm)

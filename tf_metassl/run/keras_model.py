@@ -511,7 +511,7 @@ class SemiSupervisedModel(keras.Model):
         first = algorithm.finished_steps
         epochs = config.num_steps // config.evaluate_every - initial_epoch
         if not first:
-            algorithm.prepare(functools.partial(evaluation.predict, experiment))
+            algorithm.prepare(evaluation.Predictor(experiment))
         watchers = _Watchers(
             [_Logs(experiment, algorithm, validation_data), *(callbacks or [])],
             add_history=True,
@@ -549,7 +549,7 @@ class SemiSupervisedModel(keras.Model):
         for later in stage.stages(experiment)[1:]:
             algorithm = stage.build_stage(experiment, later)
             self._deploy(algorithm.deployable_model)
-            algorithm.prepare(functools.partial(evaluation.predict, experiment))
+            algorithm.prepare(evaluation.Predictor(experiment))
             watchers = _Watchers(
                 [_Logs(experiment, algorithm, validation_data)],
                 add_progbar=verbose != 0,
@@ -606,9 +606,9 @@ class SemiSupervisedModel(keras.Model):
         Returns:
             A Keras model.
         """
-        network = averaging.copy_of(self._deployed(), name=self.network.name)
-        network.trainable = True
-        return network
+        return averaging.trainable_copy(
+            self._deployed(), like=self.network, name=self.network.name
+        )
 
     def export(self, folder, formats=()):
         """Writes a SavedModel, see `serving.export_saved_model`.

@@ -11,7 +11,7 @@ import matplotlib.figure
 import numpy as np
 import tensorflow as tf
 
-from tf_metassl import files
+from tf_metassl import files, models
 from tf_metassl.data import spelling, splits
 from tf_metassl.run import collapse, forecast, twin
 
@@ -56,6 +56,7 @@ def plan(experiment):
         ),
         *(("", text) for text in _lengths(config)),
         ("network", f"{config.model}: {networks(experiment.algorithm)}"),
+        *(("", text) for text in _trained_part(config)),
         *(("", text) for text in filter(None, [forecast.line(experiment)])),
         *(("twin", text) for text in filter(None, [twin.line(experiment)])),
         (
@@ -69,6 +70,21 @@ def plan(experiment):
     return "\n".join(
         f"{name + ':' if name else '':<11}{text}" for name, text in lines
     )
+
+
+def _trained_part(config):
+    """Lines about what networks start from and what of them is trained."""
+    lines = []
+    if config.init_weights:
+        lines.append(f"weights before the last layer: {config.init_weights}")
+    if config.freeze == "backbone":
+        lines.append("only the last layer is trained")
+    elif config.freeze == "lora":
+        lines.append(
+            "only the last layer and additions of rank "
+            f"{models.LORA_RANK} to kernels are trained"
+        )
+    return lines
 
 
 def _lengths(config):

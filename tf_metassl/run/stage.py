@@ -261,7 +261,7 @@ def _resume_or_start(run: StageRun) -> resume.ResumeState:
             f"{run.checkpoints}"
         )
     else:
-        algorithm.prepare(functools.partial(evaluation.predict, experiment))
+        algorithm.prepare(evaluation.Predictor(experiment))
         if experiment.strategy.num_replicas_in_sync == 1:
             batch = next(iter(run.training_data(0)))
             tensorboard_log.write_view_images(run.logs, batch)
