@@ -312,11 +312,11 @@ class MonitoringOptions:
     )
     supervised_twin: str = setting(
         "auto",
-        "Train the same network on the labels alone after the run, with the "
-        "same number of steps, and say if the run is not better on the "
-        "validation images. on; off; auto: in runs of at least "
-        f"{TWIN_STEPS} steps of which it is less than a tenth, by the images "
-        "in a step.",
+        "Train the network on the labels alone, too, and compare both. The "
+        "twin follows the run and has as many steps; reports say if the run is "
+        "not better on the validation images. on; off; auto: in runs of at "
+        f"least {TWIN_STEPS} steps of which it is less than a tenth, by the "
+        "images in a step.",
         choices=("auto", "on", "off"),
     )
     verbose: int = setting(
