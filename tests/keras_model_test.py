@@ -262,6 +262,53 @@ def test_datasets_functions_and_callbacks_of_keras(images, tmp_path):
 
 
 @pytest.mark.slow
+def test_the_best_weights_are_those_of_the_network_that_predicts(images):
+    labeled, label, _ = images
+    model = compiled("mean_teacher", ema_decay=0.5)
+    stop = keras.callbacks.EarlyStopping(
+        "val_loss", mode="max", patience=2, restore_best_weights=True
+    )
+    history = fit(
+        model,
+        images,
+        epochs=4,
+        validation_data=(labeled, label),
+        callbacks=[stop],
+    )
+    # The loss falls, so that the first epoch is the best one here.
+    losses = history.history["val_loss"]
+    assert len(losses) == 3 and np.argmax(losses) == 0
+    loss, _ = model.evaluate(labeled, label, verbose=0)
+    assert loss == pytest.approx(losses[0], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_further_networks_start_from_a_pretrained_one(images, tmp_path):
+    network = tiny_network()
+    network.layers[2].trainable = False
+    frozen = network.layers[2].get_weights()
+    model = tf_metassl.MetaPseudoLabels(network, finetune_steps=1)
+    assert model.pretrained
+    model.compile(keras.optimizers.SGD(0.1))
+    fit(model, images)
+    algorithm = model._training.algorithm
+    for one in (algorithm.teacher, algorithm.ema, model.trained_network()):
+        np.testing.assert_array_equal(one.layers[2].get_weights(), frozen)
+    assert not model.trained_network().layers[2].trainable
+    # The last layer is not that of the student.
+    ours, theirs = (
+        n.get_layer("logits").kernel.numpy()
+        for n in (algorithm.student, algorithm.teacher)
+    )
+    assert not np.allclose(ours, theirs, atol=0.05)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for one, two in zip(loaded._initial(), model._initial(), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert not tf_metassl.MetaPseudoLabels(tiny_network()).pretrained
+
+
+@pytest.mark.slow
 def test_what_comes_out(images, tmp_path):
     labeled, _, _ = images
     model = compiled("mean_teacher", class_names=["a", "b", "c"])

@@ -26,6 +26,7 @@ from tf_metassl.data.datasets import DATASETS
 from tf_metassl.data.pictures import Decoding
 from tf_metassl.errors import ConfigError
 from tf_metassl.models import custom
+from tf_metassl.models import pretrained as pretrained_lib
 from tf_metassl.ops import averaging
 from tf_metassl.ops.schedules import WarmupSchedule
 from tf_metassl.run import build, evaluation, serving, stage
@@ -49,12 +50,15 @@ class _Training:
         num_images: M, the number of training images.
         algorithm: the method, of the main stage.
         deployed: the network that predicts.
+        initial: weights that further networks start from, but for those of the
+            last layer; None: they are new.
     """
 
     config: config_lib.Config
     num_images: int
     algorithm: Algorithm
     deployed: keras.Model
+    initial: list | None
 
     @property
     def has_later_network(self):
@@ -74,8 +78,11 @@ class SemiSupervisedModel(keras.Model):
     Args:
         network: a functional or sequential Keras model from pixels in 0...255
             to logits; it becomes the student and is trained in place.
-        teacher: for methods with a teacher, such a model; None: the network's
-            architecture with new weights.
+        teacher: for methods with a teacher, such a model; None: one of the
+            network's architecture.
+        pretrained: whether a teacher that is not given, and new networks of
+            later stages, start from the weights of `network` but for the last
+            layer. None: if a layer of it is frozen.
         algo: the method, see `--algo`; empty: that of the class.
         class_names: for exports; None: their numbers.
         seed: of batches, augmentation and the method's own draws.
@@ -96,6 +103,7 @@ class SemiSupervisedModel(keras.Model):
         network,
         *,
         teacher=None,
+        pretrained=None,
         algo="",
         class_names=None,
         seed=0,
@@ -128,6 +136,10 @@ class SemiSupervisedModel(keras.Model):
             self._check_has_teacher("teacher")
         self.network = network
         self.teacher = teacher
+        if pretrained is None:
+            layers = pretrained_lib.leaves(network)
+            pretrained = not all(layer.trainable for layer in layers)
+        self.pretrained = pretrained
         self._training = None
         # Of a model that has been loaded: what its training was built of, and
         # the network that predicts without it. A function, because Keras would
@@ -465,13 +477,21 @@ class SemiSupervisedModel(keras.Model):
         """Builds the algorithm of the main stage."""
         used = set()
         networks = {"student": self.network, "teacher": self.teacher}
+        initial = self.network.get_weights() if self.pretrained else None
+        training = _Training(config, num_images, None, None, initial)
+
+        def new_network():
+            network = keras.models.clone_model(self.network)
+            if training.initial:
+                last = pretrained_lib.leaves(network)[-1]
+                head = last.get_weights()
+                network.set_weights(training.initial)
+                last.set_weights(head)
+            return network
 
         def assemble(config, cls=None, **networks):
             def build_network(role):
-                network = networks.get(role)
-                if network is None:
-                    network = keras.models.clone_model(self.network)
-                return network
+                return networks.get(role) or new_network()
 
             def rebuild(num_steps, cls=cls):
                 return assemble(
@@ -490,11 +510,11 @@ class SemiSupervisedModel(keras.Model):
 
         try:
             with self.distribute_strategy.scope():
-                algorithm = assemble(config, **networks)
+                training.algorithm = assemble(config, **networks)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        self._training = _Training(config, num_images, algorithm, None)
-        self._deploy(algorithm.deployable_model)
+        self._training = training
+        self._deploy(training.algorithm.deployable_model)
 
     def _deploy(self, network):
         """Makes a network the one that predicts."""
@@ -600,6 +620,18 @@ class SemiSupervisedModel(keras.Model):
             return self._training.deployed
         return self._loaded() if self._loaded else self.network
 
+    def get_weights(self):
+        """Those of the network that predicts, a list of arrays."""
+        return self._deployed().get_weights()
+
+    def set_weights(self, weights):
+        """Sets those of the network that predicts.
+
+        `keras.callbacks.EarlyStopping` restores the best ones so. Training goes
+        on from what the method has, not from them.
+        """
+        self._deployed().set_weights(weights)
+
     def trained_network(self):
         """A copy of the deployable network, named and trainable as the given.
 
@@ -640,6 +672,7 @@ class SemiSupervisedModel(keras.Model):
             "name": self.name,
             "network": keras.saving.serialize_keras_object(self.network),
             "teacher": keras.saving.serialize_keras_object(self.teacher),
+            "pretrained": self.pretrained,
             "algo": self.algo,
             "class_names": list(self.class_names),
             "seed": self.seed,
@@ -692,6 +725,11 @@ class SemiSupervisedModel(keras.Model):
         """Writes the state that Keras does not find."""
         for name, variable in self._own_variables().items():
             store[name] = variable.numpy()
+        for number, value in enumerate(self._initial()):
+            store[f"initial_{number}"] = value
+
+    def _initial(self):
+        return self._training and self._training.initial or []
 
     def load_own_variables(self, store):
         """Reads what `save_own_variables` has written."""
@@ -701,6 +739,11 @@ class SemiSupervisedModel(keras.Model):
             self._loaded = lambda: loaded
         for name, variable in self._own_variables().items():
             variable.assign(np.asarray(store[name]))
+        if initial := self._initial():
+            self._training.initial = [
+                np.asarray(store[f"initial_{number}"])
+                for number in range(len(initial))
+            ]
 
     def _own_variables(self):
         """Name in the file -> variable; the first are those that predict."""
