@@ -107,7 +107,7 @@ def test_harm_is_said_with_what_was_measured():
     assert first.startswith("The unlabeled images have done harm: of 200")
     assert "-11.0 points" in first and "--algo=supervised" in first
     assert labels == (
-        "4 labeled images of 2 classes; the fewest, 1, are of dog."
+        "4 labeled images of 2 classes; the fewest, 1, are of class dog."
     )
     assert "differ by 25.0 % of 400 unlabeled images" in shift
     assert "dog: 75.0 % of the pseudo-labels, 50.0 % of the labels" in shift

@@ -281,7 +281,7 @@ def notes(
     least = min(range(len(label_counts)), key=label_counts.__getitem__)
     found.append(
         f"{sum(label_counts)} labeled images of {len(label_counts)} classes; "
-        f"the fewest, {label_counts[least]}, are of "
+        f"the fewest, {label_counts[least]}, are of class "
         f"{spelling.one_line(class_names[least])}."
     )
     if pool:
@@ -321,8 +321,9 @@ def _shifted(pool: Pool, class_names: Sequence[str]) -> str:
     if pool.shift:
         name = spelling.one_line(class_names[pool.label])
         text += (
-            f", most of all {name}: {100 * pool.predicted_share:.1f} % of the "
-            f"pseudo-labels, {100 * pool.labeled_share:.1f} % of the labels"
+            f", most of all class {name}: {100 * pool.predicted_share:.1f} % "
+            f"of the pseudo-labels, {100 * pool.labeled_share:.1f} % of the "
+            "labels"
         )
     much = (
         " That is much: the unlabeled images may be of other classes, or "
