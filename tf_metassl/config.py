@@ -286,6 +286,7 @@ PATHS = {
     "validation_dir",
     "test_dir",
     "manifest",
+    "array_file",
     "cache_dir",
 }
 
@@ -301,14 +302,19 @@ def _implied_dataset(given: Mapping[str, Any]) -> str:
     Raises:
         ConfigError: if both kinds of images of one's own are given.
     """
-    if given.get("labeled_dir") and given.get("manifest"):
+    datasets = {
+        "labeled_dir": "folder",
+        "manifest": "csv",
+        "array_file": "array_file",
+    }
+    named = [name for name in datasets if given.get(name)]
+    if len(named) > 1:
         raise ConfigError(
-            "--labeled_dir and --manifest exclude each other: the images come "
-            "from folders or from a manifest."
+            f"{' and '.join('--' + name for name in named)} exclude each "
+            "other: the images come from folders, from a manifest or from a "
+            "file of arrays."
         )
-    if given.get("manifest"):
-        return "csv"
-    return "folder" if given.get("labeled_dir") else "digits"
+    return datasets[named[0]] if named else "digits"
 
 
 # What TensorFlow's shapes, seeds and step counts hold without wrapping round.

@@ -5,10 +5,12 @@
 
 Networks start from random weights. Each file is compared with its network as
 `tf-metassl export` does; ONNX files are read by OpenVINO, too, if it is
-installed. Writes OUT/formats.md.
+installed. A network that is in OUT/formats.jsonl is not measured again; the
+table is OUT/formats.md.
 """
 
 import importlib.util
+import json
 import pathlib
 import platform
 import sys
@@ -58,43 +60,89 @@ def load_openvino(path):
     return lambda images: model(images)["probabilities"]
 
 
-def row(name, shape, parameters, written, difference):
-    """A line of the table."""
-    cells = [name, " x ".join(map(str, shape)), f"{parameters:,}"]
-    for file in written:
-        one, many = (1000 * s for s in file.seconds.values())
-        cells += [f"{file.size / 1e6:.3g}", f"{one:.3g}, {many:.3g}"]
+def record(name, shape, parameters, written, difference):
+    """What is kept of a network, a dict."""
+    return {
+        "network": name,
+        "images": list(shape),
+        "parameters": parameters,
+        "files": {
+            file.name: {
+                "megabytes": file.size / 1e6,
+                "milliseconds": [1000 * s for s in file.seconds.values()],
+            }
+            for file in written
+        },
+        "openvino": difference,
+    }
+
+
+def row(found):
+    """A line of the table, of a `record`."""
+    cells = [
+        found["network"],
+        " x ".join(map(str, found["images"])),
+        f"{found['parameters']:,}",
+    ]
+    for name in formats.NAMES:
+        file = found["files"].get(name)
+        if file is None:
+            cells += ["", ""]
+            continue
+        one, many = file["milliseconds"]
+        cells += [f"{file['megabytes']:.3g}", f"{one:.3g}, {many:.3g}"]
+    difference = found["openvino"]
     cells.append("" if difference is None else f"{difference:.0e}")
     return f"| {' | '.join(cells)} |\n"
 
 
-def main(_):
-    """Writes the page, network by network."""
-    names = [n for n in models.NETWORKS if n not in flags.FLAGS.without]
-    names = [n for n in names if n != "two_moons_mlp"] + list(FURTHER)
-    page = (
+def page(records, missing):
+    """The page, a text.
+
+    Args:
+        records: of the networks that have been measured.
+        missing: names of those that have not.
+    """
+    return (
         "# Exported networks\n\n"
         "Made by `python tools/export_formats.py`. Networks for ten classes, "
         f"at no more than {LARGEST} pixels, with random weights; each file "
         "gave the probabilities of its network to 1e-4. MB, and ms for 1 and "
         "for 32 images at a time: medians of 9 on a CPU "
-        f"({platform.machine()}, "
+        f"({platform.machine()}, two cores, with other work beside; "
         f"TensorFlow {tf.__version__}). OpenVINO reads the ONNX file; the last "
         "column is the largest difference of a probability there.\n\n"
-        f"Left out: {', '.join(flags.FLAGS.without) or 'none'}.\n\n"
+        f"Not measured: {', '.join(missing) or 'none'}.\n\n"
         "| network | images | parameters |"
         + "".join(f" {n}, MB | ms |" for n in formats.NAMES)
         + " OpenVINO |\n| --- | --- | --: |"
         + " --: | --: |" * len(formats.NAMES)
         + " --: |\n"
+        + "".join(map(row, records))
     )
-    path = pathlib.Path(flags.FLAGS.out) / "formats.md"
+
+
+def main(_):
+    """Measures what is missing, network by network, and writes the page."""
+    out = pathlib.Path(flags.FLAGS.out)
+    path = out / "formats.jsonl"
+    names = [n for n in models.NETWORKS if n != "two_moons_mlp"]
+    names += FURTHER
+    found = {}
+    if path.is_file():
+        lines = path.read_text("utf-8").splitlines()
+        found = {r["network"]: r for r in map(json.loads, lines)}
     for name in names:
+        if name in found or name in flags.FLAGS.without:
+            continue
         with tempfile.TemporaryDirectory() as folder:
-            line = row(name, *measured(name, pathlib.Path(folder)))
-        print(line, end="", flush=True)
-        page += line
-        path.write_text(page)
+            found[name] = record(name, *measured(name, pathlib.Path(folder)))
+        print(row(found[name]), end="", flush=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(found[name]) + "\n")
+    records = [found[name] for name in names if name in found]
+    missing = [name for name in names if name not in found]
+    (out / "formats.md").write_text(page(records, missing), "utf-8")
 
 
 if __name__ == "__main__":

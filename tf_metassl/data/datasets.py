@@ -194,6 +194,11 @@ DATASETS = {
         defaults=_OWN_IMAGES,
         reads=("manifest", *_FILES),
     ),
+    "array_file": Dataset(
+        loader="tf_metassl.data.array_file:load",
+        defaults=_OWN_IMAGES,
+        reads=("array_file", "test_fraction", "label_split"),
+    ),
     "arrays": Dataset(
         loader="tf_metassl.data.arrays:load",
         defaults=_OWN_IMAGES,

@@ -48,6 +48,12 @@ class DataOptions:
         "label (empty = unlabeled) and split (train, validation, test or "
         "unlabeled; empty = train).",
     )
+    array_file: str = setting(
+        "",
+        "--dataset=array_file: an .npz file with x_train, y_train and perhaps "
+        "x_val, y_val, x_test, y_test, x_unlabeled and class_names; or a "
+        "folder of idx files, as MNIST's.",
+    )
     missing_labels: str = setting(
         "refuse",
         "folder and csv: what a label or a sub-folder means whose name usually "
@@ -58,8 +64,8 @@ class DataOptions:
     )
     test_fraction: float = setting(
         0.2,
-        "folder and csv without test images: share of each class's labeled "
-        "images that is held out for testing.",
+        "folder, csv and array_file without test images: share of each class's "
+        "labeled images that is held out for testing.",
         minimum=0.0,
         maximum=0.9,
     )
