@@ -18,7 +18,7 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from tf_metassl import models
+from tf_metassl import audit, models
 from tf_metassl.algorithms import ALGORITHMS, ALIASES, hyperparameters_class
 from tf_metassl.models import costs
 from tf_metassl.run import (
@@ -164,6 +164,8 @@ def check_command(words):
         else:
             file = ROOT / "tf_metassl" / f"{command}.py"
             known = RUN_FLAGS | defined_in(file) | {"help"}
+            if command == "audit":
+                known |= set(audit.SETTINGS)
             assert known.issuperset(flag_names(arguments)), words
         return
     program, *arguments = words

@@ -188,11 +188,7 @@ def build_experiment(
     """
     try:
         strategy = _prepare(config, strategy)
-        source = source or sources.load(config.dataset, config, run_dir)
-        if config.known_classes:
-            source = foreign.with_known_classes(source, config.known_classes)
-        config = _with_defaults(config, source)
-        rows = split(source, config)
+        config, source, rows = load_data(config, run_dir, source)
         algorithm = _algorithm(
             config, strategy, source, run_dir, source.train, initial
         )
@@ -206,6 +202,28 @@ def build_experiment(
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return Experiment(config, strategy, source, rows, algorithm)
+
+
+def load_data(config, run_dir=None, source=None):
+    """Loads the images that `config` names and splits them.
+
+    Args:
+        config: a `Config`.
+        run_dir: as for `build_experiment`.
+        source: as for `build_experiment`.
+
+    Returns:
+        `(config, source, rows)`: with the defaults that depend on the images,
+        a `Source`, and its `Splits`.
+
+    Raises:
+        ValueError: if the images cannot be used or split as configured.
+    """
+    source = source or sources.load(config.dataset, config, run_dir)
+    if config.known_classes:
+        source = foreign.with_known_classes(source, config.known_classes)
+    config = _with_defaults(config, source)
+    return config, source, split(source, config)
 
 
 def build_without_images(config, run_dir):

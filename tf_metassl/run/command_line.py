@@ -24,6 +24,7 @@ from tf_metassl.run.termination import Terminated
 
 # Name -> what it does. Each is a module of the package with a `run_command`.
 COMMANDS = {
+    "audit": "look at the images and labels before a training",
     "train": "train, evaluate and export a classifier",
     "evaluate": "evaluate a finished run again, or on other images",
     "predict": "classify picture files",
@@ -261,19 +262,24 @@ def quieten():
         logging.set_verbosity(logging.WARNING)
 
 
-def define_flags(values=None):
+def define_flags(values=None, names=None):
     """Defines one flag per setting of `Config` and of all methods.
 
     Args:
         values: the `flags.FlagValues` to define them in; the global ones if
             None.
+        names: the settings that get a flag; None: all.
     """
     values = flags.FLAGS if values is None else values
     for _, rows in sections():
         for row in rows:
-            _DEFINE[row.kind](
-                row.name, None, help_text.description(row), flag_values=values
-            )
+            if names is None or row.name in names:
+                _DEFINE[row.kind](
+                    row.name,
+                    None,
+                    help_text.description(row),
+                    flag_values=values,
+                )
 
 
 def from_flags(values=None):
@@ -290,7 +296,7 @@ def from_flags(values=None):
     """
     values = flags.FLAGS if values is None else values
     names = [row.name for _, rows in sections() for row in rows]
-    given = {name: getattr(values, name) for name in names}
+    given = {name: getattr(values, name) for name in names if name in values}
     return config_lib.resolve(
         {name: value for name, value in given.items() if value is not None}
     )
