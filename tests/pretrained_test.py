@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_sample_images
 
+from tests.helpers import run, tiny_algorithm, tiny_batch
 from tf_metassl import config, models
 from tf_metassl.errors import ConfigError
 from tf_metassl.models import costs, efficientnet_lite, layers, pretrained
@@ -254,3 +255,33 @@ def test_the_plan_says_what_is_trained():
     text = "; ".join(report._trained_part(settings))
     assert re.search(r"before the last layer: a; .*rank 4 to kernels", text)
     assert report._trained_part(config.resolve({})) == []
+
+
+def test_all_layers_but_the_last_may_learn_more_slowly():
+    changes = []
+    for scale in (1.0, 0.1):
+        keras.utils.set_random_seed(0)
+        algorithm = tiny_algorithm("supervised", ema_decay=0.0)
+        algorithm._backbone_scale = scale
+        before = algorithm.student.get_weights()
+        run(algorithm, tiny_batch())
+        after = algorithm.student.get_weights()
+        changes.append(
+            [
+                b - a
+                for v, a, b in zip(
+                    algorithm.student.weights, before, after, strict=True
+                )
+                if v.name == "kernel"
+            ]
+        )
+    (conv, dense), (slow_conv, slow_dense) = changes
+    assert np.abs(conv).max() > 0
+    np.testing.assert_allclose(slow_dense, dense, rtol=1e-6)
+    np.testing.assert_allclose(slow_conv, 0.1 * conv, rtol=1e-3, atol=1e-7)
+    for given, message in [
+        ({"optimizer": "adam"}, "optimizer=adam"),
+        ({"freeze": "backbone"}, "does not train them"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            config.resolve({"backbone_learning_rate_scale": 0.1, **given})

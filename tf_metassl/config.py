@@ -426,6 +426,10 @@ def unread(config: Config) -> dict[str, str]:
             f"with --model={config.model}, which scales pixels itself. Leave "
             "it out"
         )
+    if config.freeze == "backbone":
+        found["backbone_learning_rate_scale"] = (
+            "with --freeze=backbone, which does not train them. Leave it out"
+        )
     if config.model == "two_moons_mlp":
         found["batch_norm"] = (
             "with --model=two_moons_mlp, which has none. Leave it out"

@@ -148,6 +148,14 @@ class NetworkOptions:
         "kernel.",
         choices=("none", "backbone", "lora"),
     )
+    backbone_learning_rate_scale: float = setting(
+        1.0,
+        "Factor on the learning rate of all layers but the last, for a network "
+        "that starts from trained weights. For --optimizer=sgd.",
+        minimum=0.0,
+        maximum=1.0,
+        read_by={"optimizer": ("sgd",)},
+    )
     batch_norm: str = setting(
         "auto",
         "Batch that batch norm computes its statistics over. synchronized: the "

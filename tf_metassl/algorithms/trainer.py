@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 from tf_metassl.contract import FOREIGN
+from tf_metassl.models import pretrained
 from tf_metassl.ops import remat, replicas
 from tf_metassl.ops.metrics import (
     ClassEntropy,
@@ -51,6 +52,7 @@ class Trainer(keras.Model):
         decoupled_weight_decay=False,
         weight_decay_on="kernels",
         gradient_clip_norm=0.0,
+        backbone_scale=1.0,
         jit_compile=False,
         steps_per_execution=1,
         gradient_accumulation_steps=1,
@@ -67,6 +69,8 @@ class Trainer(keras.Model):
             weight_decay_on: `kernels` or `all`, see `decays`.
             gradient_clip_norm: bound on the global norm of the gradient, after
                 weight decay; 0 for none.
+            backbone_scale: factor on the update, and so on the learning rate
+                of SGD, of all layers of a network but the last.
             jit_compile: compile the step with XLA.
             steps_per_execution: steps per call of the compiled function.
             gradient_accumulation_steps: number of micro-batches that a step is
@@ -103,6 +107,13 @@ class Trainer(keras.Model):
         self._decoupled_weight_decay = decoupled_weight_decay
         self._decayed = functools.partial(decays, on=weight_decay_on)
         self._gradient_clip_norm = gradient_clip_norm
+        self._backbone_scale = backbone_scale
+        self._backbone = {
+            id(variable)
+            for role in self.roles
+            for layer in pretrained.body_layers(getattr(self, role))
+            for variable in layer.weights
+        }
         for role, optimizer in optimizers.items():
             # A restore would lose slots that the first step creates.
             optimizer.build(self.trained_variables(role))
@@ -171,6 +182,11 @@ class Trainer(keras.Model):
             total = replicas.sum_over_replicas(gradients)
             total, _ = tf.clip_by_global_norm(total, self._gradient_clip_norm)
             gradients = [g / num_replicas for g in total]
+        if self._backbone_scale != 1.0:
+            gradients = [
+                self._backbone_scale * g if id(v) in self._backbone else g
+                for g, v in zip(gradients, variables, strict=True)
+            ]
         optimizer = self._optimizers[role]
         # The rate of this step: `apply` increments the step.
         rate = tf.convert_to_tensor(optimizer.learning_rate)

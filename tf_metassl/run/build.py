@@ -443,6 +443,7 @@ def assemble(config, cls, build_network, build_optimizer, **arguments):
         decoupled_weight_decay=config.decoupled_weight_decay,
         weight_decay_on=config.weight_decay_on,
         gradient_clip_norm=config.gradient_clip_norm,
+        backbone_scale=config.backbone_learning_rate_scale,
         jit_compile=config.jit_compile,
         steps_per_execution=config.steps_per_execution,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
