@@ -619,9 +619,14 @@ _PRETRAINED = {
     "supervised, LoRA": (
         "--algo=supervised",
         "--freeze=lora",
-        "--learning_rate=0.02",
+        "--learning_rate=0.05",
+        "--backbone_learning_rate_scale=0.01",
     ),
-    "supervised, all layers": ("--algo=supervised", "--learning_rate=0.01"),
+    "supervised, all layers": (
+        "--algo=supervised",
+        "--learning_rate=0.05",
+        "--backbone_learning_rate_scale=0.02",
+    ),
     "Meta-Semi, last layer": (*_META_SEMI, *_LAST_LAYER),
     "Meta-Semi, strong views, last layer": (*_STRONG_FORM, *_LAST_LAYER),
     "Meta Pseudo Labels, last layer": (
