@@ -294,7 +294,8 @@ def shortened(arguments):
     short = {k: v for k, v in SHORT.items() if k in common | own}
     own_images = given.keys() & {"labeled_dir", "manifest"}
     if own_images or given.get("dataset", "digits") != "digits":
-        short["image_size"] = 12
+        # The smallest that a network with trained weights takes.
+        short["image_size"] = 32 if "init_weights" in given else 12
         if not own_images:
             short["num_labeled"] = 20
         if "model" not in given:
