@@ -1021,6 +1021,11 @@ class NoisyStudent(Hyperparameters):
 class EnsembleSelfTraining(Hyperparameters):
     """Self-training on averaged pseudo-labels, after arXiv 2503.09707."""
 
+    # What this method is as a case of Noisy Student. These are no fields, hence
+    # no flags.
+    label_smoothing = 0.0
+    pseudo_label = "soft"
+
     num_members: int = setting(
         3,
         "Networks that are trained on the labeled images and label the others "

@@ -23,6 +23,8 @@ class NoisyStudent(Algorithm):
     """
 
     metric_names = TWO_LOSSES
+    # What the student learns of each image.
+    view = "strong"
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -36,8 +38,8 @@ class NoisyStudent(Algorithm):
     @property
     def views(self):
         """See `Algorithm.views`."""
-        unlabeled = ("strong",) if self._teacher else ()
-        return Views(labeled=("strong",), unlabeled=unlabeled)
+        unlabeled = (self.view,) if self._teacher else ()
+        return Views(labeled=(self.view,), unlabeled=unlabeled)
 
     def compute_losses(self, batch):
         """See `Algorithm.compute_losses`."""
@@ -47,13 +49,13 @@ class NoisyStudent(Algorithm):
             self.one_hot(labeled["label"]), hp.label_smoothing
         )
         if self._teacher is None:
-            logits = self.forward(self.student, labeled["strong"])
+            logits = self.forward(self.student, labeled[self.view])
             self.track_labeled(labeled["label"], logits)
             return replicas.share_of_mean(cross_entropy(label, logits))
 
         unlabeled = batch["unlabeled"]
         logits_l, logits_u = self.forward(
-            self.student, labeled["strong"], unlabeled["strong"]
+            self.student, labeled[self.view], unlabeled[self.view]
         )
         pseudo_label = _PSEUDO_LABELS[hp.pseudo_label](
             tf.gather(self.predictions.value, unlabeled["index"])
