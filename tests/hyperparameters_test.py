@@ -41,7 +41,10 @@ def test_what_a_method_does_not_have_is_neutral(name):
         defaults["cycle_steps"],
     )
     assert hp.mixes == ("mixup_alpha" in fields)
-    stages = {"finetune_steps", "round_steps", "student_steps"} & fields
+    stages = {
+        *("finetune_steps", "round_steps"),
+        *("member_steps", "student_steps"),
+    } & fields
     assert set(hp.later_stage_steps) == stages
     assert set(hp.scheduled_stage_steps) == stages - {"finetune_steps"}
     sizes = {"finetune_batch_size"} & fields
