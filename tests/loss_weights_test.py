@@ -50,7 +50,7 @@ def gradients(name, **hp):
     (logits,) = training_logits(algorithm.student, batch["unlabeled"]["strong"])
     head.bias.assign(-logits.mean(0))
     table = np.random.default_rng(0).dirichlet([1] * NUM_CLASSES, NUM_IMAGES)
-    if name == "noisy_student":
+    if hasattr(algorithm, "learn_from"):
         algorithm.learn_from("teacher")
         algorithm.predictions.assign(np.log(table))
     if hasattr(algorithm, "ensemble"):
