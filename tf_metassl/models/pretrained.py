@@ -7,6 +7,7 @@ from tf_metassl import models
 from tf_metassl.errors import ConfigError
 from tf_metassl.models import LORA_RANK
 from tf_metassl.models.layers import BatchNormalization
+from tf_metassl.ops import averaging
 
 
 def imagenet_layers(name):
@@ -64,13 +65,7 @@ def file_layers(path):
 
 def leaves(network):
     """The layers with weights, in order, also those of models inside."""
-    found = []
-    for layer in network.layers:
-        if isinstance(layer, keras.Model):
-            found += leaves(layer)
-        elif layer.weights:
-            found.append(layer)
-    return found
+    return [layer for layer in averaging.leaves(network) if layer.weights]
 
 
 def body_layers(network):

@@ -43,7 +43,7 @@ def trainable_copy(
     twin = copy_of(network, name)
     # Also models inside, which hide the variables of their layers else.
     twin.trainable = True
-    pairs = zip(_leaves(twin), _leaves(like), strict=True)
+    pairs = zip(leaves(twin), leaves(like), strict=True)
     for layer, other in pairs:
         layer.trainable = other.trainable
         # A layer with a low-rank addition has a kernel that is not trained.
@@ -52,12 +52,12 @@ def trainable_copy(
     return twin
 
 
-def _leaves(network: keras.Model) -> list[keras.Layer]:
+def leaves(network: keras.Model) -> list[keras.Layer]:
     """The layers of a network and of models inside, in order."""
     found = []
     for layer in network.layers:
         inside = isinstance(layer, keras.Model)
-        found += _leaves(layer) if inside else [layer]
+        found += leaves(layer) if inside else [layer]
     return found
 
 
@@ -114,7 +114,7 @@ def update(
     """
     frozen = {
         id(variable)
-        for layer in _leaves(network)
+        for layer in leaves(network)
         if not layer.trainable
         for variable in layer.weights
     }

@@ -60,8 +60,7 @@ class Experiment:
     @property
     def examples(self):
         """16 images `[16, H, W, C]` of noise to compare exports on."""
-        shape = (16, *self.source.info.image_shape)
-        return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        return example_images(self.source.info.image_shape)
 
     @property
     def decoding(self):
@@ -162,6 +161,12 @@ class Experiment:
             )
 
         return distribution.distribute(self.strategy, make_dataset)
+
+
+def example_images(image_shape):
+    """16 images `[16, H, W, C]` uint8 of noise, the same in every process."""
+    shape = (16, *image_shape)
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
 def build_experiment(

@@ -656,9 +656,7 @@ class SemiSupervisedModel(keras.Model):
             self.class_names,
             folder,
             formats,
-            examples=np.random.default_rng(0).integers(
-                0, 256, (16, *shape), np.uint8
-            ),
+            examples=build.example_images(shape),
             decoding=Decoding(shape, 0, 0),
             calibration=Calibration(),
         )
