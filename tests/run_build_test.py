@@ -101,7 +101,7 @@ def test_the_network_of_own_images_fits_their_size(
     assert build_experiment(settings).config.model == "cnn13"
 
 
-def tiny_algorithm_of(*_):
+def tiny_algorithm_of(*_, **__):
     return tiny_algorithm("supervised")
 
 
