@@ -532,6 +532,12 @@ def _check_together(config: Config) -> None:
                 "which --precision=mixed_bfloat16 rounds to noise. Use "
                 "--precision=float32, or --feedback=dot or per_example."
             )
+    if config.cache_features and hp.changes_images:
+        raise ConfigError(
+            f"--cache_features={config.cache_features}: a step of --algo="
+            f"{config.algo} changes images, and features cannot be changed so. "
+            "Leave it out, or choose another --algo."
+        )
     if isinstance(hp, MetaSemiIct) and hp.mix_partners != "own":
         raise ConfigError(
             f"--mix_partners={hp.mix_partners}: the consistency loss of "

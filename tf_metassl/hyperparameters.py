@@ -107,6 +107,8 @@ class Hyperparameters:
     uses_unlabeled = True
     uses_weak_policy = True
     uses_strong_policy = False
+    # Whether a step moves pixels, as features cannot be moved.
+    changes_images = False
 
     ema_decay: float = setting(
         0.99,
@@ -330,6 +332,8 @@ class FastSwa(MeanTeacher):
 class Vat(Hyperparameters):
     """Virtual Adversarial Training, arXiv 1704.03976."""
 
+    changes_images = True
+
     unlabeled_loss_weight: float = _unlabeled_loss_weight(1.0, "1")
     unlabeled_ramp_steps: int = _unlabeled_ramp_steps(
         0, "as a sigmoid", "0, at once"
@@ -380,6 +384,11 @@ class Sntg(Vat, TemporalEnsembling):
     unlabeled_ramp_steps: int = _unlabeled_ramp_steps(
         1 / 3, "as a sigmoid", "as for --sntg_base"
     )
+
+    @property
+    def changes_images(self):
+        """See `Hyperparameters`."""
+        return self.sntg_base == "vat"
 
     @property
     def without_effect(self):
@@ -1086,6 +1095,8 @@ class ReducedMetaPseudoLabels(Uda, StudentFeedback):
 class ReMixMatch(MixMatch):
     """ReMixMatch, arXiv 1911.09785."""
 
+    changes_images = True
+
     unlabeled_loss_weight: float = setting(
         1.5,
         "Weight of the unlabeled loss, a cross-entropy (paper: 1.5). 0 = off.",
@@ -1113,6 +1124,8 @@ class ReMixMatch(MixMatch):
 @dataclasses.dataclass(frozen=True)
 class EnAet(MixMatch):
     """EnAET, arXiv 1911.09265: MixMatch and predicted transformations."""
+
+    changes_images = True
 
     transformation_weight: float = setting(
         1.0,

@@ -148,6 +148,16 @@ class NetworkOptions:
         "kernel.",
         choices=("none", "backbone", "lora"),
     )
+    cache_features: int = setting(
+        0,
+        "--freeze=backbone: number of weak and of strong views of each image "
+        "of which the frozen layers compute features, once for all runs; "
+        "training draws from these, and trains the last layer on them. 0 = "
+        "every step augments images and runs all layers.",
+        minimum=0,
+        maximum=64,
+        read_by={"freeze": ("backbone",)},
+    )
     backbone_learning_rate_scale: float = setting(
         1.0,
         "Factor on the learning rate of all layers but the last, for a network "

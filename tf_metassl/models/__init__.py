@@ -290,8 +290,9 @@ def features(network):
 
     if not any(layer.name == "logits" for layer in network.layers):
         raise ValueError(
-            "This method has a further head on the network's features: call "
-            "the last dense layer of your network (--model) `logits`."
+            "This method has a further head on the network's features, or "
+            "--cache_features stores them: call the last dense layer of your "
+            "network (--model) `logits`."
         )
     return keras.Model(
         network.inputs[0],

@@ -26,7 +26,7 @@ from tf_metassl.data.datasets import DATASETS
 from tf_metassl.errors import ConfigError
 from tf_metassl.models import pretrained
 from tf_metassl.ops import augmentation_rates, schedules
-from tf_metassl.run import distribution, run_directory
+from tf_metassl.run import distribution, feature_cache, run_directory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,8 @@ class Experiment:
         source: the dataset.
         splits: its labeled, unlabeled and validation rows.
         algorithm: the compiled method of the main stage.
+        features: with `--cache_features`, the features of the dataset.
+        backbone: the network that has computed them.
     """
 
     config: Config
@@ -46,16 +48,33 @@ class Experiment:
     source: sources.Source
     splits: splits.Splits
     algorithm: Algorithm
+    features: sources.Source | None = None
+    backbone: keras.Model | None = None
 
     @property
     def augmentation(self):
         """The augmentation policies, with `auto` resolved."""
         return pipeline.augmentation(self.source, self.config)
 
+    @property
+    def seen(self):
+        """What the networks of the algorithm see, a `Source`."""
+        return self.features or self.source
+
     @functools.cached_property
     def validation_images(self):
-        """The held-out training images."""
-        return self.source.train.take(self.splits.validation)
+        """The held-out training images, as networks see them."""
+        return self.seen.train.take(self.splits.validation)
+
+    def whole(self, network):
+        """A network of the algorithm as one that takes images.
+
+        Args:
+            network: such as `algorithm.deployable_model`.
+        """
+        if self.backbone is None:
+            return network
+        return feature_cache.whole(self.backbone, network)
 
     @property
     def examples(self):
@@ -81,10 +100,10 @@ class Experiment:
         return len(self.splits.validation) > 0
 
     def images(self, split):
-        """The images of the split `labeled`, `validation` or `test`."""
+        """What networks see of the split `labeled`, `validation` or `test`."""
         if split == "labeled":
-            return self.source.train.take(self.splits.labeled)
-        return self.source.test if split == "test" else self.validation_images
+            return self.seen.train.take(self.splits.labeled)
+        return self.seen.test if split == "test" else self.validation_images
 
     def pools(self, algorithm, batch_size=0):
         """The `Pool`s that the batches of `algorithm` are drawn from.
@@ -139,6 +158,10 @@ class Experiment:
             replicas.
         """
         augmentation = self.augmentation
+        if self.backbone is not None:
+            augmentation = feature_cache.augmentation(
+                self.config.cache_features
+            )
         if algorithm.augmentation_rates is not None:
             rates = algorithm.augmentation_rates.value
             augmentation = dataclasses.replace(
@@ -150,7 +173,7 @@ class Experiment:
 
         def make_dataset(**shards):
             return pipeline.training_dataset(
-                self.source,
+                self.seen,
                 self.pools(algorithm, batch_size),
                 views=algorithm.views,
                 augmentation=augmentation,
@@ -194,8 +217,13 @@ def build_experiment(
     try:
         strategy = _prepare(config, strategy)
         config, source, rows = load_data(config, run_dir, source)
+        scaling = _scaling(config, source.train, run_dir)
+        features = backbone = None
+        if config.cache_features:
+            backbone = _backbone(config, source.info, scaling, initial)
+            features = feature_cache.load(config, source, backbone)
         algorithm = _algorithm(
-            config, strategy, source, run_dir, source.train, initial
+            config, strategy, features or source, scaling, initial, backbone
         )
         pipeline.check_channels(
             algorithm.views,
@@ -206,7 +234,9 @@ def build_experiment(
             splits.check_unlabeled(rows)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    return Experiment(config, strategy, source, rows, algorithm)
+    return Experiment(
+        config, strategy, source, rows, algorithm, features, backbone
+    )
 
 
 def load_data(config, run_dir=None, source=None):
@@ -259,15 +289,25 @@ def build_without_images(config, run_dir):
     none = np.zeros(0, np.int64)
     try:
         strategy = _prepare(config)
-        algorithm = _algorithm(config, strategy, source, run_dir, None)
+        scaling = _scaling(config, None, run_dir)
+        features = backbone = None
+        if config.cache_features:
+            backbone = _backbone(config, info, scaling)
+            feature_cache.load_backbone(backbone, run_dir)
+            features = feature_cache.without_images(source, backbone)
+        algorithm = _algorithm(
+            config, strategy, features or source, scaling, None, backbone
+        )
     except ValueError as error:
         raise ConfigError(str(error)) from error
     rows = splits.Splits(none, none, none)
-    return Experiment(config, strategy, source, rows, algorithm)
+    return Experiment(
+        config, strategy, source, rows, algorithm, features, backbone
+    )
 
 
 def _prepare(config, strategy=None):
-    """Sets precision, devices and seed; returns the strategy."""
+    """Sets precision and devices; returns the strategy."""
     keras.config.set_dtype_policy(config.precision)
     strategy = strategy or distribution.make_strategy(
         config.strategy,
@@ -277,28 +317,38 @@ def _prepare(config, strategy=None):
     )
     if config.jit_compile:
         distribution.check_xla(strategy)
-    keras.utils.set_random_seed(config.seed)
     return strategy
 
 
-def _algorithm(config, strategy, source, run_dir, images, initial=None):
-    """The algorithm of the main stage, built in the scope of `strategy`.
+def _scaling(config, images, run_dir):
+    """How networks scale pixels, see `statistics.scaling`.
 
     Args:
         config: a `Config`.
-        strategy: a `tf.distribute` strategy.
-        source: a `Source`.
+        images: from which it is computed; None: it has to be in `run_dir`.
         run_dir: folder of the run, or None.
-        images: from which the scaling of pixels is computed; None: it has to
-            be there.
-        initial: see `build_experiment`.
     """
-    scaling = statistics.scaling(
+    return statistics.scaling(
         config.normalization,
         config.dataset,
         images,
         run_dir and run_directory.normalization(run_dir),
     )
+
+
+def _algorithm(config, strategy, source, scaling, initial, backbone):
+    """The algorithm of the main stage, built in the scope of `strategy`.
+
+    Args:
+        config: a `Config`.
+        strategy: a `tf.distribute` strategy.
+        source: the `Source` that its networks see.
+        scaling: see `_scaling`.
+        initial: see `build_experiment`.
+        backbone: see `Experiment`.
+    """
+    # Whatever has been built before: a twin starts from the same weights.
+    keras.utils.set_random_seed(config.seed)
     with strategy.scope():
         return build_algorithm(
             config,
@@ -307,6 +357,7 @@ def _algorithm(config, strategy, source, run_dir, images, initial=None):
             len(source.train),
             scaling,
             initial=initial,
+            backbone=backbone,
         )
 
 
@@ -377,6 +428,7 @@ def build_algorithm(
     scaling=None,
     cls=None,
     initial=None,
+    backbone=None,
 ):
     """Builds networks, optimizers and the compiled method.
 
@@ -391,6 +443,8 @@ def build_algorithm(
         scaling: see `tf_metassl.data.statistics.scaling`.
         cls: class of a later stage; None for that of the method.
         initial: see `build_experiment`.
+        backbone: see `Experiment`; the networks of the method are the last
+            layer of it alone.
 
     Returns:
         A compiled `Algorithm`.
@@ -406,15 +460,29 @@ def build_algorithm(
     def rebuild(num_steps, cls=cls):
         changed = dataclasses.replace(config, num_steps=num_steps)
         return build_algorithm(
-            changed, info, num_replicas, num_images, scaling, cls, initial
+            changed,
+            info,
+            num_replicas,
+            num_images,
+            scaling,
+            cls,
+            initial,
+            backbone,
+        )
+
+    def build_network(role):
+        dropout = config.hyperparameters.dropout_of(role)
+        dropout = config.dropout if dropout is None else dropout
+        if backbone is not None:
+            return feature_cache.head(backbone, dropout, role)
+        return _network(
+            config, info, num_replicas, scaling, initial, dropout, role
         )
 
     return assemble(
         config,
         cls or algorithm_class(config.algo),
-        functools.partial(
-            _network, config, info, num_replicas, scaling, initial
-        ),
+        build_network,
         functools.partial(_optimizer, config, elapsed),
         num_classes=info.num_classes,
         num_images=num_images,
@@ -457,19 +525,32 @@ def assemble(config, cls, build_network, build_optimizer, **arguments):
     return algorithm
 
 
-def _network(config, info, num_replicas, scaling, initial, role):
-    """A new network for `role`."""
+def _backbone(config, info, scaling, initial=None):
+    """The network whose frozen layers `--cache_features` applies once."""
+    keras.utils.set_random_seed(config.seed)
+    return _network(config, info, 1, scaling, initial)
+
+
+def _network(
+    config,
+    info,
+    num_replicas,
+    scaling,
+    initial=None,
+    dropout=0.0,
+    role="backbone",
+):
+    """A new network for `role`; see `build_algorithm`."""
     synchronized = {
         "auto": num_replicas > 1,
         "local": False,
         "synchronized": True,
     }[config.batch_norm]
-    dropout = config.hyperparameters.dropout_of(role)
     network = models.build(
         config.model,
         info.image_shape,
         info.num_classes,
-        dropout=config.dropout if dropout is None else dropout,
+        dropout=dropout,
         synchronized=synchronized,
         **(scaling or {}),
         network_name=role,

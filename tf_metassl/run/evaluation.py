@@ -40,7 +40,7 @@ def evaluate(experiment, algorithm, split, watchers=()):
         return pipeline.evaluation_dataset(
             images,
             batch_size=size,
-            size=experiment.source.info.image_shape[:2],
+            size=experiment.seen.info.image_shape[:2],
             **shards,
         )
 
@@ -60,19 +60,19 @@ def predict(experiment, network, images=None):
     Args:
         experiment: the `Experiment`.
         network: a Keras network; it is run in inference mode.
-        images: `Images`; None for all training images.
+        images: `Images`, as networks see them; None for all training images.
 
     Returns:
         `[M, C]` float array in the order of the images.
     """
-    images = experiment.source.train if images is None else images
+    images = experiment.seen.train if images is None else images
     if not len(images):
         return np.zeros((0, experiment.source.info.num_classes), np.float32)
     apply = tf.function(functools.partial(network, training=False))
     batches = pipeline.evaluation_dataset(
         images,
         batch_size=experiment.config.eval_batch_size,
-        size=experiment.source.info.image_shape[:2],
+        size=experiment.seen.info.image_shape[:2],
     )
     logits = [apply(batch["image"]).numpy() for batch in batches]
     return np.concatenate(logits)[: len(images)]

@@ -18,6 +18,7 @@ from tf_metassl.run import (
     cluster,
     distribution,
     evaluation,
+    feature_cache,
     forecast,
     html_report,
     initial_weights,
@@ -167,6 +168,8 @@ def _record(experiment, run_dir, output):
         config, output, {**fingerprint, "batch_seed_version": version}
     )
     run_directory.save_dataset(source, output)
+    if experiment.backbone is not None:
+        feature_cache.save_backbone(experiment.backbone, output)
     splits.save_ids(source, experiment.splits, output / "labeled_ids.txt")
     return version
 
@@ -240,7 +243,8 @@ def _compared(last, twin_run):
     if pairs.verdict != "better":
         chosen = np.random.default_rng(0).permutation(rows.unlabeled)
         chosen = np.sort(chosen[: twin.MAX_POOL])
-        pool = twin.pool(predict(last, source.train.take(chosen)), labels)
+        seen = experiment.seen.train.take(chosen)
+        pool = twin.pool(predict(last, seen), labels)
     row = {
         "stage": "train",
         "network": "supervised twin",

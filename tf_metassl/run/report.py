@@ -79,6 +79,11 @@ def _trained_part(config):
         lines.append(f"weights before the last layer: {config.init_weights}")
     if config.freeze == "backbone":
         lines.append("only the last layer is trained")
+        if config.cache_features:
+            lines[-1] += (
+                f", on stored features of {config.cache_features} weak and "
+                "as many strong views of each image"
+            )
     elif config.freeze == "lora":
         lines.append(
             "only the last layer and additions of rank "
