@@ -2,7 +2,6 @@
 
 import typing
 
-import keras
 import tensorflow as tf
 
 from tf_metassl.algorithms.algorithm import Algorithm, Stage
@@ -18,6 +17,7 @@ from tf_metassl.ops.losses import (
     cross_entropy,
     smooth_labels,
 )
+from tf_metassl.ops.sgd import Sgd
 
 
 class TeacherLogits(typing.NamedTuple):
@@ -188,11 +188,7 @@ class MetaPseudoLabels(Algorithm):
         )
         rate = self.hyperparameters.finetune_learning_rate
         finetuner.compile(
-            optimizers={
-                "student": keras.optimizers.SGD(
-                    rate, momentum=0.9, nesterov=True
-                )
-            },
+            optimizers={"student": Sgd(rate, momentum=0.9, nesterov=True)},
             jit_compile=self.jit_compile,
             steps_per_execution=self.steps_per_execution,
             recompute=remat.is_on(self.student),
