@@ -359,3 +359,65 @@ def test_learned_strong_views_have_no_further_cutout():
     augmentation = pipeline.Augmentation("none", "fixmatch")
     policy = pipeline._layers("ctaugment", augmentation)["ctaugment"]
     assert policy.final_cutout == 0.0
+
+
+def balanced(labels, first, count):
+    seed = tf.constant([7, 8])
+    return pipeline.balanced_rows(labels, first, count, seed).numpy()
+
+
+def test_balanced_draws_have_every_class_equally_often():
+    labels = np.repeat([0, 1, 2], [12, 5, 1])
+    np.random.default_rng(0).shuffle(labels)
+    draws = balanced(labels, 0, 180)
+    for start in range(0, 180, 3):
+        assert sorted(labels[draws[start : start + 3]]) == [0, 1, 2]
+    orders = {tuple(labels[draws[i : i + 3]]) for i in range(0, 180, 3)}
+    assert len(orders) == 6
+    for label, size in ((0, 12), (1, 5), (2, 1)):
+        own = draws[labels[draws] == label]
+        assert len(own) == 60
+        for start in range(0, 60, size):
+            assert len(set(own[start : start + size])) == size
+    # The order of a class differs from epoch to epoch.
+    first = draws[labels[draws] == 0][:24]
+    assert not np.array_equal(first[:12], first[12:])
+
+
+def test_balanced_draws_are_a_function_of_their_number():
+    labels = np.repeat([0, 1, 2], [12, 5, 1])
+    whole = balanced(labels, 0, 40)
+    np.testing.assert_array_equal(balanced(labels, 23, 17), whole[23:])
+
+
+@pytest.mark.parametrize("num_shards", [1, 2])
+def test_balanced_batches(num_shards):
+    """Of 50 images the labels are 0 ... 4; the labeled ones are unbalanced."""
+    rows = np.array([0, 5, 10, 15, 20, 25, 1, 6, 2, 3, 4])
+    source = numbered_source()
+
+    def batches(first_step, count, num_shards=1):
+        pool = pipeline.Pool("labeled", rows, 10, ("weak",), balanced=True)
+        data = pipeline.training_dataset(
+            source,
+            [pool],
+            views=Views(),
+            augmentation=pipeline.Augmentation("crop", "affine_digits"),
+            seed=3,
+            first_step=first_step,
+            num_shards=num_shards,
+            local_shards=num_shards,
+        )
+        return take(data, count * num_shards)
+
+    whole = batches(0, 4)
+    for batch in whole:
+        assert np.bincount(batch["labeled"]["label"]).tolist() == [2] * 5
+        assert set(batch["labeled"]["index"]) <= set(rows)
+    parts = batches(2, 2, num_shards)
+    for step in range(2):
+        shards = parts[step * num_shards : (step + 1) * num_shards]
+        joined = tf.nest.map_structure(
+            lambda *values: np.concatenate(values), *shards
+        )
+        assert_equal(joined, whole[2 + step])

@@ -62,6 +62,14 @@ class SplitOptions:
     labeled_inside_unlabeled: bool = setting(
         True, "Use labeled images as unlabeled, too."
     )
+    class_balance: str = setting(
+        "none",
+        "How classes with few labeled images are made up for. sampling: the "
+        "labeled batches draw every class equally often; loss: the labeled "
+        "loss of an image is weighted by the inverse of the frequency of its "
+        "class, with a mean of 1; none: not at all.",
+        choices=("none", "sampling", "loss"),
+    )
     known_classes: int = setting(
         0,
         "Only the first so many classes are learned, validated and tested; "

@@ -154,6 +154,21 @@ def default_num_validation(labels, num_labeled=0, validation_rows=None):
     return size if size >= 10 else 0
 
 
+def class_weights(labels, num_classes):
+    """Weights by which all classes count the same, for --class_balance=loss.
+
+    Args:
+        labels: `[N]` integers, those of the labeled images.
+        num_classes: C.
+
+    Returns:
+        `[C]` floats, N / (C * number of the class). Their mean over the
+        labeled images is 1 if every class has one.
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    return len(labels) / (num_classes * np.maximum(counts, 1))
+
+
 def check_unlabeled(splits):
     """Checks that some of the unlabeled images are not labeled as well.
 

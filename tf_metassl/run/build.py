@@ -99,7 +99,11 @@ class Experiment:
         size = batch_size or self.config.batch_size
         pools = [
             pipeline.Pool(
-                "labeled", self.splits.labeled, size, algorithm.views.labeled
+                "labeled",
+                self.splits.labeled,
+                size,
+                algorithm.views.labeled,
+                balanced=self.config.class_balance == "sampling",
             )
         ]
         if algorithm.views.unlabeled:
@@ -195,7 +199,7 @@ def build_experiment(
         strategy = _prepare(config, strategy)
         config, source, rows = load_data(config, run_dir, source)
         algorithm = _algorithm(
-            config, strategy, source, run_dir, source.train, initial
+            config, strategy, source, run_dir, source.train, initial, rows
         )
         pipeline.check_channels(
             algorithm.views,
@@ -281,7 +285,9 @@ def _prepare(config, strategy=None):
     return strategy
 
 
-def _algorithm(config, strategy, source, run_dir, images, initial=None):
+def _algorithm(
+    config, strategy, source, run_dir, images, initial=None, rows=None
+):
     """The algorithm of the main stage, built in the scope of `strategy`.
 
     Args:
@@ -292,6 +298,7 @@ def _algorithm(config, strategy, source, run_dir, images, initial=None):
         images: from which the scaling of pixels is computed; None: it has to
             be there.
         initial: see `build_experiment`.
+        rows: the `Splits`; None: nothing is trained.
     """
     scaling = statistics.scaling(
         config.normalization,
@@ -307,7 +314,26 @@ def _algorithm(config, strategy, source, run_dir, images, initial=None):
             len(source.train),
             scaling,
             initial=initial,
+            class_weights=class_weights(config, source, rows),
         )
+
+
+def class_weights(config, source, rows):
+    """The weights of the classes in the labeled loss, see --class_balance.
+
+    Args:
+        config: a `Config`.
+        source: the `Source`.
+        rows: its `Splits`; None: nothing is trained.
+
+    Returns:
+        `[C]` floats; None if all are 1.
+    """
+    if config.class_balance != "loss" or rows is None:
+        return None
+    return splits.class_weights(
+        source.train.labels[rows.labeled], source.info.num_classes
+    )
 
 
 def _with_defaults(config, source):
@@ -377,6 +403,7 @@ def build_algorithm(
     scaling=None,
     cls=None,
     initial=None,
+    class_weights=None,
 ):
     """Builds networks, optimizers and the compiled method.
 
@@ -391,6 +418,7 @@ def build_algorithm(
         scaling: see `tf_metassl.data.statistics.scaling`.
         cls: class of a later stage; None for that of the method.
         initial: see `build_experiment`.
+        class_weights: see `Algorithm`.
 
     Returns:
         A compiled `Algorithm`.
@@ -406,7 +434,14 @@ def build_algorithm(
     def rebuild(num_steps, cls=cls):
         changed = dataclasses.replace(config, num_steps=num_steps)
         return build_algorithm(
-            changed, info, num_replicas, num_images, scaling, cls, initial
+            changed,
+            info,
+            num_replicas,
+            num_images,
+            scaling,
+            cls,
+            initial,
+            class_weights,
         )
 
     return assemble(
@@ -420,6 +455,7 @@ def build_algorithm(
         num_images=num_images,
         rebuild=rebuild,
         elapsed=elapsed,
+        class_weights=class_weights,
     )
 
 

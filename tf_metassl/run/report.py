@@ -154,7 +154,27 @@ def _data_lines(experiment):
             f"validation, {len(source.test)} test",
         ),
         ("splits", f"split seed {config.split_seed}, {rows.fingerprint}"),
+        *(("", line) for line in _class_balance(experiment)),
         *(("", line) for line in notes.splitlines()),
+    ]
+
+
+def _class_balance(experiment):
+    """A line about how few images of a class are made up for, or none."""
+    kind = experiment.config.class_balance
+    if kind == "none":
+        return []
+    source, rows = experiment.source, experiment.splits
+    counts = np.bincount(
+        source.train.labels[rows.labeled], minlength=source.info.num_classes
+    )
+    what = {
+        "sampling": "the labeled batches draw every class equally often",
+        "loss": "the labeled loss is weighted by inverse class frequency",
+    }[kind]
+    return [
+        f"{what}; there are {counts.min()} to {counts.max()} labeled images "
+        "of a class"
     ]
 
 
