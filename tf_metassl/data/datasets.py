@@ -72,6 +72,7 @@ _PREPARED = ("data_dir", "manual_dir", "label_split", *_SIZES)
 _FILES = (
     *("test_fraction", "max_bad_fraction", "label_split", *_SIZES),
     *("missing_labels", "max_image_bytes", "max_image_pixels", "max_value"),
+    "group_by",
 )
 _FOLDERS = ("labeled_dir", "unlabeled_dir", "validation_dir", "test_dir")
 

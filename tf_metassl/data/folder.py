@@ -103,7 +103,9 @@ def load_csv(name, dataset, options, run_dir=None):
         patience.Watch(_PATIENCE) as watch,
         watch.doing(f"looking for the files of {path}"),
     ):
-        found = manifest.in_manifest(path, options.missing_labels)
+        found = manifest.in_manifest(
+            path, options.missing_labels, options.group_by
+        )
     given = f"--manifest={options.manifest}"
     return _source(name, dataset, found, given, options, run_dir)
 
@@ -130,6 +132,8 @@ def _source(name, dataset, found, given, options, run_dir):
             f"{given} has only the class {class_names[0]!r}: at least two are "
             "needed."
         )
+    files, divided = image_files.undivided(files)
+    notes = [*notes, *divided]
     held_out = ""
     if any(file.split == "test" for file in files):
         if options.test_fraction != options_lib.DataOptions.test_fraction:
@@ -137,6 +141,8 @@ def _source(name, dataset, found, given, options, run_dir):
     else:
         files = image_files.hold_out(files, options.test_fraction)
         _check_held_out(files, given, options)
+        files, divided = image_files.undivided(files)
+        notes += divided
         held_out = (
             f"The test images are {options.test_fraction:.0%} of each class's "
             "labeled images, held out because no others are given."
@@ -163,7 +169,13 @@ def _source(name, dataset, found, given, options, run_dir):
             filter(None, (balance, held_out, *notes, left_out))
         ),
         validation_rows=validation_rows if len(validation_rows) else None,
+        groups=_groups(decoded) if options.group_by else None,
     )
+
+
+def _groups(decoded):
+    """`[N]` integers, equal for training images of one group."""
+    return image_files.numbered(decoded["group"])
 
 
 def _check_held_out(files, given, options):
@@ -229,6 +241,7 @@ def _decoded(name, files, options):
                 if options.max_value != FULL_RANGE
                 else {}
             ),
+            **({"group_by": options.group_by} if options.group_by else {}),
         },
         fingerprint=image_files.fingerprint(files),
         build=lambda folder: _build(folder, files, options),
@@ -251,6 +264,9 @@ def _build(folder, files, options):
             is_validation
             for note in notes["train"]
             for is_validation in note["validation"]
+        ],
+        "group": [
+            name for note in notes["train"] for name in note.get("group", ())
         ],
     }
     (folder / "files.json").write_text(json.dumps(found))
@@ -321,6 +337,7 @@ def _batches(files, read, pool, done):
             {
                 "bad": bad,
                 "validation": [file.split == "validation" for file in good],
+                "group": [file.group for file in good],
             },
         )
 

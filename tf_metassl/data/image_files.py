@@ -10,7 +10,9 @@ import hashlib
 import os
 import pathlib
 
-from tf_metassl.data import identity, spelling
+import numpy as np
+
+from tf_metassl.data import groups, identity, spelling
 
 SPLITS = ("train", "validation", "test", "unlabeled")
 
@@ -34,6 +36,7 @@ class ImageFile:
         split: `train`, `validation` or `test`.
         problem: why it cannot be used; empty if that is not known yet.
         line: of the manifest; 0 if it was found in a folder.
+        group: of images that belong together; empty: it stands alone.
     """
 
     path: pathlib.Path
@@ -42,6 +45,7 @@ class ImageFile:
     split: str
     problem: str = ""
     line: int = 0
+    group: str = ""
 
     @property
     def place(self) -> str:
@@ -64,6 +68,11 @@ def in_folders(options):
             `--labeled_dir` has not, or contradicts another one; the message
             names the flag to change.
     """
+    if options.group_by not in ("", "parent"):
+        raise ValueError(
+            f"--group_by={options.group_by}: folders have the groups parent; "
+            "other names are columns of --manifest."
+        )
     classes = _classes("labeled_dir", options)
     without_label = _without_label(classes, options)
     class_names = tuple(classes)
@@ -95,7 +104,8 @@ def hold_out(files, fraction):
     """Makes some labeled files of each class the test files.
 
     The choice depends on the names of the files alone, so that it stays the
-    same when files are added.
+    same when files are added. If some belong to groups, whole groups are
+    chosen, in about these numbers.
 
     Args:
         files: a list of `ImageFile`.
@@ -104,6 +114,9 @@ def hold_out(files, fraction):
 
     Returns:
         The list with the new splits.
+
+    Raises:
+        ValueError: if whole groups come to far more or fewer files.
     """
     by_class = collections.defaultdict(list)
     for file in files:
@@ -116,9 +129,95 @@ def hold_out(files, fraction):
         if fraction:
             wanted = max(wanted, 1)
         chosen.update(members[: min(wanted, len(members) - 1)])
+    if chosen and any(file.group for file in files):
+        chosen = _whole_groups(files, chosen)
     return [
         dataclasses.replace(file, split="test") if file in chosen else file
         for file in files
+    ]
+
+
+def _whole_groups(files, wanted):
+    """The labeled files for training of whole groups, about as many as wanted.
+
+    Args:
+        files: a list of `ImageFile`.
+        wanted: set of those that would be chosen one by one.
+    """
+    able = [f for f in files if f.label >= 0 and f.split == "train"]
+    numbers = numbered([file.group for file in able])
+    labels = np.array([file.label for file in able])
+    names = {}
+    for number, file in zip(numbers, able, strict=True):
+        names[int(number)] = file.group or file.name
+    order = sorted(
+        names,
+        key=lambda n: hashlib.sha256(os.fsencode(names[n])).digest(),
+    )
+    inside = groups.choose(
+        numbers,
+        labels,
+        np.bincount([f.label for f in wanted], minlength=labels.max() + 1),
+        np.array(order),
+    )
+    groups.check_share(
+        int(inside.sum()),
+        len(wanted),
+        "test",
+        "Change --test_fraction, or give the test images: --test_dir, or csv: "
+        "rows with the split test.",
+    )
+    return {file for file, i in zip(able, inside, strict=True) if i}
+
+
+def numbered(names):
+    """`[N]` integers, equal for equal names; the empty name is none.
+
+    Args:
+        names: of groups, a list.
+    """
+    numbers = {}
+    found = [
+        numbers.setdefault(name or row, len(numbers))
+        for row, name in enumerate(names)
+    ]
+    return np.array(found, np.int64)
+
+
+def undivided(files):
+    """Checks that the splits that were given do not divide a group.
+
+    Args:
+        files: a list of `ImageFile`.
+
+    Returns:
+        `(files, notes)`: without the unlabeled images of groups that validation
+        or test images belong to, and a sentence about them.
+
+    Raises:
+        ValueError: if labeled images of a group are in two splits.
+    """
+    first, left = {}, []
+    for file in files:
+        if not file.group or file.label < 0:
+            continue
+        kept = first.setdefault(file.group, file)
+        if kept.split != file.split:
+            raise ValueError(
+                f"--group_by: the group {spelling.one_line(file.group)} is in "
+                f"two splits: {kept.place} ({kept.split}) and {file.place} "
+                f"({file.split}). Put all its images into one of them."
+            )
+    for file in files:
+        kept = first.get(file.group)
+        if file.label >= 0 or kept is None or kept.split == "train":
+            left.append(file)
+    number = len(files) - len(left)
+    if not number:
+        return left, []
+    return left, [
+        f"{number} unlabeled image(s) are left out, because validation or test "
+        "images belong to the same groups."
     ]
 
 
@@ -137,6 +236,7 @@ def fingerprint(files):
         except OSError:
             state = None
         text = repr((file.label, file.split, file.problem, state))
+        text += file.group and f"group {file.group}"
         digest.update(os.fsencode(file.name) + b"\0" + text.encode())
     return digest.hexdigest()
 
@@ -255,11 +355,25 @@ def _class_files(flag, split, class_names, folders, options):
         if not path.is_dir() and not spelling.is_litter(path.name)
     ]
     files = [
-        ImageFile(path, str(path.relative_to(folder)), label, split)
+        ImageFile(
+            path,
+            str(path.relative_to(folder)),
+            label,
+            split,
+            group=_parent(path, folder / folders[name], options),
+        )
         for label, name in enumerate(class_names)
         if name in folders
         for path in walk(folder / folders[name])
     ]
+    alone = [f for f in files if options.group_by and not f.group]
+    if alone:
+        raise ValueError(
+            f"--group_by=parent: {alone[0].path} and {len(alone) - 1} other "
+            f"image(s) of --{flag} lie directly in the folder of their class. "
+            "Put the images of each group into a sub-folder of it, or leave "
+            "--group_by out."
+        )
     if not files:
         raise ValueError(f"--{flag}={folder} holds no images.")
     return files + loose
@@ -272,10 +386,23 @@ def _unlabeled_files(more, options):
         folder = _folder("unlabeled_dir", options)
         folders.append((folder, folder))
     return [
-        ImageFile(path, str(path.relative_to(base)), -1, "train")
+        ImageFile(
+            path,
+            str(path.relative_to(base)),
+            -1,
+            "train",
+            group=_parent(path, folder, options),
+        )
         for base, folder in folders
         for path in walk(folder)
     ]
+
+
+def _parent(path, folder, options):
+    """The group of a file: the path of its parent below `folder`, or none."""
+    if not options.group_by or path.parent == folder:
+        return ""
+    return path.parent.relative_to(folder).as_posix()
 
 
 def _folder(flag, options):

@@ -62,6 +62,14 @@ class DataOptions:
         "label; class: it is the name of a class.",
         choices=("refuse", "unlabeled", "class"),
     )
+    group_by: str = setting(
+        "",
+        "folder and csv: images that belong together, such as those of a "
+        "patient, are all for training, all for validation or all for testing. "
+        "parent: those of one sub-folder, by its path below the folder of the "
+        "class; or the name of a column of --manifest. Empty = every image "
+        "stands alone.",
+    )
     test_fraction: float = setting(
         0.2,
         "folder, csv and array_file without test images: share of each class's "

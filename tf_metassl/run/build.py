@@ -373,6 +373,7 @@ def split(source, config):
         labeled_rows=source.labeled_rows,
         validation_rows=source.validation_rows,
         class_names=source.info.class_names,
+        groups=source.groups,
     )
     if config.known_classes:
         rows = dataclasses.replace(

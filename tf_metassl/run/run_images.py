@@ -70,7 +70,9 @@ def _files(config: Config) -> tuple[list[str], list[image_files.ImageFile]]:
     try:
         if config.dataset == "csv":
             found = manifest.in_manifest(
-                pathlib.Path(config.manifest), config.missing_labels
+                pathlib.Path(config.manifest),
+                config.missing_labels,
+                config.group_by,
             )
         else:
             found = image_files.in_folders(config)
