@@ -215,3 +215,48 @@ def test_threads_share_the_budget():
     for thread in threads:
         thread.join()
     assert len(most) == 6 and max(most) <= 10
+
+
+@pytest.mark.parametrize("channels", (1, 3))
+def test_letterbox_by_hand(channels):
+    """Four rows of eight pixels become two of four, and black above them."""
+    image = np.repeat(
+        np.repeat(
+            np.array([[40, 80, 120, 160], [50, 90, 130, 170]], np.uint8), 2, 0
+        ),
+        2,
+        1,
+    )
+    image = np.repeat(image[..., np.newaxis], channels, -1)
+    found = decode.decode(encoded(image), 4, channels, resize="letterbox")
+    assert found.shape == (4, 4, channels)
+    assert not found[0].any() and not found[3].any()
+    inner = found[1:3, :, 0].astype(int)
+    # Antialiased: an eighth of each neighbor.
+    np.testing.assert_allclose(inner[:, 1:3].mean(0), [85, 125], atol=1)
+    whole = decode.decode(
+        encoded(image[:, :4]), 4, channels, resize="letterbox"
+    )
+    np.testing.assert_array_equal(whole, image[:, :4])
+
+
+def test_squash_by_hand():
+    """A picture of four vertical stripes keeps all of them."""
+    image = np.repeat(np.arange(0, 200, 50, dtype=np.uint8), 8)
+    image = np.tile(image[np.newaxis, :, np.newaxis], (8, 1, 3))
+    found = decode.decode(encoded(image), 8, resize="squash")
+    assert found.shape == (8, 8, 3)
+    stripes = found[..., 0].reshape(8, 4, 2).mean(axis=2)
+    np.testing.assert_allclose(stripes, [[0, 50, 100, 150]] * 8, atol=8)
+    cropped = decode.decode(encoded(image), 8)
+    assert cropped.min() >= 50 and cropped.max() <= 100
+
+
+def test_what_is_too_small_depends_on_the_square():
+    data = encoded(picture(1, 4, 20))
+    for resize in ("shorter_side", "squash"):
+        with pytest.raises(decode.BadImageError, match="smaller than 8"):
+            decode.decode(data, 8, resize=resize)
+    assert decode.decode(data, 8, resize="letterbox").shape == (8, 8, 3)
+    with pytest.raises(decode.BadImageError, match="smaller than 21"):
+        decode.decode(data, 21, resize="letterbox")

@@ -500,3 +500,13 @@ def test_pillows_limit_is_as_before(place):
     before = Image.MAX_IMAGE_PIXELS
     load(place)
     assert Image.MAX_IMAGE_PIXELS == before
+
+
+def test_other_squares_are_other_images(tmp_path):
+    write_classes(tmp_path / "labeled", height=8, width=16)
+    found = {
+        resize: load(tmp_path, image_size=8, resize=resize).train.images
+        for resize in ("shorter_side", "letterbox", "squash")
+    }
+    assert not found["letterbox"][:, :2].any()
+    assert not np.array_equal(found["shorter_side"], found["squash"])

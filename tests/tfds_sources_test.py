@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from tests.real_data import real_data
-from tf_metassl.data import sources, tfds_sources
+from tf_metassl.data import decode, sources, tfds_sources
 from tf_metassl.data.datasets import DATASETS
 from tf_metassl.data.options import DataOptions
 
@@ -401,3 +402,18 @@ def test_archives_in_manual_dir(load, no_network, tmp_path, monkeypatch):
             expected = np.frombuffer(file.read(), np.uint8, offset=8)
         np.testing.assert_array_equal(images.labels, expected[:3000])
     assert source.info.class_names[-1] == "Ankle boot"
+
+
+@pytest.mark.parametrize("size", ((40, 20), (20, 40), (16, 16)))
+def test_other_squares(size):
+    """Up to rounding those of files."""
+    image = np.tile(
+        np.linspace(0, 250, size[1]).astype(np.uint8)[None, :, None],
+        (size[0], 1, 3),
+    )
+    for resize in ("letterbox", "squash", "shorter_side"):
+        found = tfds_sources._fit(tf.constant(image), (16, 16, 3), resize)
+        expected = decode.fit(Image.fromarray(image), 16, resize)
+        np.testing.assert_allclose(
+            found.numpy().astype(int), np.asarray(expected).astype(int), atol=1
+        )

@@ -414,6 +414,10 @@ def unread(config: Config) -> dict[str, str]:
             "with --label_split=first, which draws nothing. Leave it out, or "
             "change --label_split"
         )
+    published = DATASETS[config.dataset].published
+    if not (config.image_size or published.image_size):
+        why = "without --image_size, the size of the squares. Set it"
+        found.setdefault("resize", why)
     if config.test_dir:
         found["test_fraction"] = "with --test_dir. Leave one of them out"
     # 0 is what a run with images of its own for validation records.

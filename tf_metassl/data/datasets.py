@@ -67,7 +67,10 @@ class Dataset:
 # The loader of what tensorflow-datasets prepares.
 TFDS = "tf_metassl.data.tfds_sources:load"
 
-_SIZES = ("channels", "image_size", "stored_size", "cache_dir", "cache_gib")
+_SIZES = (
+    *("channels", "image_size", "resize", "stored_size"),
+    *("cache_dir", "cache_gib"),
+)
 _PREPARED = ("data_dir", "manual_dir", "label_split", *_SIZES)
 _FILES = (
     *("test_fraction", "max_bad_fraction", "label_split", *_SIZES),

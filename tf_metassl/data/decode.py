@@ -68,6 +68,7 @@ def decode(
     channels=3,
     *,
     max_pixels=None,
+    resize="shorter_side",
     max_value=FULL_RANGE,
     budget=None,
 ):
@@ -78,12 +79,12 @@ def decode(
 
     Args:
         data: bytes of the file.
-        image_size: height and width of the result: the shorter side is resized
-            to it and the center is cut out. 0 = the image's own size.
+        image_size: height and width of the result. 0 = the image's own size.
         channels: 3 = color, 1 = gray.
         max_pixels: larger images are refused before they are decoded, but for
             JPEGs that can be decoded at a fraction of their size; None: no
             limit.
+        resize: see `fit`.
         max_value: the value of images with 16 bits that becomes 255; 0 = the
             largest one of each image.
         budget: a `Budget` that all threads share, or None.
@@ -93,7 +94,8 @@ def decode(
 
     Raises:
         BadImageError: if the file is not a complete image of a known format,
-            or its shorter side is less than `image_size`.
+            or is smaller than `image_size`: its longer side with `letterbox`,
+            else its shorter side.
     """
     if not data:
         raise BadImageError("zero bytes")
@@ -123,14 +125,14 @@ def decode(
     with budget.spent(_pixels(image) * _WEIGHTS.get(image.format, 1)):
         if max_value != FULL_RANGE and channels == 3 and _is_deep_color(image):
             image = _deep_color(image, data, max_value)
-        return _pixels_of(image, image_size, channels, max_value)
+        return _pixels_of(image, image_size, channels, resize, max_value)
 
 
 def _pixels(image):
     return image.width * image.height
 
 
-def _pixels_of(image, image_size, channels, max_value):
+def _pixels_of(image, image_size, channels, resize, max_value):
     """The second half of `decode`, which takes the memory."""
     try:
         image.load()
@@ -145,12 +147,13 @@ def _pixels_of(image, image_size, channels, max_value):
     mode = "RGB" if channels == 3 else "L"
     if image.mode != mode:  # It would copy the image.
         image = image.convert(mode)
-    if min(image.size) < image_size:
+    side = max(image.size) if resize == "letterbox" else min(image.size)
+    if side < image_size:
         raise BadImageError(
             f"smaller than {image_size} pixels: {image.height}x{image.width}"
         )
     if image_size and image.size != (image_size, image_size):
-        image = fit(image, image_size)
+        image = fit(image, image_size, resize)
     return np.asarray(image).reshape(image.height, image.width, channels)
 
 
@@ -191,28 +194,47 @@ def _scaled(values, max_value):
     return np.rint(scaled, out=scaled).astype(np.uint8)
 
 
-def fit(image, side):
-    """Resizes the shorter side of an image and cuts out the center.
+def fit(image, side, resize="shorter_side"):
+    """Makes a square of an image, with antialiased bilinear resizing.
 
-    This is `PIL.ImageOps.fit` with antialiased bilinear resizing, always the
-    columns before the rows: which come first depends on Pillow's version, and
-    results differ by a level, because they are rounded in between.
+    The columns are resized before the rows: which come first depends on
+    Pillow's version, and results differ by a level, because they are rounded in
+    between.
 
     Args:
-        image: a `PIL.Image`.
+        image: a `PIL.Image`, not smaller than the result.
         side: height and width of the result.
+        resize: `shorter_side`: it is resized and the center is cut out, as
+            `PIL.ImageOps.fit` does; `letterbox`: the longer side is resized
+            and the rest is black, on both sides of the image; `squash`: both
+            sides are resized.
     """
     width, height = image.size
-    cut = min(image.size)
-    left, top = (width - cut) / 2, (height - cut) / 2
+    cut_x, cut_y, out_x, out_y = width, height, side, side
+    if resize == "shorter_side":
+        cut_x = cut_y = min(image.size)
+    elif resize == "letterbox":
+        longer = max(image.size)
+        out_x, out_y = (
+            max((2 * length * side + longer) // (2 * longer), 1)
+            for length in image.size
+        )
+    left, top = (width - cut_x) / 2, (height - cut_y) / 2
     image = image.resize(
-        (side, height),
+        (out_x, height),
         Image.Resampling.BILINEAR,
-        box=(left, 0, left + cut, height),
+        box=(left, 0, left + cut_x, height),
     )
-    return image.resize(
-        (side, side), Image.Resampling.BILINEAR, box=(0, top, side, top + cut)
+    image = image.resize(
+        (out_x, out_y),
+        Image.Resampling.BILINEAR,
+        box=(0, top, out_x, top + cut_y),
     )
+    if image.size == (side, side):
+        return image
+    whole = Image.new(image.mode, (side, side))
+    whole.paste(image, ((side - out_x) // 2, (side - out_y) // 2))
+    return whole
 
 
 def _eight_bits(image, max_value):

@@ -26,7 +26,6 @@ from tf_metassl.data import (
 )
 from tf_metassl.data import options as options_lib
 from tf_metassl.data.decode import (
-    FULL_RANGE,
     BadImageError,
     Budget,
     decode,
@@ -234,14 +233,7 @@ def _decoded(name, files, options):
             "image_size": options_lib.stored_size(options, options.image_size),
             "channels": options.channels,
             "test_fraction": options.test_fraction,
-            # Absent where it changes nothing, as in the caches of versions
-            # without this setting.
-            **(
-                {"max_value": options.max_value}
-                if options.max_value != FULL_RANGE
-                else {}
-            ),
-            **({"group_by": options.group_by} if options.group_by else {}),
+            **options_lib.changed(options, "max_value", "group_by", "resize"),
         },
         fingerprint=image_files.fingerprint(files),
         build=lambda folder: _build(folder, files, options),
@@ -369,6 +361,7 @@ def _read(file, options, budget=None):
             options_lib.stored_size(options, options.image_size),
             options.channels or 3,
             max_pixels=options.max_image_pixels,
+            resize=options.resize,
             max_value=options.max_value,
             budget=budget,
         )

@@ -6,6 +6,7 @@ import pathlib
 
 from tf_metassl.hyperparameters import setting
 
+RESIZES = ("shorter_side", "letterbox", "squash")
 LABEL_SPLITS = ("balanced", "proportional", "long_tailed", "first")
 
 
@@ -84,11 +85,17 @@ class DataOptions:
     )
     image_size: int = setting(
         0,
-        "Height and width of the images: the shorter side is resized, the "
-        "center cut out. 0 = as published (imagenet: 224; folder and csv: the "
-        "size that all images share).",
+        "Height and width of the images, see --resize. 0 = as published "
+        "(imagenet: 224; folder and csv: the size that all images share).",
         minimum=0,
         maximum=8192,
+    )
+    resize: str = setting(
+        "shorter_side",
+        "How images become squares of --image_size. shorter_side: it is "
+        "resized, and the center is cut out; letterbox: the longer side is "
+        "resized, and the rest is black; squash: both sides are resized.",
+        choices=RESIZES,
     )
     stored_size: int = setting(
         0,
@@ -177,6 +184,24 @@ def stored_size(options: DataOptions, image_size: int, times: float = 1) -> int:
             f"--image_size={image_size}: raise it, or leave it out."
         )
     return options.stored_size or round(image_size * times)
+
+
+def changed(options: DataOptions, *names: str) -> dict[str, object]:
+    """The settings that are not the default, for the key of a cache.
+
+    A setting that is left out there where it changes nothing keeps the caches
+    of versions without it.
+
+    Args:
+        options: a `DataOptions`, or anything with its fields.
+        *names: of the settings.
+    """
+    defaults = DataOptions()
+    return {
+        name: getattr(options, name)
+        for name in names
+        if getattr(options, name) != getattr(defaults, name)
+    }
 
 
 def cache_folder(options: DataOptions) -> pathlib.Path:

@@ -62,7 +62,9 @@ def load(name, dataset, options, run_dir=None):
             store.write(
                 folder,
                 name,
-                functools.partial(_batches, builder, parts, published, shape),
+                functools.partial(
+                    _batches, builder, parts, published, (shape, options.resize)
+                ),
                 total=sum(sizes[split] for split in parts),
                 sort_by_id=True,
             )
@@ -74,6 +76,7 @@ def load(name, dataset, options, run_dir=None):
             "data": str(builder.data_dir),
             "splits": splits,
             "shape": list(shape),
+            **options_lib.changed(options, "resize"),
         },
         fingerprint=_fingerprint(builder.data_dir),
         build=build,
@@ -118,7 +121,7 @@ def _image_shapes(name, published, builder, options):
 _BATCH = 256
 
 
-def _batches(builder, splits, published, shape, done):
+def _batches(builder, splits, published, form, done):
     """Yields `(images, labels, ids, None)` of several splits.
 
     Sorted by id, images are in published order.
@@ -127,23 +130,23 @@ def _batches(builder, splits, published, shape, done):
         builder: of the dataset.
         splits: names of the splits.
         published: a `Published`.
-        shape: of the images.
+        form: shape of the images, and `--resize`.
         done: batches that are left out because they have been decoded before.
     """
     for split in splits:
         count = builder.info.splits[split].num_examples
         num_batches = -(-count // _BATCH)
         if done < num_batches:
-            yield from _batches_of(builder, split, published, shape, done)
+            yield from _batches_of(builder, split, published, form, done)
         done = max(done - num_batches, 0)
 
 
-def _batches_of(builder, split, published, shape, done):
+def _batches_of(builder, split, published, form, done):
     """The batches of one split after the first `done`."""
     import tensorflow_datasets as tfds
 
     def fit(example):
-        return {**example, "image": _fit(example["image"], shape)}
+        return {**example, "image": _fit(example["image"], *form)}
 
     # One file after the other, so that the position tells the number.
     config = tfds.ReadConfig(interleave_cycle_length=1)
@@ -177,8 +180,8 @@ def _batches_of(builder, split, published, shape, done):
         raise _damaged(builder, split, f"{start} images instead of {count}")
 
 
-def _fit(image, shape):
-    """Resizes the shorter side, cuts out the center, converts channels."""
+def _fit(image, shape, resize):
+    """Converts channels and resizes an image, see `--resize`."""
     height, width, channels = shape
     if image.shape[2] != channels:
         to_gray = channels == 1
@@ -188,11 +191,17 @@ def _fit(image, shape):
         image = convert(image)
     if image.shape[:2] != (height, width):
         sides = tf.cast(tf.shape(image)[:2], tf.float32)
-        factor = tf.cast(height, tf.float32) / tf.reduce_min(sides)
-        sides = tf.cast(tf.round(sides * factor), tf.int32)
+        if resize == "squash":
+            sides = tf.constant([height, width])
+        else:
+            letterbox = resize == "letterbox"
+            side = (tf.reduce_max if letterbox else tf.reduce_min)(sides)
+            factor = tf.cast(height, tf.float32) / side
+            sides = tf.cast(tf.round(sides * factor), tf.int32)
+            sides = tf.maximum(sides, 1)
         resized = tf.image.resize(image, sides, antialias=True)
-        top, left = (sides[0] - height) // 2, (sides[1] - width) // 2
-        resized = resized[top : top + height, left : left + width]
+        # One of them pads and cuts nothing, as does the other.
+        resized = tf.image.resize_with_crop_or_pad(resized, height, width)
         image = tf.cast(tf.round(resized), tf.uint8)
     return tf.ensure_shape(image, shape)
 

@@ -73,7 +73,7 @@ class Experiment:
             ratio = published.stored_ratio if published else 1.0
             sizes = dataclasses.replace(config, image_size=shape[0])
             stored = options_lib.stored_size(sizes, shape[0], ratio)
-        return pictures.Decoding(shape, stored, config.max_value)
+        return pictures.Decoding(shape, stored, config.max_value, config.resize)
 
     @property
     def has_validation(self):
