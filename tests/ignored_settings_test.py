@@ -81,6 +81,7 @@ def test_a_value_from_python_has_the_type_of_the_setting(given):
         ({"resize": "squash"}, "--dataset=digits"),
         ({"labeled_dir": "/x", "resize": "squash"}, "without --image_size"),
         ({"group_by": "parent"}, "--dataset=digits"),
+        ({"mirror": "off"}, "affine, which mirrors no image"),
         ({"data_dir": "/x"}, "--dataset=digits"),
         ({"dataset": "folder", "data_dir": "/x"}, "--dataset=folder"),
         ({"dataset": "cifar10", "svhn_extra": True}, "dataset=svhn_cropped"),

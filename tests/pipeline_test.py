@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tf_metassl import options
 from tf_metassl.contract import MIX_BLOCK, DatasetInfo, Views, view_kind
-from tf_metassl.data import pipeline, sources
+from tf_metassl.data import pipeline, policies, sources
 from tf_metassl.ops import augmentation_rates
 
 NUM_IMAGES = 50
@@ -421,3 +422,45 @@ def test_balanced_batches(num_shards):
             lambda *values: np.concatenate(values), *shards
         )
         assert_equal(joined, whole[2 + step])
+
+
+def mirrored_share(view, **names):
+    """The share of views with more detail on the right, of images without."""
+    image = np.full((24, 24, 3), 128, np.uint8)
+    image[::2, 2:9], image[1::2, 2:9] = 255, 0
+    images = tf.constant(np.tile(image, (200, 1, 1, 1)))
+    augmentation = pipeline.Augmentation(**names)
+    found, _ = pipeline.view_of(
+        images, view, tf.constant([1, 2]), 200, slice(0, 200), augmentation
+    )
+    detail = np.abs(np.diff(found.numpy().astype(float), axis=1)).mean((1, 3))
+    left, right = detail[:, :12].mean(1), detail[:, 12:].mean(1)
+    return np.mean(right > left)
+
+
+VIEWS_OF_POLICIES = [
+    *(("weak", name, "fixmatch") for name in policies.WEAK_POLICIES),
+    *(("strong", "flip_crop", name) for name in policies.STRONG_POLICIES),
+    *((kind, "flip_crop", "fixmatch") for kind in ("ctaugment", "probe")),
+]
+
+
+@pytest.mark.parametrize("view, weak, strong", VIEWS_OF_POLICIES)
+def test_no_view_is_mirrored_with_mirror_off(view, weak, strong):
+    names = {"weak": weak, "strong": strong}
+    # A little is left where a strong operation hides the detail.
+    hidden = 0.05 if view == "weak" else 0.15
+    assert mirrored_share(view, mirror=False, **names) <= hidden
+    mirrors = weak in options.MIRRORING and not (
+        view == "strong" and policies.strong(strong).replaces_weak
+    )
+    share = mirrored_share(view, **names)
+    assert 0.3 <= share <= 0.7 if mirrors else share <= hidden
+
+
+def test_mirroring_policies_are_named():
+    for name, policy in policies.WEAK_POLICIES.items():
+        named = name in options.MIRRORING
+        assert named == (policy.without_mirroring() != policy)
+    for policy in policies.STRONG_POLICIES.values():
+        assert policy.without_mirroring() == policy

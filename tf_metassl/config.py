@@ -395,11 +395,20 @@ def unread(config: Config) -> dict[str, str]:
             f"--strong_augmentation={', '.join(options.RAND_AUGMENT_POLICIES)}"
             ". Leave it out, or change --strong_augmentation"
         )
+    weak = config.weak_augmentation
+    if weak == "auto":
+        weak = DATASETS[config.dataset].weak_policy
+    if weak not in options.MIRRORING:
+        found["mirror"] = (
+            f"with --weak_augmentation={weak}, which mirrors no image. Leave "
+            "it out"
+        )
     if not hp.uses_weak_policy and strong in options.REPLACE_WEAK:
-        found["weak_augmentation"] = (
+        why = (
             f"with --strong_augmentation={strong}, which takes its place in "
             f"all views of --algo={config.algo}. Leave it out"
         )
+        found |= dict.fromkeys(("weak_augmentation", "mirror"), why)
     if not config.known_classes:
         found["foreign_share"] = (
             "without --known_classes, which says what is foreign"

@@ -48,6 +48,7 @@ class Augmentation:
         weak: a key of `policies.WEAK_POLICIES`, or a `Policy`.
         strong: a key of `policies.STRONG_POLICIES`, or a `Policy`.
         magnitude: magnitude of the strong policy; None for its own.
+        mirror: whether policies may mirror images.
         probabilities: of CTAugment's bins, see
             `tf_metassl.ops.augmentation_rates`; None: all bins are equally
             probable.
@@ -56,6 +57,7 @@ class Augmentation:
     weak: str | policies.Policy
     strong: str | policies.Policy
     magnitude: float | None = None
+    mirror: bool = True
     probabilities: np.ndarray | None = None
 
 
@@ -64,14 +66,15 @@ def augmentation(source, options):
 
     Args:
         source: the `tf_metassl.data.store.Source` whose policies `auto` means.
-        options: anything with `weak_augmentation`, `strong_augmentation` and
-            `strong_magnitude`, 0 for a policy's own.
+        options: anything with `weak_augmentation`, `strong_augmentation`,
+            `strong_magnitude`, 0 for a policy's own, and `mirror`.
     """
     weak, strong = options.weak_augmentation, options.strong_augmentation
     return Augmentation(
         weak=source.weak_policy if weak == "auto" else weak,
         strong=source.strong_policy if strong == "auto" else strong,
         magnitude=options.strong_magnitude or None,
+        mirror=options.mirror == "on",
     )
 
 
@@ -254,6 +257,14 @@ def view_of(images, view, seed, total, rows, augmentation, size=None):
 
 def _layers(kind, augmentation):
     """Policies of a kind of view, by name, in the order of application."""
+    layers = _with_mirroring(kind, augmentation)
+    if augmentation.mirror:
+        return layers
+    return {name: p.without_mirroring() for name, p in layers.items()}
+
+
+def _with_mirroring(kind, augmentation):
+    """`_layers` with `mirror`."""
     if kind == "clean":
         return {}
     layers = {"weak": policies.weak(augmentation.weak)}

@@ -111,7 +111,8 @@ def _views(experiment):
     policy = experiment.augmentation
     strong = f", strong: {policy.strong}"
     uses_strong = experiment.config.hyperparameters.uses_strong_policy
-    return f"weak: {policy.weak}{strong * uses_strong}"
+    mirrored = ", none is mirrored" * (not policy.mirror)
+    return f"weak: {policy.weak}{strong * uses_strong}{mirrored}"
 
 
 def _without_effect(experiment):
