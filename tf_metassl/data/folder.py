@@ -71,7 +71,9 @@ def load_folder(name, dataset, options, run_dir=None):
         patience.Watch(_PATIENCE) as watch,
         watch.doing(f"listing the files of {options.labeled_dir}"),
     ):
-        found = image_files.in_folders(options)
+        options, recognized = image_files.recognized(options)
+        class_names, files, notes = image_files.in_folders(options)
+    found = class_names, files, [*recognized, *notes]
     given = f"--labeled_dir={options.labeled_dir}"
     return _source(name, dataset, found, given, options, run_dir)
 
@@ -225,6 +227,9 @@ def _decoded(name, files, options):
         for flag in _PLACES
         if getattr(options, flag)
     }
+    if options.unlabeled_dir:
+        _, folders = image_files.unlabeled_folders(options)
+        places["unlabeled_dir"] = ",".join(map(os.path.abspath, folders))
     return store.cached(
         options_lib.cache_folder(options),
         name,

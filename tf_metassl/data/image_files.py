@@ -100,6 +100,90 @@ def in_folders(options):
     return list(class_names), files, notes
 
 
+def recognized(options):
+    """Finds the splits in a `--labeled_dir` that contains all of them.
+
+    Args:
+        options: a `DataOptions`, or anything with its fields.
+
+    Returns:
+        `(options, notes)`: with a flag for each split, and a sentence about
+        them. Both are unchanged and empty if the sub-folders may be classes.
+
+    Raises:
+        ValueError: if it is not clear what is meant.
+    """
+    folder = pathlib.Path(options.labeled_dir).expanduser()
+    if not options.labeled_dir or not folder.is_dir():
+        return options, []
+    names = _sub_folders(folder)
+    found = _names_of_splits(folder, names)
+    if not found:
+        return options, []
+    known = [name for own in found.values() for name in own]
+    why = [
+        f"{' and '.join(own)} mean the same split"
+        for own in found.values()
+        if len(own) > 1
+    ]
+    if others := sorted(set(names) - set(known)):
+        why.append(f"{shortened(others)} are none")
+    if "train" not in found:
+        why.append("none of them is for training")
+    why += [
+        f"--{_FLAGS[split]} is given, too"
+        for split in found
+        if split != "train" and getattr(options, _FLAGS[split])
+    ]
+    if why:
+        raise ValueError(
+            f"--labeled_dir={folder} has sub-folders that are splits, not "
+            f"classes, but {'; '.join(why)}. Say what is meant: "
+            f"{' '.join(_flags_of_splits(folder, found))}"
+        )
+    places = {
+        _FLAGS[split]: str(folder / own[0]) for split, own in found.items()
+    }
+    roles = {"train": "labeled"}
+    text = ", ".join(
+        f"{own[0]} ({roles.get(split, split)} images)"
+        for split, own in found.items()
+    )
+    note = f"{folder} has a sub-folder for each split: {text}."
+    return dataclasses.replace(options, **places), [note]
+
+
+def unlabeled_folders(options):
+    """The folders of `--unlabeled_dir`.
+
+    Args:
+        options: a `DataOptions`, or anything with its fields.
+
+    Returns:
+        `(base, folders)`: the names of images are relative to `base`.
+
+    Raises:
+        ValueError: if one does not exist.
+    """
+    given = options.unlabeled_dir
+    parts = [given]
+    # A comma may be part of a name.
+    if not pathlib.Path(given).expanduser().is_dir():
+        parts = list(filter(None, map(str.strip, given.split(","))))
+    folders = [pathlib.Path(part).expanduser() for part in parts]
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(
+                _no_such_folder("unlabeled_dir", folder)
+                + " Several folders are separated by commas."
+            )
+    if len(folders) < 2:
+        return folders[0], folders
+    # As two of them may have a file of the same name.
+    base = pathlib.Path(os.path.commonpath([f.absolute() for f in folders]))
+    return base, [folder.absolute() for folder in folders]
+
+
 def hold_out(files, fraction):
     """Makes some labeled files of each class the test files.
 
@@ -262,20 +346,17 @@ def _classes(flag, options):
             Unicode forms, or if they are splits, not classes.
     """
     folder = _folder(flag, options)
-    names = [
-        entry.name
-        for entry in folder.iterdir()
-        if entry.is_dir() and not spelling.is_litter(entry.name)
-    ]
+    names = _sub_folders(folder)
     if not names:
         raise ValueError(
             f"--{flag}={folder} has no sub-folders: one for each class is "
             "expected."
         )
-    if flags := _flags_of_splits(folder, names):
+    if found := _names_of_splits(folder, names):
         raise ValueError(
             f"--{flag}={folder} has sub-folders that are splits, not classes: "
-            f"{shortened(sorted(names))}. Give {' '.join(flags)}"
+            f"{shortened(sorted(names))}. Give "
+            f"{' '.join(_flags_of_splits(folder, found))}"
         )
     classes = in_order(names)
     if len(classes) < len(names):
@@ -288,28 +369,42 @@ def _classes(flag, options):
     return classes
 
 
-def _flags_of_splits(folder, names):
-    """The flags for a folder whose sub-folders are splits.
+def _sub_folders(folder):
+    """The names of the folders in a folder."""
+    return [
+        entry.name
+        for entry in folder.iterdir()
+        if entry.is_dir() and not spelling.is_litter(entry.name)
+    ]
+
+
+def _names_of_splits(folder, names):
+    """The sub-folders of a folder that are splits, not classes.
 
     Args:
         folder: its path.
         names: of the sub-folders.
 
     Returns:
-        A list such as `--labeled_dir=photos/train`; empty if the sub-folders
-        may be classes. `train` alone is a vehicle, for example.
+        Split -> names; empty if the sub-folders may be classes. `train` alone
+        is a vehicle, for example.
     """
     found = {}
     for name in sorted(names):
         if split := spelling.split(name):
-            found.setdefault(split, folder / name)
-    for split, path in found.items():
-        if split != "unlabeled" and not any(p.is_dir() for p in path.iterdir()):
-            return []
-    if len(found) < min(2, len(names)):
-        return []
+            found.setdefault(split, []).append(name)
+    for split, own in found.items():
+        for name in own:
+            inside = (folder / name).iterdir()
+            if split != "unlabeled" and not any(p.is_dir() for p in inside):
+                return {}
+    return {} if len(found) < min(2, len(names)) else found
+
+
+def _flags_of_splits(folder, found):
+    """The flags for sub-folders that are splits, a list."""
     return [
-        f"--{flag}={found[split]}"
+        f"--{flag}={folder / found[split][0]}"
         for split, flag in _FLAGS.items()
         if split in found
     ]
@@ -383,8 +478,11 @@ def _unlabeled_files(more, options):
     """Files of `--unlabeled_dir` and of the folders `more`."""
     folders = [(folder.parent, folder) for folder in more]
     if options.unlabeled_dir:
-        folder = _folder("unlabeled_dir", options)
-        folders.append((folder, folder))
+        base, given = unlabeled_folders(options)
+        folders += [(base, folder) for folder in given]
+        for folder in given:
+            if not walk(folder):
+                raise ValueError(f"--unlabeled_dir={folder} holds no images.")
     return [
         ImageFile(
             path,
@@ -408,12 +506,16 @@ def _parent(path, folder, options):
 def _folder(flag, options):
     folder = pathlib.Path(getattr(options, flag)).expanduser()
     if not folder.is_dir():
-        raise ValueError(
-            f"--{flag}={folder}: no such folder. If the images of a run have "
-            f"moved, resume it with --{flag}=NEW_FOLDER and "
-            f"--allow_changed={flag}."
-        )
+        raise ValueError(_no_such_folder(flag, folder))
     return folder
+
+
+def _no_such_folder(flag, folder):
+    return (
+        f"--{flag}={folder}: no such folder. If the images of a run have "
+        f"moved, resume it with --{flag}=NEW_FOLDER and "
+        f"--allow_changed={flag}."
+    )
 
 
 def walk(folder):

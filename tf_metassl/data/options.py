@@ -26,12 +26,15 @@ class DataOptions:
     )
     labeled_dir: str = setting(
         "",
-        "--dataset=folder: the labeled images, in one sub-folder per class.",
+        "--dataset=folder: the labeled images, in one sub-folder per class; or "
+        "a folder with the sub-folders train, validation, test and unlabeled, "
+        "or some of them.",
     )
     unlabeled_dir: str = setting(
         "",
-        "--dataset=folder: unlabeled images, in any sub-folders. Empty = the "
-        "labeled images beyond --num_labeled.",
+        "--dataset=folder: unlabeled images, in any sub-folders; several "
+        "folders are separated by commas. Empty = the labeled images beyond "
+        "--num_labeled.",
     )
     validation_dir: str = setting(
         "",

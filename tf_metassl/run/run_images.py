@@ -75,6 +75,7 @@ def _files(config: Config) -> tuple[list[str], list[image_files.ImageFile]]:
                 config.group_by,
             )
         else:
+            config, _ = image_files.recognized(config)
             found = image_files.in_folders(config)
     except ValueError as error:
         raise ConfigError(f"--with_labeled: {error}") from error
