@@ -287,6 +287,7 @@ PATHS = {
     "test_dir",
     "manifest",
     "array_file",
+    "tfrecord",
     "cache_dir",
 }
 
@@ -306,13 +307,14 @@ def _implied_dataset(given: Mapping[str, Any]) -> str:
         "labeled_dir": "folder",
         "manifest": "csv",
         "array_file": "array_file",
+        "tfrecord": "tfrecord",
+        "tfds_name": "tfds",
     }
     named = [name for name in datasets if given.get(name)]
     if len(named) > 1:
         raise ConfigError(
             f"{' and '.join('--' + name for name in named)} exclude each "
-            "other: the images come from folders, from a manifest or from a "
-            "file of arrays."
+            "other: the images come from one of them."
         )
     return datasets[named[0]] if named else "digits"
 

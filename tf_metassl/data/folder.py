@@ -43,6 +43,7 @@ _PLACES = (
     "validation_dir",
     "test_dir",
     "manifest",
+    "tfrecord",
 )
 
 
@@ -75,7 +76,7 @@ def load_folder(name, dataset, options, run_dir=None):
         class_names, files, notes = image_files.in_folders(options)
     found = class_names, files, [*recognized, *notes]
     given = f"--labeled_dir={options.labeled_dir}"
-    return _source(name, dataset, found, given, options, run_dir)
+    return source(name, dataset, found, given, options, run_dir)
 
 
 def load_csv(name, dataset, options, run_dir=None):
@@ -108,10 +109,17 @@ def load_csv(name, dataset, options, run_dir=None):
             path, options.missing_labels, options.group_by
         )
     given = f"--manifest={options.manifest}"
-    return _source(name, dataset, found, given, options, run_dir)
+    return source(name, dataset, found, given, options, run_dir)
 
 
-def _source(name, dataset, found, given, options, run_dir):
+@contextlib.contextmanager
+def _reading(options):
+    """Decodes files; see `source`."""
+    with reader(options) as (read, pool):
+        yield functools.partial(pool.map, read)
+
+
+def source(name, dataset, found, given, options, run_dir, *, reading=_reading):
     """Decodes the files and checks the result.
 
     Args:
@@ -121,6 +129,8 @@ def _source(name, dataset, found, given, options, run_dir):
         given: the flag and its value, for messages on labeled images.
         options: a `DataOptions`.
         run_dir: folder for the list of unusable files, or None.
+        reading: context manager of `options`; yields a function of a list of
+            `ImageFile` that gives the pixels of each, or why there are none.
 
     Returns:
         A `Source`.
@@ -148,7 +158,7 @@ def _source(name, dataset, found, given, options, run_dir):
             f"The test images are {options.test_fraction:.0%} of each class's "
             "labeled images, held out because no others are given."
         )
-    cache = _decoded(name, files, options)
+    cache = _decoded(name, files, options, reading)
     decoded = json.loads((cache / "files.json").read_text())
     left_out = _check_bad(decoded["bad"], len(files), options, run_dir)
     train, test = store.read(cache, ("train", "test"), options.cache_gib)
@@ -220,7 +230,7 @@ def _check_classes(train, test, validation_rows, class_names, given):
 # Reading files.
 
 
-def _decoded(name, files, options):
+def _decoded(name, files, options, reading):
     """Returns the folder of the decoded files."""
     places = {
         flag: os.path.abspath(os.path.expanduser(getattr(options, flag)))
@@ -241,17 +251,17 @@ def _decoded(name, files, options):
             **options_lib.changed(options, "max_value", "group_by", "resize"),
         },
         fingerprint=image_files.fingerprint(files),
-        build=lambda folder: _build(folder, files, options),
+        build=lambda folder: _build(folder, files, options, reading),
     )
 
 
-def _build(folder, files, options):
+def _build(folder, files, options, reading):
     """Writes the pixels, and `files.json` on which files are used."""
     notes = {}
-    with reader(options) as (read, pool):
+    with reading(options) as read:
         for name in ("train", "test"):
             part = [f for f in files if (f.split == "test") == (name == "test")]
-            batches = functools.partial(_batches, part, read, pool)
+            batches = functools.partial(_batches, part, read)
             notes[name] = store.write(folder, name, batches, total=len(part))
     found = {
         "bad": [
@@ -277,9 +287,9 @@ def reader(options):
         options: a `DataOptions`.
 
     Yields:
-        `(read, pool)`: a function of an `ImageFile` that returns what
-        `_read` does and names a file that takes long, and the threads to call
-        it in.
+        `(read, pool)`: a function of an `ImageFile`, and perhaps of its bytes,
+        that returns what `_read` does and names a file that takes long, and
+        the threads to call it in.
     """
     # A second thread may decode beside one with the largest image.
     budget = Budget(2 * options.max_image_pixels)
@@ -292,21 +302,19 @@ def reader(options):
         # Pillow warns about unusual but readable files.
         warnings.simplefilter("ignore")
 
-        def read(file):
+        def read(file, data=None):
             with watch.doing(f"reading {file.path}"):
-                return _read(file, options, budget)
+                return _read(file, options, budget, data)
 
         yield read, pool
 
 
-def _batches(files, read, pool, done):
+def _batches(files, read, done):
     """Yields `(images, labels, ids, note)` of the files, in order.
 
     Args:
         files: list of `ImageFile`.
-        read: function of a file that returns its pixels, or why there are
-            none.
-        pool: executor of threads.
+        read: function of a list of files, see `source`.
         done: batches of 256 files that are left out because they have been
             decoded before.
     """
@@ -314,9 +322,9 @@ def _batches(files, read, pool, done):
     for start in range(256 * done, len(files), 256):
         chunk = files[start : start + 256]
         images, good, bad = [], [], []
-        for file, image in zip(chunk, pool.map(read, chunk), strict=True):
+        for file, image in zip(chunk, read(chunk), strict=True):
             if isinstance(image, str):
-                bad.append((str(file.path), image))
+                bad.append((file.where, image))
                 continue
             images.append(image)
             good.append(file)
@@ -339,30 +347,31 @@ def _batches(files, read, pool, done):
         )
 
 
-def _read(file, options, budget=None):
+def _read(file, options, budget=None, data=None):
     """Decodes a file as training does.
 
     Args:
         file: an `ImageFile`.
         options: a `DataOptions`.
         budget: see `decode`.
+        data: its bytes; None: they are read.
 
     Returns:
         `[H, W, C]` uint8 pixels; a string that says why there are none.
     """
     if file.problem:
         return file.problem
-    if not file.path.is_file():
+    if data is None and not file.path.is_file():
         return "not a file" if file.path.exists() else "no such file"
     try:
-        num_bytes = file.path.stat().st_size
+        num_bytes = file.path.stat().st_size if data is None else len(data)
         if num_bytes > options.max_image_bytes:
             return (
                 f"too large: {num_bytes:,} bytes, more than "
                 f"--max_image_bytes={options.max_image_bytes}"
             )
         return decode(
-            file.path.read_bytes(),
+            file.path.read_bytes() if data is None else data,
             options_lib.stored_size(options, options.image_size),
             options.channels or 3,
             max_pixels=options.max_image_pixels,

@@ -37,6 +37,7 @@ class ImageFile:
         problem: why it cannot be used; empty if that is not known yet.
         line: of the manifest; 0 if it was found in a folder.
         group: of images that belong together; empty: it stands alone.
+        record: its number in a file of many; -1: the file is the image.
     """
 
     path: pathlib.Path
@@ -46,6 +47,13 @@ class ImageFile:
     problem: str = ""
     line: int = 0
     group: str = ""
+    record: int = -1
+
+    @property
+    def where(self) -> str:
+        """Its path, and its number in a file of many."""
+        number = f":{self.record}" if self.record >= 0 else ""
+        return f"{self.path}{number}"
 
     @property
     def place(self) -> str:
