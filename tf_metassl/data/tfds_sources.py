@@ -20,7 +20,6 @@ from tf_metassl.contract import DatasetInfo
 from tf_metassl.data import options as options_lib
 from tf_metassl.data import spelling, store
 from tf_metassl.data.arrays import held_out
-from tf_metassl.data.datasets import Published
 
 _CONNECT_SECONDS = 5.0
 _IMAGENET_LIST = "10percent.txt"
@@ -128,8 +127,10 @@ def load_any(name, dataset, options, run_dir=None):
     given = f"--tfds_name={options.tfds_name}"
     image, label = _features(builder, given)
     by_role = _splits_by_role(builder, given)
-    published = Published(
-        test=by_role.get("test", ""), unlabeled=by_role.get("unlabeled")
+    published = dataclasses.replace(
+        dataset.published,
+        test=by_role.get("test", ""),
+        unlabeled=by_role.get("unlabeled"),
     )
     size, shape = _image_shapes(name, published, builder, options, image)
     if None in (*size, *shape):
