@@ -510,3 +510,19 @@ def test_other_squares_are_other_images(tmp_path):
     }
     assert not found["letterbox"][:, :2].any()
     assert not np.array_equal(found["shorter_side"], found["squash"])
+
+
+def test_files_left_out_come_back_with_a_decoder(tmp_path, monkeypatch):
+    write_classes(tmp_path / "labeled")
+    for name in ("cat", "dog"):
+        place = tmp_path / f"labeled/{name}/0.png"
+        place.rename(place.with_suffix(".heic"))
+    known = {"HEIF": [], "all": ["HEIF"]}
+    kept = []
+    for names in known.values():
+        monkeypatch.setattr(
+            folder, "optional_formats", lambda names=names: names
+        )
+        load(tmp_path)
+        kept.append(len(list((tmp_path / ".cache").glob("folder-*"))))
+    assert kept[1] > kept[0]

@@ -1,19 +1,34 @@
 """Decodes image files, and says why one cannot be decoded."""
 
 import contextlib
+import functools
 import io
 import threading
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 # MPO, written by some cameras, is a JPEG followed by further JPEGs.
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+FORMATS = (
+    *("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF"),
+    # Where Pillow has a decoder, see `_open`.
+    *("AVIF", "HEIF"),
+)
+# The brand of a file in the container of ISO/IEC 14496-12 -> its format, and
+# what decodes it.
+_BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), ("AVIF", "Pillow 11.3 or later")),
+    **dict.fromkeys(
+        (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"),
+        ("HEIC", "the package pillow-heif"),
+    ),
+}
 # The largest value of images with 16 bits.
 FULL_RANGE = 65_535
 _BITS_PER_SAMPLE = 258  # A tag of TIFF.
 # Memory per pixel, relative to the other formats' 4 bytes: measured, 16 bytes.
-_WEIGHTS = {"WEBP": 4}
+# The last two are taken to need as much as WebP.
+_WEIGHTS = {"WEBP": 4, "AVIF": 4, "HEIF": 4}
 
 
 class BadImageError(ValueError):
@@ -74,6 +89,9 @@ def decode(
 ):
     """Decodes an image file: JPEG, PNG, BMP, GIF (first frame), WebP or TIFF.
 
+    HEIC files are decoded if the package pillow-heif is installed, AVIF files
+    by Pillow 11.3 and later.
+
     The image is turned upright by its EXIF orientation. Transparency is
     dropped, as TensorFlow's decoders do.
 
@@ -100,8 +118,14 @@ def decode(
     if not data:
         raise BadImageError("zero bytes")
     try:
-        image = Image.open(io.BytesIO(data))
+        image = _open(data)
     except UnidentifiedImageError as error:
+        if _brand(data) in _BRANDS:
+            kind, decoder = _BRANDS[_brand(data)]
+            raise BadImageError(
+                f"{kind} file, which cannot be decoded here: install "
+                f"{decoder}; or the file is broken"
+            ) from error
         raise BadImageError("not an image") from error
     except Exception as error:  # A broken header can raise anything.
         raise BadImageError(f"broken: {error}") from error
@@ -126,6 +150,34 @@ def decode(
         if max_value != FULL_RANGE and channels == 3 and _is_deep_color(image):
             image = _deep_color(image, data, max_value)
         return _pixels_of(image, image_size, channels, resize, max_value)
+
+
+def _open(data):
+    """Opens an image with Pillow, and with the decoder for HEIC if need be."""
+    if _brand(data) in _BRANDS:
+        _register_heif()
+    return Image.open(io.BytesIO(data))
+
+
+def optional_formats():
+    """The formats that not every installation decodes and this one does."""
+    _register_heif()
+    found = {"AVIF": features.check("avif"), "HEIF": "HEIF" in Image.OPEN}
+    return [name for name, known in found.items() if known]
+
+
+def _brand(data):
+    """The brand of a file, such as `heic`; empty for other containers."""
+    return data[8:12] if data[4:8] == b"ftyp" else b""
+
+
+@functools.cache
+def _register_heif():
+    """Makes Pillow open HEIC files, if pillow-heif is installed."""
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
 
 
 def _pixels(image):

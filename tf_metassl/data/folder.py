@@ -30,6 +30,7 @@ from tf_metassl.data.decode import (
     Budget,
     decode,
     limits_of_our_own,
+    optional_formats,
 )
 from tf_metassl.files import write_bytes
 
@@ -237,6 +238,10 @@ def _decoded(name, files, options, reading):
         for flag in _PLACES
         if getattr(options, flag)
     }
+    suffixes = {file.path.suffix.lower() for file in files}
+    if suffixes & {".avif", ".heic", ".heif"}:
+        # What has been left out can be used when a decoder is there.
+        places["formats"] = optional_formats()
     if options.unlabeled_dir:
         _, folders = image_files.unlabeled_folders(options)
         places["unlabeled_dir"] = ",".join(map(os.path.abspath, folders))
