@@ -67,7 +67,7 @@ def source(
     held_out = ""
     if test is None:
         fraction = options.get("test_fraction", 0.2)
-        rows = held_out(labels, fraction)
+        rows = rows_to_hold_out(labels, fraction)
         if not len(rows):
             raise ConfigError(
                 "test: nothing can be held out of so few labeled images. Give "
@@ -235,7 +235,7 @@ def pair(name, values, num_classes=None):
     return images, labels.astype(np.int32)
 
 
-def held_out(labels, fraction):
+def rows_to_hold_out(labels, fraction):
     """Rows of some images of each class, at least one and not all of them.
 
     Args:

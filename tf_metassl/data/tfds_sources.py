@@ -19,7 +19,7 @@ import tensorflow as tf
 from tf_metassl.contract import DatasetInfo
 from tf_metassl.data import options as options_lib
 from tf_metassl.data import spelling, store
-from tf_metassl.data.arrays import held_out
+from tf_metassl.data.arrays import rows_to_hold_out
 
 _CONNECT_SECONDS = 5.0
 _IMAGENET_LIST = "10percent.txt"
@@ -185,7 +185,7 @@ def load_any(name, dataset, options, run_dir=None):
     if test is None:
         labels = train.labels.copy()
         labels[validation] = -1
-        rows = held_out(labels, options.test_fraction)
+        rows = rows_to_hold_out(labels, options.test_fraction)
         if not len(rows):
             raise ValueError(
                 f"{given}: nothing can be held out for testing. Raise "
