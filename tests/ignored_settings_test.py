@@ -143,7 +143,7 @@ def test_paths_begin_at_home(monkeypatch):
         field.name
         for _, field in all_fields()
         if field.name.endswith("_dir")
-        or field.name in ("manifest", "array_file")
+        or field.name in ("manifest", "array_file", "tfrecord")
     }
     assert paths == config.PATHS
 
