@@ -64,3 +64,12 @@ def test_a_head_is_trained_with_its_network():
     np.testing.assert_allclose(algorithm.head.numpy(), before - 0.5)
     names = [v.path for v in algorithm.state_variables]
     assert algorithm.head.path in names
+
+
+def test_losses_are_weighted_by_class():
+    algorithm = tiny_algorithm("supervised", class_weights=[0.5, 1.0, 4.0])
+    label = tf.constant([[0.0, 0, 1], [1, 0, 0], [0.75, 0, 0.25]])
+    weighted = algorithm.class_weighted(tf.constant([1.0, 2, 8]), label)
+    np.testing.assert_allclose(weighted, [4.0, 1.0, 8 * (0.375 + 1.0)])
+    losses = tf.constant([1.0, 2, 8])
+    assert tiny_algorithm("supervised").class_weighted(losses, label) is losses

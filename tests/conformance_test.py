@@ -83,6 +83,32 @@ def test_a_step_changes_its_networks_and_gives_finite_metrics(name):
 
 
 @every_algorithm
+def test_class_weights_are_those_of_the_labeled_loss(name):
+    students = []
+    for weights in (None, [1.0] * NUM_CLASSES, [0.0, 1.0, 3.0]):
+        keras.utils.set_random_seed(1)
+        algorithm = tiny_algorithm(name, class_weights=weights)
+        start = all_values(algorithm)
+        run(algorithm, tiny_batch())
+        students.append(all_values(algorithm))
+    none, ones, others = students
+    # A guessed label sums to 1 up to rounding.
+    tf.nest.map_structure(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        none,
+        ones,
+    )
+    moved = [
+        not np.array_equal(a, b)
+        for role in algorithm.roles
+        for a, b, first in zip(
+            none[role], others[role], start[role], strict=True
+        )
+    ]
+    assert any(moved)
+
+
+@every_algorithm
 def test_the_averaged_network_is_the_average(name):
     algorithm = tiny_algorithm(name, ema_decay=0.5)
     old = values(algorithm.ema)

@@ -87,6 +87,7 @@ def tiny_algorithm(
     recompute=False,
     network=None,
     cls=None,
+    class_weights=None,
     **hp,
 ):
     """A compiled algorithm on tiny networks; `cls` is that of another stage."""
@@ -97,6 +98,7 @@ def tiny_algorithm(
         hyperparameters=hyperparameters_class(name)(**hp),
         num_classes=NUM_CLASSES,
         num_images=NUM_IMAGES,
+        class_weights=class_weights,
     )
     algorithm.compile(
         optimizers={

@@ -78,6 +78,10 @@ def test_a_value_from_python_has_the_type_of_the_setting(given):
         ({"dataset": "folder", "manifest": "/x"}, "dataset=csv"),
         ({"image_size": 99}, "--dataset=digits"),
         ({"channels": 3}, "--dataset=digits"),
+        ({"resize": "squash"}, "--dataset=digits"),
+        ({"labeled_dir": "/x", "resize": "squash"}, "without --image_size"),
+        ({"group_by": "parent"}, "--dataset=digits"),
+        ({"mirror": "off"}, "affine, which mirrors no image"),
         ({"data_dir": "/x"}, "--dataset=digits"),
         ({"dataset": "folder", "data_dir": "/x"}, "--dataset=folder"),
         ({"dataset": "cifar10", "svhn_extra": True}, "dataset=svhn_cropped"),
@@ -139,7 +143,7 @@ def test_paths_begin_at_home(monkeypatch):
         field.name
         for _, field in all_fields()
         if field.name.endswith("_dir")
-        or field.name in ("manifest", "array_file")
+        or field.name in ("manifest", "array_file", "tfrecord")
     }
     assert paths == config.PATHS
 

@@ -287,6 +287,7 @@ PATHS = {
     "test_dir",
     "manifest",
     "array_file",
+    "tfrecord",
     "cache_dir",
 }
 
@@ -306,13 +307,14 @@ def _implied_dataset(given: Mapping[str, Any]) -> str:
         "labeled_dir": "folder",
         "manifest": "csv",
         "array_file": "array_file",
+        "tfrecord": "tfrecord",
+        "tfds_name": "tfds",
     }
     named = [name for name in datasets if given.get(name)]
     if len(named) > 1:
         raise ConfigError(
             f"{' and '.join('--' + name for name in named)} exclude each "
-            "other: the images come from folders, from a manifest or from a "
-            "file of arrays."
+            "other: the images come from one of them."
         )
     return datasets[named[0]] if named else "digits"
 
@@ -395,11 +397,20 @@ def unread(config: Config) -> dict[str, str]:
             f"--strong_augmentation={', '.join(options.RAND_AUGMENT_POLICIES)}"
             ". Leave it out, or change --strong_augmentation"
         )
+    weak = config.weak_augmentation
+    if weak == "auto":
+        weak = DATASETS[config.dataset].weak_policy
+    if weak not in options.MIRRORING:
+        found["mirror"] = (
+            f"with --weak_augmentation={weak}, which mirrors no image. Leave "
+            "it out"
+        )
     if not hp.uses_weak_policy and strong in options.REPLACE_WEAK:
-        found["weak_augmentation"] = (
+        why = (
             f"with --strong_augmentation={strong}, which takes its place in "
             f"all views of --algo={config.algo}. Leave it out"
         )
+        found |= dict.fromkeys(("weak_augmentation", "mirror"), why)
     if not config.known_classes:
         found["foreign_share"] = (
             "without --known_classes, which says what is foreign"
@@ -414,6 +425,10 @@ def unread(config: Config) -> dict[str, str]:
             "with --label_split=first, which draws nothing. Leave it out, or "
             "change --label_split"
         )
+    published = DATASETS[config.dataset].published
+    if not (config.image_size or published.image_size):
+        why = "without --image_size, the size of the squares. Set it"
+        found.setdefault("resize", why)
     if config.test_dir:
         found["test_fraction"] = "with --test_dir. Leave one of them out"
     # 0 is what a run with images of its own for validation records.

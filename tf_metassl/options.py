@@ -13,6 +13,11 @@ from tf_metassl.hyperparameters import setting
 
 # Strong policies that have a magnitude.
 RAND_AUGMENT_POLICIES = ("mpl", "mpl_imagenet", "fixmatch", "uda")
+# Weak policies that mirror left to right; no strong one does.
+MIRRORING = ("flip_crop", "flip_narrow_crop", "mpl") + (
+    "random_crop",
+    "resized_crop",
+)
 # Strong policies that are applied to the image, not to its weak view.
 REPLACE_WEAK = ("affine_digits",)
 # With --supervised_twin=auto, runs of fewer steps have none, nor those of which
@@ -62,6 +67,14 @@ class SplitOptions:
     labeled_inside_unlabeled: bool = setting(
         True, "Use labeled images as unlabeled, too."
     )
+    class_balance: str = setting(
+        "none",
+        "How classes with few labeled images are made up for. sampling: the "
+        "labeled batches draw every class equally often; loss: the labeled "
+        "loss of an image is weighted by the inverse of the frequency of its "
+        "class, with a mean of 1; none: not at all.",
+        choices=("none", "sampling", "loss"),
+    )
     known_classes: int = setting(
         0,
         "Only the first so many classes are learned, validated and tested; "
@@ -92,6 +105,13 @@ class SplitOptions:
             "affine",
             "jitter",
         ),
+    )
+    mirror: str = setting(
+        "on",
+        "off: no view is mirrored, for images in which left and right differ, "
+        f"such as text. on: {', '.join(MIRRORING)} mirror every other image, "
+        "and so do the strong views that are made of theirs.",
+        choices=("on", "off"),
     )
     strong_augmentation: str = setting(
         "auto",

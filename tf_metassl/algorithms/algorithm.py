@@ -74,6 +74,8 @@ class Algorithm(Trainer):
         elapsed: scalar variable in [0, 1], the used share of the run's time
             budget; None without a budget. The training loop assigns it,
             learning-rate schedules read it.
+        class_weights: `[C]` floats, the weights of the classes in the labeled
+            loss, see `class_weighted`; None: all have the weight 1.
         name: name of the Keras model.
 
     Raises:
@@ -95,6 +97,7 @@ class Algorithm(Trainer):
         seed=0,
         rebuild=None,
         elapsed=None,
+        class_weights=None,
         name=None,
     ):
         super().__init__(name=name)
@@ -108,6 +111,10 @@ class Algorithm(Trainer):
         self.num_images = num_images
         self.rebuild = rebuild
         self.elapsed = elapsed
+        # A tuple, because Keras would wrap a list in one of its own.
+        self.class_weights = (
+            None if class_weights is None else tuple(map(float, class_weights))
+        )
         self._seed = seed
         for role in self.roles:
             setattr(self, role, networks[role])
@@ -281,6 +288,25 @@ class Algorithm(Trainer):
     def one_hot(self, label):
         """`[N]` integer labels -> `[N, C]` one-hot rows."""
         return tf.one_hot(label, self.num_classes, dtype=keras.config.floatx())
+
+    def class_weighted(self, losses, label):
+        """Weights the losses of labeled images by their classes.
+
+        Every method applies it to its labeled loss, for --class_balance=loss.
+
+        Args:
+            losses: `[N]`.
+            label: `[N, C]` distributions over classes, not smoothed. A mixture
+                has the mean weight of its classes.
+
+        Returns:
+            `[N]`: loss * sum_c label_c class_weight_c; no gradient flows to
+            `label`. `losses` themselves if no class weights are set.
+        """
+        if self.class_weights is None:
+            return losses
+        weights = tf.constant(self.class_weights, losses.dtype)
+        return losses * tf.stop_gradient(tf.linalg.matvec(label, weights))
 
     @staticmethod
     def forward(network, *image_groups):

@@ -185,6 +185,7 @@ class MetaPseudoLabels(Algorithm):
             networks={"student": student},
             hyperparameters=Hyperparameters(ema_decay=0.0),
             num_classes=self.num_classes,
+            class_weights=self.class_weights,
         )
         rate = self.hyperparameters.finetune_learning_rate
         finetuner.compile(
@@ -241,7 +242,8 @@ class MetaPseudoLabels(Algorithm):
             logits, _ = functional.call(
                 self.student, params, state, labeled["weak"]
             )
-            return replicas.share_of_mean(cross_entropy(label, logits))
+            losses = cross_entropy(label, logits)
+            return replicas.share_of_mean(self.class_weighted(losses, label))
 
         return StudentBefore(
             functional.parameters(self.student),
@@ -274,11 +276,10 @@ class MetaPseudoLabels(Algorithm):
 
     def _labeled_loss(self, labeled, logits):
         """The teacher's loss on labeled data, this replica's share."""
-        label = smooth_labels(
-            self.one_hot(labeled["label"]),
-            self.hyperparameters.label_smoothing,
-        )
-        return replicas.share_of_mean(cross_entropy(label, logits))
+        label = self.one_hot(labeled["label"])
+        smoothed = smooth_labels(label, self.hyperparameters.label_smoothing)
+        losses = cross_entropy(smoothed, logits)
+        return replicas.share_of_mean(self.class_weighted(losses, label))
 
     def _uda_loss(self, teacher):
         """The teacher's UDA loss, this replica's share, and its mask `[U]`."""

@@ -26,4 +26,5 @@ class SupervisedMixup(Algorithm):
         labels = mixup(self.one_hot(labeled["label"]), *draw)  # [B, C]
         logits = self.forward(self.student, images)  # [B, C]
         self.track_labeled(labeled["label"], logits)
-        return replicas.share_of_mean(cross_entropy(labels, logits))
+        losses = cross_entropy(labels, logits)
+        return replicas.share_of_mean(self.class_weighted(losses, labels))

@@ -194,6 +194,8 @@ class Source:
             None: all with a label.
         validation_rows: rows of `train` that are the validation images; None:
             some have to be held out.
+        groups: `[N]` integers, equal for images of `train` that must not be
+            divided between training and validation; None: all may be.
     """
 
     info: DatasetInfo
@@ -204,6 +206,7 @@ class Source:
     description: str = ""
     labeled_rows: np.ndarray | None = None
     validation_rows: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
 
 def hash_pixels(images):

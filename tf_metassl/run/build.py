@@ -93,7 +93,7 @@ class Experiment:
             ratio = published.stored_ratio if published else 1.0
             sizes = dataclasses.replace(config, image_size=shape[0])
             stored = options_lib.stored_size(sizes, shape[0], ratio)
-        return pictures.Decoding(shape, stored, config.max_value)
+        return pictures.Decoding(shape, stored, config.max_value, config.resize)
 
     @property
     def has_validation(self):
@@ -119,7 +119,11 @@ class Experiment:
         size = batch_size or self.config.batch_size
         pools = [
             pipeline.Pool(
-                "labeled", self.splits.labeled, size, algorithm.views.labeled
+                "labeled",
+                self.splits.labeled,
+                size,
+                algorithm.views.labeled,
+                balanced=self.config.class_balance == "sampling",
             )
         ]
         if algorithm.views.unlabeled:
@@ -224,7 +228,13 @@ def build_experiment(
             backbone = _backbone(config, source.info, scaling, initial)
             features = feature_cache.load(config, source, backbone)
         algorithm = _algorithm(
-            config, strategy, features or source, scaling, initial, backbone
+            config,
+            strategy,
+            features or source,
+            scaling,
+            initial,
+            backbone,
+            rows,
         )
         pipeline.check_channels(
             algorithm.views,
@@ -337,7 +347,7 @@ def _scaling(config, images, run_dir):
     )
 
 
-def _algorithm(config, strategy, source, scaling, initial, backbone):
+def _algorithm(config, strategy, source, scaling, initial, backbone, rows=None):
     """The algorithm of the main stage, built in the scope of `strategy`.
 
     Args:
@@ -347,6 +357,7 @@ def _algorithm(config, strategy, source, scaling, initial, backbone):
         scaling: see `_scaling`.
         initial: see `build_experiment`.
         backbone: see `Experiment`.
+        rows: the `Splits`; None: nothing is trained.
     """
     # Whatever has been built before: a twin starts from the same weights.
     keras.utils.set_random_seed(config.seed)
@@ -359,7 +370,26 @@ def _algorithm(config, strategy, source, scaling, initial, backbone):
             scaling,
             initial=initial,
             backbone=backbone,
+            class_weights=class_weights(config, source, rows),
         )
+
+
+def class_weights(config, source, rows):
+    """The weights of the classes in the labeled loss, see --class_balance.
+
+    Args:
+        config: a `Config`.
+        source: the `Source`.
+        rows: its `Splits`; None: nothing is trained.
+
+    Returns:
+        `[C]` floats; None if all are 1.
+    """
+    if config.class_balance != "loss" or rows is None:
+        return None
+    return splits.class_weights(
+        source.train.labels[rows.labeled], source.info.num_classes
+    )
 
 
 def _with_defaults(config, source):
@@ -399,6 +429,7 @@ def split(source, config):
         labeled_rows=source.labeled_rows,
         validation_rows=source.validation_rows,
         class_names=source.info.class_names,
+        groups=source.groups,
     )
     if config.known_classes:
         rows = dataclasses.replace(
@@ -430,6 +461,7 @@ def build_algorithm(
     cls=None,
     initial=None,
     backbone=None,
+    class_weights=None,
 ):
     """Builds networks, optimizers and the compiled method.
 
@@ -446,6 +478,7 @@ def build_algorithm(
         initial: see `build_experiment`.
         backbone: see `Experiment`; the networks of the method are the last
             layer of it alone.
+        class_weights: see `Algorithm`.
 
     Returns:
         A compiled `Algorithm`.
@@ -469,6 +502,7 @@ def build_algorithm(
             cls,
             initial,
             backbone,
+            class_weights,
         )
 
     def build_network(role):
@@ -489,6 +523,7 @@ def build_algorithm(
         num_images=num_images,
         rebuild=rebuild,
         elapsed=elapsed,
+        class_weights=class_weights,
     )
 
 

@@ -101,9 +101,7 @@ def load(config, source, network):
         "precision": config.precision,
         "size": list(info.image_shape),
         "num_views": num_views,
-        "weak": policies.weak,
-        "strong": policies.strong,
-        "magnitude": policies.magnitude,
+        "views": dataclasses.asdict(policies),
         "version": 1,
     }
     apply = tf.function(

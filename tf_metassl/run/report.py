@@ -116,7 +116,8 @@ def _views(experiment):
     policy = experiment.augmentation
     strong = f", strong: {policy.strong}"
     uses_strong = experiment.config.hyperparameters.uses_strong_policy
-    return f"weak: {policy.weak}{strong * uses_strong}"
+    mirrored = ", none is mirrored" * (not policy.mirror)
+    return f"weak: {policy.weak}{strong * uses_strong}{mirrored}"
 
 
 def _without_effect(experiment):
@@ -159,7 +160,27 @@ def _data_lines(experiment):
             f"validation, {len(source.test)} test",
         ),
         ("splits", f"split seed {config.split_seed}, {rows.fingerprint}"),
+        *(("", line) for line in _class_balance(experiment)),
         *(("", line) for line in notes.splitlines()),
+    ]
+
+
+def _class_balance(experiment):
+    """A line about how few images of a class are made up for, or none."""
+    kind = experiment.config.class_balance
+    if kind == "none":
+        return []
+    source, rows = experiment.source, experiment.splits
+    counts = np.bincount(
+        source.train.labels[rows.labeled], minlength=source.info.num_classes
+    )
+    what = {
+        "sampling": "the labeled batches draw every class equally often",
+        "loss": "the labeled loss is weighted by inverse class frequency",
+    }[kind]
+    return [
+        f"{what}; there are {counts.min()} to {counts.max()} labeled images "
+        "of a class"
     ]
 
 
