@@ -104,6 +104,7 @@ def test_a_value_from_python_has_the_type_of_the_setting(given):
             "two_moons_mlp, which has none",
         ),
         ({"algo": "mixmatch", "strong_augmentation": "uda"}, "strong view"),
+        ({"model": "wrn_28_2", "dropblock": 0.1}, "resnet_50, resnet_152"),
         (
             {"algo": "supervised", "unlabeled_batch_ratio": 3},
             "unlabeled images",

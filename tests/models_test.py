@@ -365,6 +365,59 @@ def test_mean_only_batch_norm_by_hand():
     np.testing.assert_allclose(layer(x), [[-0.5, -10], [1.5, 10]], rtol=1e-6)
 
 
+def test_drop_block_by_hand(monkeypatch):
+    # 4 x 5 positions and regions of 2 x 2, which 3 x 4 corners can begin.
+    # 0.3 of the values, so that a corner is drawn with 0.3 * 20 / (4 * 12).
+    noise = np.full([2, 3, 4, 1], 0.126, np.float32)
+    noise[0, 1, 2] = noise[0, 0, 2] = noise[1, 2, 0] = 0.124
+    monkeypatch.setattr(
+        keras.random, "uniform", lambda shape, dtype, seed: noise
+    )
+    layer = own_layers.DropBlock(0.3, size=2)
+    kept = np.ones([2, 4, 5, 1])
+    kept[0, :3, 2:4] = 0
+    kept[1, 2:, :2] = 0
+    x = np.random.default_rng(0).normal(size=kept.shape).astype(np.float32)
+    expected = x * kept
+    expected[0] *= 20 / 14
+    expected[1] *= 20 / 16
+    np.testing.assert_allclose(layer(x, training=True), expected, rtol=1e-6)
+    np.testing.assert_array_equal(layer(x), x)
+    layer.progress = lambda: 0.99  # A corner is drawn with 0.12375.
+    np.testing.assert_array_equal(layer(x, training=True), x)
+
+
+def test_drop_block_drops_its_rate_and_keeps_the_sum():
+    x = tf.ones([64, 9, 8, 16])
+    y = own_layers.DropBlock(0.1, size=3)(x, training=True).numpy()
+    # Regions overlap: 1 - (1 - 0.1 / 9)^9 of the inner values.
+    assert 0.08 < (y == 0).mean() < 0.1
+    np.testing.assert_allclose(y.mean((1, 2, 3)), np.ones(64), rtol=1e-5)
+    # A region is never larger than the map.
+    small = own_layers.DropBlock(0.5)(tf.ones([8, 2, 2, 50]), training=True)
+    whole = small.numpy().reshape(8, 4, 50)
+    assert ((whole == 0).all(1) | (whole > 0).all(1)).all()
+
+
+def test_drop_block_is_in_the_last_two_stages_of_a_residual_network():
+    body = shapes("resnet_50", dropblock=0.1).get_layer("resnet50")
+    rates = [
+        layer.rate
+        for layer in body.layers
+        if isinstance(layer, own_layers.DropBlock)
+    ]
+    # Four in each of 6 and 3 blocks.
+    assert sorted(rates) == [0.025] * 24 + [0.1] * 12
+    plain = shapes("resnet_50").get_layer("resnet50")
+    assert not any(
+        isinstance(layer, own_layers.DropBlock) for layer in plain.layers
+    )
+    with pytest.raises(
+        ValueError, match="--dropblock at 0, or use .*resnet_50"
+    ):
+        models.build("wrn_10_1", PHOTO, 10, dropblock=0.1)
+
+
 @pytest.mark.parametrize("synchronized", (True, False))
 def test_mean_only_batch_norm_on_two_replicas(two_replicas, synchronized):
     x = np.float32([[1], [3], [5], [11]])

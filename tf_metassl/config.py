@@ -426,6 +426,11 @@ def unread(config: Config) -> dict[str, str]:
             f"with --model={config.model}, which scales pixels itself. Leave "
             "it out"
         )
+    if config.model not in models.with_dropblock():
+        found["dropblock"] = (
+            f"with --model={config.model}; it is for --model="
+            f"{', '.join(models.with_dropblock())}"
+        )
     if config.freeze == "backbone":
         found["backbone_learning_rate_scale"] = (
             "with --freeze=backbone, which does not train them. Leave it out"

@@ -220,6 +220,21 @@ class SupervisedMixup(Mixup, Supervised):
 
     uses_unlabeled = False
 
+    mixing: str = setting(
+        "mixup",
+        "How labeled pairs are mixed. mixup: all pixels are averaged; cutmix: "
+        "a rectangle comes from the other image (arXiv 1905.04899).",
+        choices=("mixup", "cutmix"),
+    )
+
+    @property
+    def without_effect(self):
+        """See `Hyperparameters.without_effect`."""
+        found = super().without_effect
+        if not self.mixup_alpha:
+            found["mixing"] = "--mixup_alpha=0"
+        return found
+
 
 @dataclasses.dataclass(frozen=True)
 class LabelSmoothing(Supervised):

@@ -135,6 +135,14 @@ class NetworkOptions:
         minimum=0.0,
         maximum=0.99,
     )
+    dropblock: float = setting(
+        0.0,
+        "Rate of DropBlock with regions of 7x7 at the end of the run; it rises "
+        "linearly from 0 (published: 0.1). 0 = off. For "
+        f"{', '.join(models.with_dropblock())}.",
+        minimum=0.0,
+        maximum=0.99,
+    )
     init_weights: str = setting(
         "",
         "Where the weights before the last layer come from. imagenet: "

@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from tf_metassl.contract import FOREIGN
 from tf_metassl.models import pretrained
-from tf_metassl.ops import remat, replicas
+from tf_metassl.models.layers import DropBlock
+from tf_metassl.ops import averaging, remat, replicas
 from tf_metassl.ops.metrics import (
     ClassEntropy,
     ConfusionMatrix,
@@ -26,7 +27,7 @@ class Trainer(keras.Model):
     report metrics (`track` and others).
 
     A subclass defines `roles`, `metric_names`, `num_classes`,
-    `evaluated_networks`, `deployable_model`, `trained_variables`,
+    `evaluated_networks`, `deployable_model`, `elapsed`, `trained_variables`,
     `training_networks`, `can_accumulate` and `train_step`, and calls
     `create_metrics` as soon as its networks exist.
 
@@ -57,6 +58,7 @@ class Trainer(keras.Model):
         steps_per_execution=1,
         gradient_accumulation_steps=1,
         recompute=False,
+        dropblock_steps=0,
     ):
         """Attaches one optimizer per role and creates all of their slots.
 
@@ -77,6 +79,9 @@ class Trainer(keras.Model):
                 computed from. Activations are in memory for one at a time.
             recompute: compute activations again for the gradient, see
                 `tf_metassl.ops.remat`.
+            dropblock_steps: steps over which the rate of DropBlock rises
+                linearly; 0 for all of it at once. With a time budget it rises
+                with the time instead.
 
         Raises:
             ValueError: if the optimizers are not those of the roles, or the
@@ -118,6 +123,17 @@ class Trainer(keras.Model):
             # A restore would lose slots that the first step creates.
             optimizer.build(self.trained_variables(role))
             setattr(self, f"{role}_optimizer", optimizer)
+            for layer in averaging.leaves(getattr(self, role)):
+                if isinstance(layer, DropBlock) and dropblock_steps:
+                    layer.progress = functools.partial(
+                        self._progress, dropblock_steps
+                    )
+
+    def _progress(self, num_steps):
+        """The share of the run that is over, a float32 scalar."""
+        if self.elapsed is not None:
+            return tf.cast(self.elapsed, tf.float32)
+        return tf.minimum(tf.cast(self.step, tf.float32) / num_steps, 1.0)
 
     @property
     def step(self):

@@ -25,6 +25,7 @@ class Network(typing.NamedTuple):
             0...1, by which it scales pixels whatever `--normalization` says;
             None for networks that follow it.
         is_own: whether it is a network of the user's own.
+        takes_dropblock: whether it can be built with DropBlock.
     """
 
     function: str
@@ -34,6 +35,7 @@ class Network(typing.NamedTuple):
     smallest: int = 1
     scaling: tuple | None = None
     is_own: bool = False
+    takes_dropblock: bool = False
 
     @property
     def has_own_scaling(self):
@@ -57,7 +59,12 @@ def _cnn13(variant, dropout):
 
 def _resnet(depth):
     options = {"depth": depth}
-    return Network("tf_metassl.models.resnet:resnet", options, image_size=224)
+    return Network(
+        "tf_metassl.models.resnet:resnet",
+        options,
+        image_size=224,
+        takes_dropblock=True,
+    )
 
 
 def _efficientnet(width, depth, image_size, dropout):
@@ -173,12 +180,18 @@ def find(name):
     )
 
 
+def with_dropblock():
+    """The names of the networks that can be built with DropBlock, a list."""
+    return [name for name, row in NETWORKS.items() if row.takes_dropblock]
+
+
 def build(
     name,
     image_shape,
     num_classes,
     *,
     dropout=None,
+    dropblock=0.0,
     synchronized=False,
     mean=None,
     std=None,
@@ -193,6 +206,7 @@ def build(
         num_classes: C.
         dropout: rate before the last layer, in cnn13 after its two poolings;
             0 adds no layer, None takes the network's own.
+        dropblock: final rate of DropBlock; 0 adds no layer.
         synchronized: batch statistics over all replicas.
         mean: of each channel, on a scale of 0...1, to be subtracted from the
             pixels; None scales pixels to -1...1.
@@ -213,6 +227,14 @@ def build(
     found = find(name)
     if dropout is None:
         dropout = found.dropout
+    further = dict(found.options)
+    if dropblock:
+        if not found.takes_dropblock:
+            raise ValueError(
+                f"--model={name} has no DropBlock: leave --dropblock at 0, or "
+                f"use --model={', '.join(with_dropblock())}."
+            )
+        further["dropblock"] = dropblock
     # Keras is imported here, so that listing the networks does without.
     import keras
 
@@ -246,7 +268,7 @@ def build(
             num_classes,
             dropout=dropout,
             synchronized=synchronized,
-            **found.options,
+            **further,
         )
         network = keras.Model(pixels, logits)
     network.name = network_name or name.replace(":", ".")

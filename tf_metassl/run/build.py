@@ -453,6 +453,7 @@ def assemble(config, cls, build_network, build_optimizer, **arguments):
         steps_per_execution=config.steps_per_execution,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         recompute=config.remat,
+        dropblock_steps=config.num_steps,
     )
     return algorithm
 
@@ -470,6 +471,7 @@ def _network(config, info, num_replicas, scaling, initial, role):
         info.image_shape,
         info.num_classes,
         dropout=config.dropout if dropout is None else dropout,
+        dropblock=config.dropblock,
         synchronized=synchronized,
         **(scaling or {}),
         network_name=role,
