@@ -219,6 +219,23 @@ def test_two_replicas_equal_one_over_twenty_steps(name, two_replicas, float64):
 
 
 @every_algorithm
+def test_a_short_sharpness_aware_step_is_a_plain_one_or_refused(name, float64):
+    if not tiny_algorithm(name).has_one_loss:
+        with pytest.raises(ValueError, match="--sam_rho=0.1.* change --algo"):
+            tiny_algorithm(name, sam_rho=0.1)
+        return
+    results = []
+    for rho in (0.0, 1e-9):
+        keras.utils.set_random_seed(1)
+        algorithm = tiny_algorithm(name, sam_rho=rho)
+        metrics = run(algorithm, *(tiny_batch(seed=seed) for seed in range(3)))
+        results.append((all_values(algorithm), metrics))
+    (plain, metrics_of_plain), (aware, metrics_of_aware) = results
+    assert_same(plain, aware, rtol=1e-5, atol=1e-7)
+    assert metrics_of_aware == pytest.approx(metrics_of_plain, rel=1e-4)
+
+
+@every_algorithm
 def test_save_restore_next_step_is_bit_equal(name, tmp_path):
     def build(role):
         return tiny_network(role, dropout=0.3)

@@ -85,6 +85,7 @@ def tiny_algorithm(
     steps_per_execution=1,
     gradient_accumulation_steps=1,
     recompute=False,
+    sam_rho=0.0,
     network=None,
     cls=None,
     **hp,
@@ -111,6 +112,7 @@ def tiny_algorithm(
         steps_per_execution=steps_per_execution,
         gradient_accumulation_steps=gradient_accumulation_steps,
         recompute=recompute,
+        sam_rho=sam_rho,
     )
     return algorithm
 

@@ -99,6 +99,9 @@ class SplitOptions:
         choices=(
             "auto",
             *RAND_AUGMENT_POLICIES,
+            "autoaugment_cifar10",
+            "autoaugment_svhn",
+            "autoaugment_imagenet",
             "affine_digits",
             "jitter_points",
         ),
@@ -242,6 +245,14 @@ class OptimizationOptions:
     )
     gradient_clip_norm: float = setting(
         0.0, "Bound on the gradient's global norm. 0 = off.", minimum=0.0
+    )
+    sam_rho: float = setting(
+        0.0,
+        "Sharpness-aware minimization (arXiv 2010.01412): the gradient is "
+        "computed after a step of this length up the loss, which doubles the "
+        "time (published: 0.05). For methods that train one network on one "
+        "loss. 0 = off.",
+        minimum=0.0,
     )
 
 

@@ -157,7 +157,22 @@ class Algorithm(Trainer):
         With several micro-batches their gradients are summed first. The result
         is that of the whole batch, except that batch norm takes its statistics
         from one micro-batch at a time.
+
+        With `sam_rho` the gradient is that at the parameters of a higher loss,
+        see `_sharpness_aware`.
         """
+        state = self._state_of_losses()
+        before = [tf.identity(variable.value) for variable in state]
+        total, gradients = self._loss_and_gradients(batch)
+        if self._sam_rho:
+            gradients = self._sharpness_aware(batch, gradients, state, before)
+        self.apply_gradients("student", gradients)
+        self.update_ema()
+        self.track_share("loss", total)
+        return {}
+
+    def _loss_and_gradients(self, batch):
+        """This replica's shares of the loss of `batch` and of its gradient."""
         total, gradients = 0.0, []
         for part in self._split(batch):
             # Without the dependency the activations of all micro-batches would
@@ -170,10 +185,74 @@ class Algorithm(Trainer):
                     new = [a + b for a, b in zip(gradients, new, strict=True)]
                 gradients = new
                 total += loss
-        self.apply_gradients("student", gradients)
-        self.update_ema()
-        self.track_share("loss", total)
-        return {}
+        return total, gradients
+
+    def _state_of_losses(self):
+        """The variables that `compute_losses` may change, a list.
+
+        Batch-norm averages, dropout's random states and what the method
+        remembers; not the averaged student, which is updated after the step.
+        Empty without `sam_rho`, which alone needs it.
+        """
+        if not self._sam_rho:
+            return []
+        averaged = {id(v) for v in self.ema.variables} if self.ema else set()
+        return [
+            v for v in self.non_trainable_variables if id(v) not in averaged
+        ]
+
+    def _sharpness_aware(self, batch, gradients, state, before):
+        """The gradient of the batch at perturbed parameters.
+
+        The perturbation is rho * g / |g|, g the gradient over the global
+        batch, all-reduced, so that a step does not depend on the number of
+        replicas; the paper's code has one perturbation per replica. Weight
+        decay is no part of g, as in equation 1 of the paper. The second pass
+        has the draws of the first, and only the first changes batch-norm
+        averages, what the method remembers and the metrics.
+
+        Source: Foret, Kleiner, Mobahi, Neyshabur, arXiv 2010.01412, equations 2
+        and 3.
+
+        Args:
+            batch: this replica's batch.
+            gradients: its share of the gradient at the parameters themselves.
+            state: the variables that `compute_losses` may change.
+            before: their values before that gradient was computed.
+
+        Returns:
+            This replica's share of the gradient, in the same order.
+        """
+        variables = self.trained_variables("student")
+        direction = replicas.sum_over_replicas(gradients)
+        scale = self._sam_rho / (tf.linalg.global_norm(direction) + 1e-12)
+        with tf.control_dependencies(gradients):
+            after = [tf.identity(variable.value) for variable in state]
+            params = [tf.identity(variable.value) for variable in variables]
+        for variable, value in zip(state, before, strict=True):
+            variable.assign(value)
+        for variable, value, g in zip(
+            variables, params, direction, strict=True
+        ):
+            variable.assign(value + tf.cast(scale, g.dtype) * g)
+        self.tracks = False
+        _, gradients = self._loss_and_gradients(batch)
+        self.tracks = True
+        with tf.control_dependencies(gradients):
+            for variable, value in zip(
+                [*state, *variables], [*after, *params], strict=True
+            ):
+                variable.assign(value)
+        return gradients
+
+    @property
+    def has_one_loss(self):
+        """Whether a step is one gradient of `compute_losses`.
+
+        False for methods that define a `train_step` of their own, and those
+        with a later stage that does.
+        """
+        return type(self).train_step is Algorithm.train_step
 
     @property
     def can_accumulate(self):
@@ -184,7 +263,7 @@ class Algorithm(Trainer):
         loss of an image depends on the other images of the batch, through a
         threshold or a divisor, overrides this with False.
         """
-        return type(self).train_step is Algorithm.train_step
+        return self.has_one_loss
 
     def build_averages(self):
         """Builds the moving averages of the student, right after `roles`."""

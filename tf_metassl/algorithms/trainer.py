@@ -28,8 +28,8 @@ class Trainer(keras.Model):
 
     A subclass defines `roles`, `metric_names`, `num_classes`,
     `evaluated_networks`, `deployable_model`, `elapsed`, `trained_variables`,
-    `training_networks`, `can_accumulate` and `train_step`, and calls
-    `create_metrics` as soon as its networks exist.
+    `training_networks`, `has_one_loss`, `can_accumulate` and `train_step`, and
+    calls `create_metrics` as soon as its networks exist.
 
     Args:
         name: name of the Keras model.
@@ -42,6 +42,9 @@ class Trainer(keras.Model):
         super().__init__(name=name)
         self._optimizers = {}
         self._micro_batches = 1
+        self._sam_rho = 0.0
+        # False while a batch is seen a second time.
+        self.tracks = True
 
     # Optimizers.
 
@@ -59,6 +62,7 @@ class Trainer(keras.Model):
         gradient_accumulation_steps=1,
         recompute=False,
         dropblock_steps=0,
+        sam_rho=0.0,
     ):
         """Attaches one optimizer per role and creates all of their slots.
 
@@ -82,6 +86,8 @@ class Trainer(keras.Model):
             dropblock_steps: steps over which the rate of DropBlock rises
                 linearly; 0 for all of it at once. With a time budget it rises
                 with the time instead.
+            sam_rho: length of the perturbation of sharpness-aware
+                minimization, for methods with one loss; 0 for none.
 
         Raises:
             ValueError: if the optimizers are not those of the roles, or the
@@ -103,6 +109,14 @@ class Trainer(keras.Model):
                 f"the step of {type(self).__name__} is not a sum over "
                 "micro-batches. Use --remat, or a smaller --batch_size."
             )
+        if sam_rho and not self.has_one_loss:
+            raise ValueError(
+                f"--sam_rho={sam_rho}: the step of {type(self).__name__} is "
+                "not the gradient of one loss, so that sharpness-aware "
+                "minimization is not defined for it. Leave --sam_rho at 0, or "
+                "change --algo."
+            )
+        self._sam_rho = sam_rho
         self._micro_batches = gradient_accumulation_steps
         if recompute:
             for network in self.training_networks:
@@ -255,7 +269,8 @@ class Trainer(keras.Model):
             values: scalar or `[N]`.
             weight: None or `[N]`; rows with weight 0 do not count.
         """
-        self._trackers[name].update_state(values, sample_weight=weight)
+        if self.tracks:
+            self._trackers[name].update_state(values, sample_weight=weight)
 
     def track_share(self, name, share):
         """Adds the sum of a share over replicas to a running mean.
@@ -287,7 +302,8 @@ class Trainer(keras.Model):
                 foreign images where it is positive as
                 `foreign_selected_share`.
         """
-        self._trackers["pseudo_label_entropy"].update_state(pseudo_label)
+        if self.tracks:
+            self._trackers["pseudo_label_entropy"].update_state(pseudo_label)
         known = tf.cast(oracle_label >= 0, tf.float32)
         correct = is_correct(oracle_label, pseudo_label)
         self.track("pseudo_label_accuracy", correct, known)

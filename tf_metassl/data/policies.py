@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from tf_metassl.data import auto_augment
 from tf_metassl.data.affine import AffinePolicy
 from tf_metassl.data.function_policy import FunctionPolicy
 from tf_metassl.data.jitter import JitterPolicy
@@ -78,6 +79,10 @@ STRONG_POLICIES = {
     # Xie et al., arXiv 1904.12848. The authors' code fills with the dataset's
     # mean color, 113 ... 125 for CIFAR-10.
     "uda": RandAugmentPolicy(ops=_UDA_OPS),
+    # Cubuk et al., arXiv 1805.09501, by the dataset of the search.
+    "autoaugment_cifar10": auto_augment.CIFAR10,
+    "autoaugment_svhn": auto_augment.SVHN,
+    "autoaugment_imagenet": auto_augment.IMAGENET,
     # Our own choice for gray digits of 8 x 8 to 28 x 28 pixels; no paper has
     # it. No flips and no inversion: a mirrored 2 is no digit, and a negative is
     # another domain.

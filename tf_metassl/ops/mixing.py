@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from tf_metassl.contract import MIX_BLOCK
-from tf_metassl.ops.checks import check_rank
+from tf_metassl.ops.checks import check_rank, known_size
 
 
 def num_blocks(size: int | None, block: int = MIX_BLOCK) -> int:
@@ -140,9 +140,10 @@ def cutmix(
     check_rank("images", images, 4)
     check_rank("mix_weight", mix_weight, 1)
     check_rank("center", center, 2)
+    shape = [known_size("images", images, axis) for axis in (1, 2)]
     share = tf.sqrt(1.0 - tf.cast(mix_weight, tf.float32))
     inside = []
-    for axis, size in enumerate(images.shape[1:3]):
+    for axis, size in enumerate(shape):
         half = tf.cast(size * share, tf.int32) // 2
         middle = tf.cast(size * tf.cast(center[:, axis], tf.float32), tf.int32)
         place = tf.range(size)[tf.newaxis]
@@ -150,7 +151,7 @@ def cutmix(
         inside.append((place >= begin) & (place < end))  # [N, size]
     cut = inside[0][:, :, None] & inside[1][:, None]  # [N, H, W]
     mixed = tf.where(
-        cut[..., None], partners(images, mix_partner, block), images
+        tf.expand_dims(cut, -1), partners(images, mix_partner, block), images
     )
     covered = tf.reduce_mean(tf.cast(cut, mix_weight.dtype), axis=[1, 2])
     return mixed, 1.0 - covered

@@ -454,6 +454,7 @@ def assemble(config, cls, build_network, build_optimizer, **arguments):
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         recompute=config.remat,
         dropblock_steps=config.num_steps,
+        sam_rho=config.sam_rho,
     )
     return algorithm
 
