@@ -25,6 +25,7 @@ from tests.helpers import (
 )
 from tf_metassl.algorithms import ALGORITHMS, hyperparameters_class
 from tf_metassl.config import resolve
+from tf_metassl.contract import view_kind
 from tf_metassl.errors import ExportError
 from tf_metassl.run import checkpoints, serving
 
@@ -216,6 +217,20 @@ def test_two_replicas_equal_one_over_twenty_steps(name, two_replicas, float64):
         np.testing.assert_allclose(
             value, metrics_of_two[metric], rtol=1e-4, atol=1e-6, err_msg=metric
         )
+
+
+@every_algorithm
+def test_strong_views_can_have_learned_magnitudes(name):
+    plain = tiny_algorithm(name)
+    algorithm = tiny_algorithm(name, ctaugment=True)
+    views = plain.views.labeled + plain.views.unlabeled
+    if any(view_kind(view) == "strong" for view in views):
+        run(algorithm, tiny_batch())
+        learned = algorithm.learned_rates.numpy()
+        assert (learned < algorithm.augmentation_rates.numpy()).any()
+    else:
+        has_rates = plain.augmentation_rates is not None
+        assert (algorithm.augmentation_rates is not None) == has_rates
 
 
 @every_algorithm

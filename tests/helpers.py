@@ -86,6 +86,7 @@ def tiny_algorithm(
     gradient_accumulation_steps=1,
     recompute=False,
     sam_rho=0.0,
+    ctaugment=False,
     network=None,
     cls=None,
     **hp,
@@ -98,6 +99,7 @@ def tiny_algorithm(
         hyperparameters=hyperparameters_class(name)(**hp),
         num_classes=NUM_CLASSES,
         num_images=NUM_IMAGES,
+        ctaugment=ctaugment,
     )
     algorithm.compile(
         optimizers={

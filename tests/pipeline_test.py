@@ -359,3 +359,12 @@ def test_learned_strong_views_have_no_further_cutout():
     augmentation = pipeline.Augmentation("none", "fixmatch")
     policy = pipeline._layers("ctaugment", augmentation)["ctaugment"]
     assert policy.final_cutout == 0.0
+
+
+def test_strong_views_by_ctaugment_have_learned_magnitudes_and_a_cutout():
+    rates = augmentation_rates.probabilities(augmentation_rates.initial())
+    augmentation = pipeline.Augmentation(
+        "none", "ctaugment", probabilities=rates
+    )
+    policy = pipeline._layers("strong", augmentation)["strong"]
+    assert policy.probabilities is rates and policy.final_cutout == 0.5

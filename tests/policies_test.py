@@ -125,7 +125,7 @@ def test_policies_that_mix_no_colors_take_any_channels(name):
     assert policy.mixes_colors == (
         name in ("strong affine_digits", "strong mpl", "strong mpl_imagenet")
         or name in ("strong fixmatch", "strong uda")
-        or name.startswith("strong autoaugment")
+        or name.startswith(("strong autoaugment", "strong ctaugment"))
     )
     drawn = policy.draw(SEED, 200, (8, 8, 2))
     images = make_images(200, (8, 8, 2))

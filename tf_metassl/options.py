@@ -95,13 +95,15 @@ class SplitOptions:
     )
     strong_augmentation: str = setting(
         "auto",
-        "Policy of the strong view. auto: the dataset's default.",
+        "Policy of the strong view. auto: the dataset's default; ctaugment: "
+        "magnitudes are learned from the labeled images.",
         choices=(
             "auto",
             *RAND_AUGMENT_POLICIES,
             "autoaugment_cifar10",
             "autoaugment_svhn",
             "autoaugment_imagenet",
+            "ctaugment",
             "affine_digits",
             "jitter_points",
         ),

@@ -9,9 +9,15 @@ import tensorflow as tf
 
 from tf_metassl import models
 from tf_metassl.algorithms.trainer import Trainer
-from tf_metassl.contract import Views
+from tf_metassl.contract import Views, view_kind
 from tf_metassl.meta import functional
-from tf_metassl.ops import averaging, draws, remat, replicas
+from tf_metassl.ops import (
+    augmentation_rates,
+    averaging,
+    draws,
+    remat,
+    replicas,
+)
 from tf_metassl.ops.schedules import linear_ramp
 
 
@@ -74,6 +80,8 @@ class Algorithm(Trainer):
         elapsed: scalar variable in [0, 1], the used share of the run's time
             budget; None without a budget. The training loop assigns it,
             learning-rate schedules read it.
+        ctaugment: whether the magnitudes of strong views are learned
+            (`--strong_augmentation=ctaugment`).
         name: name of the Keras model.
 
     Raises:
@@ -95,6 +103,7 @@ class Algorithm(Trainer):
         seed=0,
         rebuild=None,
         elapsed=None,
+        ctaugment=False,
         name=None,
     ):
         super().__init__(name=name)
@@ -114,6 +123,9 @@ class Algorithm(Trainer):
         if self.reads_features:
             self.student_and_features = models.features(self.student)
         self.ema = None
+        self.learned_rates = self.drawn_rates = None
+        if ctaugment:
+            self.create_rates()
         self.build_averages()
         self.create_metrics()
         self._micro_batch = 0
@@ -321,13 +333,77 @@ class Algorithm(Trainer):
         See `tf_metassl.ops.augmentation_rates`. The pipeline prepares batches
         in advance. It reads this variable at evaluations only, because with
         rates that changed at every step the batches would depend on its speed.
-        The variable differs from the one that the method updates, so that a run
-        that is resumed between two evaluations draws with the same rates.
+        The variable differs from the one that steps update, so that a run that
+        is resumed between two evaluations draws with the same rates.
         """
-        return None
+        return self.drawn_rates if self._learns_rates else None
+
+    @property
+    def _learns_rates(self):
+        """Whether CTAugment's rates are learned and views are drawn by them.
+
+        The main stage of a method may have no strong views, but a later one.
+        """
+        views = self.views.labeled + self.views.unlabeled
+        kinds = set(map(view_kind, views))
+        return self.drawn_rates is not None and bool(
+            kinds & {"strong", "ctaugment"}
+        )
 
     def refresh_augmentation_rates(self):
         """Called at every evaluation: publishes the rates learned so far."""
+        if self._learns_rates:
+            self.drawn_rates.assign(
+                tf.convert_to_tensor(self.learned_rates.value)
+            )
+
+    @property
+    def batch_views(self):
+        """The views that a batch has: `views`, and probes to rate magnitudes.
+
+        A probe is an augmented labeled image, see `training_step`.
+        """
+        views = self.views
+        if not self._learns_rates:
+            return views
+        return dataclasses.replace(views, labeled=(*views.labeled, "probe"))
+
+    def training_step(self, batch):
+        """`train_step`, then an update of CTAugment's rates with its result.
+
+        The rates are updated by how well the deployable network recognizes the
+        probes in inference mode.
+        """
+        results = self.train_step(batch)
+        if self._learns_rates:
+            self._update_rates(batch["labeled"])
+        return results
+
+    def create_rates(self):
+        """Creates CTAugment's rates, those that are learned and drawn with."""
+        rates = augmentation_rates.initial()
+        for name in ("learned_rates", "drawn_rates"):
+            variable = self.state_variable(
+                name, tuple(rates.shape), dtype="float32"
+            )
+            variable.assign(rates)
+            setattr(self, name, variable)
+
+    def _update_rates(self, labeled):
+        """Updates the rates of the bins that the probes were drawn from."""
+        probs = tf.nn.softmax(
+            self.deployable_model(labeled["probe"], training=False)
+        )
+        distance = tf.abs(probs - self.one_hot(labeled["label"]))
+        proximity = 1.0 - 0.5 * tf.reduce_sum(distance, axis=-1)  # [B]
+        self.learned_rates.assign(
+            augmentation_rates.update(
+                self.learned_rates.value,
+                replicas.all_rows(labeled["probe_op"]),
+                replicas.all_rows(labeled["probe_bin"]),
+                replicas.all_rows(tf.cast(proximity, tf.float32)),
+            )
+        )
 
     def select_unlabeled(self, rows):
         """The rows of the unlabeled pool that this stage trains on.

@@ -28,8 +28,8 @@ class Trainer(keras.Model):
 
     A subclass defines `roles`, `metric_names`, `num_classes`,
     `evaluated_networks`, `deployable_model`, `elapsed`, `trained_variables`,
-    `training_networks`, `has_one_loss`, `can_accumulate` and `train_step`, and
-    calls `create_metrics` as soon as its networks exist.
+    `training_networks`, `has_one_loss`, `can_accumulate`, `train_step` and
+    `training_step`, and calls `create_metrics` as soon as its networks exist.
 
     Args:
         name: name of the Keras model.
@@ -375,7 +375,7 @@ class Trainer(keras.Model):
         """Builds the function that `fit` calls; see `_step_function`."""
         if self.train_function is None or force:
             self.train_function = self._step_function(
-                self.train_step, self.train_metrics, self.steps_per_execution
+                self.training_step, self.train_metrics, self.steps_per_execution
             )
         return self.train_function
 

@@ -217,6 +217,10 @@ def _layers(kind, augmentation):
         strong = policies.strong(augmentation.strong)
         if augmentation.magnitude is not None:
             strong = strong.with_magnitude(augmentation.magnitude)
+        if isinstance(strong, CTAugmentPolicy):
+            strong = dataclasses.replace(
+                strong, probabilities=augmentation.probabilities
+            )
         if strong.replaces_weak:
             return {kind: strong}
         layers[kind] = strong

@@ -4,6 +4,7 @@ import dataclasses
 
 from tf_metassl.data import auto_augment
 from tf_metassl.data.affine import AffinePolicy
+from tf_metassl.data.ctaugment import CTAugmentPolicy
 from tf_metassl.data.function_policy import FunctionPolicy
 from tf_metassl.data.jitter import JitterPolicy
 from tf_metassl.data.policy import Policy
@@ -83,6 +84,9 @@ STRONG_POLICIES = {
     "autoaugment_cifar10": auto_augment.CIFAR10,
     "autoaugment_svhn": auto_augment.SVHN,
     "autoaugment_imagenet": auto_augment.IMAGENET,
+    # Sohn et al., arXiv 2001.07685: ReMixMatch's operations with magnitudes
+    # that are learned, and a cutout.
+    "ctaugment": CTAugmentPolicy(),
     # Our own choice for gray digits of 8 x 8 to 28 x 28 pixels; no paper has
     # it. No flips and no inversion: a mirrored 2 is no digit, and a negative is
     # another domain.

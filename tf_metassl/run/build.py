@@ -99,10 +99,13 @@ class Experiment:
         size = batch_size or self.config.batch_size
         pools = [
             pipeline.Pool(
-                "labeled", self.splits.labeled, size, algorithm.views.labeled
+                "labeled",
+                self.splits.labeled,
+                size,
+                algorithm.batch_views.labeled,
             )
         ]
-        if algorithm.views.unlabeled:
+        if algorithm.batch_views.unlabeled:
             try:
                 rows = algorithm.select_unlabeled(self.splits.unlabeled)
             except ValueError as error:
@@ -112,7 +115,7 @@ class Experiment:
                     "unlabeled",
                     rows,
                     size * self.config.unlabeled_batch_ratio,
-                    algorithm.views.unlabeled,
+                    algorithm.batch_views.unlabeled,
                 )
             )
         return pools
@@ -152,7 +155,7 @@ class Experiment:
             return pipeline.training_dataset(
                 self.source,
                 self.pools(algorithm, batch_size),
-                views=algorithm.views,
+                views=algorithm.batch_views,
                 augmentation=augmentation,
                 seed=self.config.seed + seed_offset,
                 first_step=first_step,
@@ -198,11 +201,11 @@ def build_experiment(
             config, strategy, source, run_dir, source.train, initial
         )
         pipeline.check_channels(
-            algorithm.views,
+            algorithm.batch_views,
             pipeline.augmentation(source, config),
             source.info.image_shape[2],
         )
-        if algorithm.views.unlabeled:
+        if algorithm.batch_views.unlabeled:
             splits.check_unlabeled(rows)
     except ValueError as error:
         raise ConfigError(str(error)) from error
@@ -440,6 +443,7 @@ def assemble(config, cls, build_network, build_optimizer, **arguments):
         networks=cls.build_networks(build_network, arguments["num_classes"]),
         hyperparameters=config.hyperparameters,
         seed=config.seed,
+        ctaugment=config.strong_augmentation == "ctaugment",
         **arguments,
     )
     algorithm.compile(
