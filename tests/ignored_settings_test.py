@@ -140,7 +140,7 @@ def test_paths_begin_at_home(monkeypatch):
         field.name
         for _, field in all_fields()
         if field.name.endswith("_dir")
-        or field.name in ("manifest", "array_file")
+        or field.name in ("manifest", "array_file", "real_labels")
     }
     assert paths == config.PATHS
 

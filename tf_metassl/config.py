@@ -170,6 +170,7 @@ _NOT_COMPARED = (
     "cache_dir",
     "cache_gib",
     "missing_labels",
+    "real_labels",
 )
 
 
@@ -288,6 +289,7 @@ PATHS = {
     "manifest",
     "array_file",
     "cache_dir",
+    "real_labels",
 }
 
 

@@ -323,6 +323,12 @@ class MonitoringOptions:
         "Evaluate on the labeled images, too. They are not augmented; the rows "
         "in metrics.jsonl are those of the split labeled.",
     )
+    real_labels: str = setting(
+        "",
+        "JSON file with a list of classes for each test image, such as that of "
+        "ImageNet-ReaL (arXiv 2006.07159). The share of the predictions that "
+        "are among them is reported, too. Empty = none.",
+    )
     eval_batch_size: int = setting(
         256, "Images per evaluation batch.", minimum=1, maximum=65_536
     )

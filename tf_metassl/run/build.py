@@ -26,7 +26,8 @@ from tf_metassl.data.datasets import DATASETS
 from tf_metassl.errors import ConfigError
 from tf_metassl.models import pretrained
 from tf_metassl.ops import augmentation_rates, schedules
-from tf_metassl.run import distribution, run_directory
+from tf_metassl.run import distribution, real_labels, run_directory
+from tf_metassl.run.real_labels import Labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Experiment:
         source: the dataset.
         splits: its labeled, unlabeled and validation rows.
         algorithm: the compiled method of the main stage.
+        real_labels: the classes of each test image, see `--real_labels`.
     """
 
     config: Config
@@ -46,6 +48,7 @@ class Experiment:
     source: sources.Source
     splits: splits.Splits
     algorithm: Algorithm
+    real_labels: Labels | None = None
 
     @property
     def augmentation(self):
@@ -197,6 +200,11 @@ def build_experiment(
     try:
         strategy = _prepare(config, strategy)
         config, source, rows = load_data(config, run_dir, source)
+        sets = None
+        if config.real_labels:
+            sets = real_labels.read(
+                config.real_labels, len(source.test), source.info.num_classes
+            )
         algorithm = _algorithm(
             config, strategy, source, run_dir, source.train, initial
         )
@@ -209,7 +217,7 @@ def build_experiment(
             splits.check_unlabeled(rows)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    return Experiment(config, strategy, source, rows, algorithm)
+    return Experiment(config, strategy, source, rows, algorithm, sets)
 
 
 def load_data(config, run_dir=None, source=None):
