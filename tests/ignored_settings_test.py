@@ -152,6 +152,7 @@ def test_what_a_method_says_to_read_is_what_it_reads(name):
     kinds = {view_kind(view) for view in views.labeled + views.unlabeled}
     if name not in (
         "noisy_student",
+        "billion_scale",
         "ensemble_self_training",
         "reduced_meta_pseudo_labels",
     ):

@@ -1033,6 +1033,61 @@ class NoisyStudent(Hyperparameters):
 
 
 @dataclasses.dataclass(frozen=True)
+class BillionScale(Hyperparameters):
+    """Billion-scale semi-supervised learning, arXiv 1905.00546."""
+
+    # What this method is as a case of Noisy Student. These are no fields, hence
+    # no flags.
+    label_smoothing = 0.0
+
+    student_steps: int = steps_setting(
+        1, "Steps of the student on the ranked images.", minimum=1
+    )
+    images_per_class: int = setting(
+        0,
+        "Unlabeled images of each class, those that the teacher ranks first "
+        "(paper: 16,000 of a billion). 0 = half of unlabeled images / classes.",
+        minimum=0,
+    )
+    classes_per_image: int = setting(
+        10,
+        "An image is ranked for so many classes, its most probable ones "
+        "(paper: 10).",
+        minimum=1,
+    )
+    finetune_steps: int = steps_setting(
+        1 / 6,
+        "Steps of the last stage, in which the averaged student is trained on "
+        "the labeled images alone. 0 = no last stage.",
+    )
+    finetune_learning_rate: float = setting(
+        1e-3, "Constant rate of the last stage.", minimum=0.0
+    )
+
+    @property
+    def scheduled_stage_steps(self):
+        """See `Hyperparameters.scheduled_stage_steps`."""
+        return {"student_steps": self.student_steps}
+
+    @property
+    def later_stage_steps(self):
+        """See `Hyperparameters.later_stage_steps`."""
+        # Finetuning has a constant learning rate.
+        return {
+            "finetune_steps": self.finetune_steps,
+            **self.scheduled_stage_steps,
+        }
+
+    @property
+    def without_effect(self):
+        """See `Hyperparameters.without_effect`."""
+        found = super().without_effect
+        if not self.finetune_steps:
+            found["finetune_learning_rate"] = "--finetune_steps=0"
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
 class EnsembleSelfTraining(Hyperparameters):
     """Self-training on averaged pseudo-labels, after arXiv 2503.09707."""
 

@@ -78,6 +78,44 @@ def _efficientnet(width, depth, image_size, dropout):
     )
 
 
+def _bottlenecks(blocks, groups, group_width, dropout=0.0, senet=False):
+    options = {"blocks": blocks, "groups": groups, "group_width": group_width}
+    return Network(
+        "tf_metassl.models.bottlenecks:bottlenecks",
+        options | ({"senet": True} if senet else {}),
+        dropout,
+        image_size=224,
+    )
+
+
+def _bit(blocks, width, image_size):
+    options = {"blocks": blocks, "width": width}
+    return Network("tf_metassl.models.bit:bit", options, image_size=image_size)
+
+
+def _vit(patch, width, depth, heads):
+    options = {"patch": patch, "width": width, "depth": depth, "heads": heads}
+    return Network(
+        "tf_metassl.models.vit:vit", options, image_size=224, smallest=patch
+    )
+
+
+def _searched(cells, stacks, filters, stem, image_size):
+    options = {
+        "cells": cells,
+        "stacks": stacks,
+        "filters": filters,
+        "stem": stem,
+    }
+    return Network(
+        "tf_metassl.models.searched:searched",
+        options,
+        0.5,
+        image_size,
+        smallest=32,
+    )
+
+
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Pixels as they are.
 _AS_THEY_ARE = (0.0,) * 3, (1 / 255,) * 3
@@ -124,6 +162,40 @@ NETWORKS = {
     # Meta Pseudo Labels reports 390 million parameters, and its code a width
     # of 5.0, which gives 317 million. This width gives 390 at the depth of B6.
     "efficientnet_b6_wide": _efficientnet(5.55, 2.6, 512, 0.5),
+    # Groups x filters of a group.
+    "resnext_101_32x4d": _bottlenecks((3, 4, 23, 3), 32, 4),
+    "resnext_101_64x4d": _bottlenecks((3, 4, 23, 3), 64, 4),
+    "resnext_101_32x16d": _bottlenecks((3, 4, 23, 3), 32, 16),
+    "resnext_101_32x48d": _bottlenecks((3, 4, 23, 3), 32, 48),
+    "senet_154": _bottlenecks((3, 8, 36, 3), 64, 4, 0.2, senet=True),
+    "densenet_264": Network(
+        "tf_metassl.models.applications:densenet_264",
+        image_size=224,
+        smallest=32,
+    ),
+    "inception_v4": Network(
+        "tf_metassl.models.inception_v4:inception_v4",
+        dropout=0.2,
+        image_size=299,
+        smallest=75,
+    ),
+    "polynet": Network(
+        "tf_metassl.models.polynet:polynet",
+        dropout=0.2,
+        image_size=331,
+        smallest=75,
+    ),
+    "pnasnet_5": _searched("pnasnet_5", (4, 3, 3), 216, 96, 331),
+    # Normal cells of a stack and filters, N and F of the papers.
+    "amoebanet_a": _searched("amoebanet_a", (6, 6, 6), 190, 32, 331),
+    "amoebanet_b": _searched("amoebanet_b", (6, 6, 6), 512, 32, 480),
+    "amoebanet_c": _searched("amoebanet_c", (6, 6, 6), 228, 32, 331),
+    # Depth and factor on the filters.
+    "bit_50_1": _bit((3, 4, 6, 3), 1, 224),
+    "bit_152_4": _bit((3, 8, 36, 3), 4, 480),
+    "vit_b16": _vit(16, 768, 12, 12),
+    "vit_l16": _vit(16, 1024, 24, 16),
+    "vit_h14": _vit(14, 1280, 32, 16),
 }
 
 # Families and what a user brings, as they are shown in help and errors.

@@ -1,6 +1,6 @@
 """Labels of ImageNet-ReaL: a set of classes for each test image.
 
-Source: Beyer et al., arXiv 2006.07159. A prediction is right if it is one of the
+Source: Beyer et al., arXiv 2006.07159. A prediction is right if it is among the
 image's classes; images without a class do not count.
 """
 
