@@ -104,6 +104,7 @@ def test_a_value_from_python_has_the_type_of_the_setting(given):
             "two_moons_mlp, which has none",
         ),
         ({"algo": "mixmatch", "strong_augmentation": "uda"}, "strong view"),
+        ({"ctaugment_every": 5}, "it is for --strong_augmentation=ctaugment"),
         ({"model": "wrn_28_2", "dropblock": 0.1}, "resnet_50, resnet_152"),
         (
             {"algo": "supervised", "unlabeled_batch_ratio": 3},
@@ -158,6 +159,7 @@ def test_what_a_method_says_to_read_is_what_it_reads(name):
     ):
         assert hp.uses_unlabeled == bool(views.unlabeled)
     assert hp.uses_strong_policy == ("strong" in kinds)
+    assert hp.uses_ctaugment == ("ctaugment" in kinds)
     assert hp.uses_weak_policy == (kinds != {"strong"})
 
 

@@ -397,6 +397,13 @@ def unread(config: Config) -> dict[str, str]:
             f"--strong_augmentation={', '.join(options.RAND_AUGMENT_POLICIES)}"
             ". Leave it out, or change --strong_augmentation"
         )
+    if not hp.uses_ctaugment and (
+        strong != "ctaugment" or not hp.uses_strong_policy
+    ):
+        found["ctaugment_every"] = (
+            "without CTAugment; it is for --strong_augmentation=ctaugment and "
+            "--algo=remixmatch. Leave it out"
+        )
     if not hp.uses_weak_policy and strong in options.REPLACE_WEAK:
         found["weak_augmentation"] = (
             f"with --strong_augmentation={strong}, which takes its place in "
@@ -548,6 +555,7 @@ def _check_together(config: Config) -> None:
     lengths = {
         "num_steps": config.num_steps,
         "evaluate_every": config.evaluate_every,
+        "ctaugment_every": config.ctaugment_every,
         **hp.later_stage_steps,
     }
     for name, value in lengths.items():

@@ -107,6 +107,8 @@ class Hyperparameters:
     uses_unlabeled = True
     uses_weak_policy = True
     uses_strong_policy = False
+    # With whatever --strong_augmentation.
+    uses_ctaugment = False
 
     ema_decay: float = setting(
         0.99,
@@ -1155,6 +1157,8 @@ class ReducedMetaPseudoLabels(Uda, StudentFeedback):
 @dataclasses.dataclass(frozen=True)
 class ReMixMatch(MixMatch):
     """ReMixMatch, arXiv 1911.09785."""
+
+    uses_ctaugment = True
 
     unlabeled_loss_weight: float = setting(
         1.5,

@@ -113,6 +113,13 @@ class SplitOptions:
         "Magnitude of a RandAugment policy. 0 = the policy's own.",
         minimum=0.0,
     )
+    ctaugment_every: int = setting(
+        0,
+        "CTAugment: steps after which views are drawn with the magnitudes "
+        "learned until then. The data pipeline begins anew each time. 0 = "
+        "--evaluate_every.",
+        minimum=0,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -331,10 +331,10 @@ class Algorithm(Trainer):
         """CTAugment's rates that the pipeline draws with, a variable, or None.
 
         See `tf_metassl.ops.augmentation_rates`. The pipeline prepares batches
-        in advance. It reads this variable at evaluations only, because with
-        rates that changed at every step the batches would depend on its speed.
-        The variable differs from the one that steps update, so that a run that
-        is resumed between two evaluations draws with the same rates.
+        in advance. It reads this variable every `--ctaugment_every` steps only,
+        because with rates that changed at every step the batches would depend
+        on its speed. The variable differs from the one that steps update, so
+        that a run that is resumed in between draws with the same rates.
         """
         return self.drawn_rates if self._learns_rates else None
 
@@ -351,7 +351,7 @@ class Algorithm(Trainer):
         )
 
     def refresh_augmentation_rates(self):
-        """Called at every evaluation: publishes the rates learned so far."""
+        """Called every `--ctaugment_every` steps: publishes the rates."""
         if self._learns_rates:
             self.drawn_rates.assign(
                 tf.convert_to_tensor(self.learned_rates.value)

@@ -547,7 +547,9 @@ class SemiSupervisedModel(keras.Model):
             first,
             first + epochs * config.evaluate_every,
             config.evaluate_every,
-            one_by_one=algorithm.augmentation_rates is not None,
+            refresh_every=config.evaluate_every
+            if algorithm.augmentation_rates is not None
+            else 0,
         ):
             epoch = initial_epoch + (first_step - first) // steps
             algorithm.refresh_augmentation_rates()
