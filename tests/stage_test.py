@@ -5,16 +5,16 @@ import zlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tf_metassl import config
 from tf_metassl.algorithms.algorithm import Stage
+from tf_metassl.data.ctaugment import CTAugmentPolicy
 from tf_metassl.errors import ConfigError
 from tf_metassl.ops import augmentation_rates
-from tf_metassl.run import experiment as experiment_lib
 from tf_metassl.run import stage as stage_lib
 from tf_metassl.run.build import build_experiment
 from tf_metassl.run.callbacks import Recorder
-from tf_metassl.run.metrics_file import MetricsFile
 
 
 @pytest.mark.parametrize(
@@ -57,12 +57,20 @@ def short_run(tmp_path):
                 "evaluate_every": 4,
                 "batch_size": 8,
                 "verbose": 0,
-                "run_dir": str(tmp_path / name),
                 **settings,
             }
         )
-        run_dir = experiment_lib.train(resolved)
-        return MetricsFile(run_dir / "metrics.jsonl").rows()
+        built = build_experiment(resolved)
+        folder = tmp_path / name
+        run = stage_lib.StageRun(
+            built,
+            built.algorithm,
+            stage_lib.stages(built)[0],
+            folder,
+            folder,
+        )
+        stage_lib.run_stage(run)
+        return run.metrics_file.rows()
 
     return trained
 
@@ -71,6 +79,15 @@ def short_run(tmp_path):
 def test_rates_are_renewed_between_evaluations_and_after_a_kill(
     short_run, monkeypatch
 ):
+    # A view that depends on the bins and is made at once.
+    monkeypatch.setattr(
+        CTAugmentPolicy,
+        "_apply",
+        lambda self, images, draw: (
+            images
+            + tf.cast(8 * draw["bin"][:, 0, 0], tf.uint8)[:, None, None, None]
+        ),
+    )
     # So that a few steps exclude bins.
     update = functools.partial(augmentation_rates.update, decay=0.5)
     monkeypatch.setattr(augmentation_rates, "update", update)
