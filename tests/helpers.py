@@ -85,6 +85,8 @@ def tiny_algorithm(
     steps_per_execution=1,
     gradient_accumulation_steps=1,
     recompute=False,
+    sam_rho=0.0,
+    ctaugment=False,
     network=None,
     cls=None,
     class_weights=None,
@@ -99,6 +101,7 @@ def tiny_algorithm(
         num_classes=NUM_CLASSES,
         num_images=NUM_IMAGES,
         class_weights=class_weights,
+        ctaugment=ctaugment,
     )
     algorithm.compile(
         optimizers={
@@ -113,6 +116,7 @@ def tiny_algorithm(
         steps_per_execution=steps_per_execution,
         gradient_accumulation_steps=gradient_accumulation_steps,
         recompute=recompute,
+        sam_rho=sam_rho,
     )
     return algorithm
 

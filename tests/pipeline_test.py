@@ -464,3 +464,12 @@ def test_mirroring_policies_are_named():
         assert named == (policy.without_mirroring() != policy)
     for policy in policies.STRONG_POLICIES.values():
         assert policy.without_mirroring() == policy
+
+
+def test_strong_views_by_ctaugment_have_learned_magnitudes_and_a_cutout():
+    rates = augmentation_rates.probabilities(augmentation_rates.initial())
+    augmentation = pipeline.Augmentation(
+        "none", "ctaugment", probabilities=rates
+    )
+    policy = pipeline._layers("strong", augmentation)["strong"]
+    assert policy.probabilities is rates and policy.final_cutout == 0.5

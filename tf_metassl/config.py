@@ -170,6 +170,7 @@ _NOT_COMPARED = (
     "cache_dir",
     "cache_gib",
     "missing_labels",
+    "real_labels",
 )
 
 
@@ -289,6 +290,7 @@ PATHS = {
     "array_file",
     "tfrecord",
     "cache_dir",
+    "real_labels",
 }
 
 
@@ -405,6 +407,13 @@ def unread(config: Config) -> dict[str, str]:
             f"with --weak_augmentation={weak}, which mirrors no image. Leave "
             "it out"
         )
+    if not hp.uses_ctaugment and (
+        strong != "ctaugment" or not hp.uses_strong_policy
+    ):
+        found["ctaugment_every"] = (
+            "without CTAugment; it is for --strong_augmentation=ctaugment and "
+            "--algo=remixmatch. Leave it out"
+        )
     if not hp.uses_weak_policy and strong in options.REPLACE_WEAK:
         why = (
             f"with --strong_augmentation={strong}, which takes its place in "
@@ -440,6 +449,16 @@ def unread(config: Config) -> dict[str, str]:
         found["normalization"] = (
             f"with --model={config.model}, which scales pixels itself. Leave "
             "it out"
+        )
+    if config.cache_features:
+        found["dropblock"] = (
+            "with --cache_features, which runs the layers before the last one "
+            "once. Leave it out"
+        )
+    elif config.model not in models.with_dropblock():
+        found["dropblock"] = (
+            f"with --model={config.model}; it is for --model="
+            f"{', '.join(models.with_dropblock())}"
         )
     if config.freeze == "backbone":
         found["backbone_learning_rate_scale"] = (
@@ -547,6 +566,12 @@ def _check_together(config: Config) -> None:
                 "which --precision=mixed_bfloat16 rounds to noise. Use "
                 "--precision=float32, or --feedback=dot or per_example."
             )
+    if config.cache_features and config.strong_augmentation == "ctaugment":
+        raise ConfigError(
+            "--strong_augmentation=ctaugment learns how to make views during "
+            f"training, and --cache_features={config.cache_features} makes "
+            "them before. Leave one of them out."
+        )
     if config.cache_features and hp.changes_images:
         raise ConfigError(
             f"--cache_features={config.cache_features}: a step of --algo="
@@ -562,6 +587,7 @@ def _check_together(config: Config) -> None:
     lengths = {
         "num_steps": config.num_steps,
         "evaluate_every": config.evaluate_every,
+        "ctaugment_every": config.ctaugment_every,
         **hp.later_stage_steps,
     }
     for name, value in lengths.items():

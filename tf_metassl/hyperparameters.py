@@ -109,6 +109,8 @@ class Hyperparameters:
     uses_strong_policy = False
     # Whether a step moves pixels, as features cannot be moved.
     changes_images = False
+    # With whatever --strong_augmentation.
+    uses_ctaugment = False
 
     ema_decay: float = setting(
         0.99,
@@ -221,6 +223,21 @@ class SupervisedMixup(Mixup, Supervised):
     """Supervised training on MixUp of labeled pairs (arXiv 1710.09412)."""
 
     uses_unlabeled = False
+
+    mixing: str = setting(
+        "mixup",
+        "How labeled pairs are mixed. mixup: all pixels are averaged; cutmix: "
+        "a rectangle comes from the other image (arXiv 1905.04899).",
+        choices=("mixup", "cutmix"),
+    )
+
+    @property
+    def without_effect(self):
+        """See `Hyperparameters.without_effect`."""
+        found = super().without_effect
+        if not self.mixup_alpha:
+            found["mixing"] = "--mixup_alpha=0"
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -1027,6 +1044,61 @@ class NoisyStudent(Hyperparameters):
 
 
 @dataclasses.dataclass(frozen=True)
+class BillionScale(Hyperparameters):
+    """Billion-scale semi-supervised learning, arXiv 1905.00546."""
+
+    # What this method is as a case of Noisy Student. These are no fields, hence
+    # no flags.
+    label_smoothing = 0.0
+
+    student_steps: int = steps_setting(
+        1, "Steps of the student on the ranked images.", minimum=1
+    )
+    images_per_class: int = setting(
+        0,
+        "Unlabeled images of each class, those that the teacher ranks first "
+        "(paper: 16,000 of a billion). 0 = half of unlabeled images / classes.",
+        minimum=0,
+    )
+    classes_per_image: int = setting(
+        10,
+        "An image is ranked for so many classes, its most probable ones "
+        "(paper: 10).",
+        minimum=1,
+    )
+    finetune_steps: int = steps_setting(
+        1 / 6,
+        "Steps of the last stage, in which the averaged student is trained on "
+        "the labeled images alone. 0 = no last stage.",
+    )
+    finetune_learning_rate: float = setting(
+        1e-3, "Constant rate of the last stage.", minimum=0.0
+    )
+
+    @property
+    def scheduled_stage_steps(self):
+        """See `Hyperparameters.scheduled_stage_steps`."""
+        return {"student_steps": self.student_steps}
+
+    @property
+    def later_stage_steps(self):
+        """See `Hyperparameters.later_stage_steps`."""
+        # Finetuning has a constant learning rate.
+        return {
+            "finetune_steps": self.finetune_steps,
+            **self.scheduled_stage_steps,
+        }
+
+    @property
+    def without_effect(self):
+        """See `Hyperparameters.without_effect`."""
+        found = super().without_effect
+        if not self.finetune_steps:
+            found["finetune_learning_rate"] = "--finetune_steps=0"
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
 class EnsembleSelfTraining(Hyperparameters):
     """Self-training on averaged pseudo-labels, after arXiv 2503.09707."""
 
@@ -1096,6 +1168,7 @@ class ReMixMatch(MixMatch):
     """ReMixMatch, arXiv 1911.09785."""
 
     changes_images = True
+    uses_ctaugment = True
 
     unlabeled_loss_weight: float = setting(
         1.5,

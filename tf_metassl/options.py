@@ -115,10 +115,15 @@ class SplitOptions:
     )
     strong_augmentation: str = setting(
         "auto",
-        "Policy of the strong view. auto: the dataset's default.",
+        "Policy of the strong view. auto: the dataset's default; ctaugment: "
+        "magnitudes are learned from the labeled images.",
         choices=(
             "auto",
             *RAND_AUGMENT_POLICIES,
+            "autoaugment_cifar10",
+            "autoaugment_svhn",
+            "autoaugment_imagenet",
+            "ctaugment",
             "affine_digits",
             "jitter_points",
         ),
@@ -127,6 +132,13 @@ class SplitOptions:
         0.0,
         "Magnitude of a RandAugment policy. 0 = the policy's own.",
         minimum=0.0,
+    )
+    ctaugment_every: int = setting(
+        0,
+        "CTAugment: steps after which views are drawn with the magnitudes "
+        "learned until then. The data pipeline begins anew each time. 0 = "
+        "--evaluate_every.",
+        minimum=0,
     )
 
 
@@ -152,6 +164,14 @@ class NetworkOptions:
         "Dropout rate of the student. 0 = off. The default is that of the "
         f"network: {_dropout_rates()}; 0 for all others. Dropout comes before "
         "the last layer, in cnn13 after both poolings.",
+        minimum=0.0,
+        maximum=0.99,
+    )
+    dropblock: float = setting(
+        0.0,
+        "Rate of DropBlock with regions of 7x7 at the end of the run; it rises "
+        "linearly from 0 (published: 0.1). 0 = off. For "
+        f"{', '.join(models.with_dropblock())}.",
         minimum=0.0,
         maximum=0.99,
     )
@@ -265,6 +285,14 @@ class OptimizationOptions:
     gradient_clip_norm: float = setting(
         0.0, "Bound on the gradient's global norm. 0 = off.", minimum=0.0
     )
+    sam_rho: float = setting(
+        0.0,
+        "Sharpness-aware minimization (arXiv 2010.01412): the gradient is "
+        "computed after a step of this length up the loss, which doubles the "
+        "time (published: 0.05). For methods that train one network on one "
+        "loss. 0 = off.",
+        minimum=0.0,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -331,6 +359,12 @@ class MonitoringOptions:
         False,
         "Evaluate on the labeled images, too. They are not augmented; the rows "
         "in metrics.jsonl are those of the split labeled.",
+    )
+    real_labels: str = setting(
+        "",
+        "JSON file with a list of classes for each test image, such as that of "
+        "ImageNet-ReaL (arXiv 2006.07159). The share of the predictions that "
+        "are among them is reported, too. Empty = none.",
     )
     eval_batch_size: int = setting(
         256, "Images per evaluation batch.", minimum=1, maximum=65_536

@@ -64,6 +64,7 @@ ALGORITHMS = {
     "remixmatch": Method("remixmatch:ReMixMatch", hp.ReMixMatch),
     "enaet": Method("enaet:EnAet", hp.EnAet),
     "noisy_student": Method("noisy_student:NoisyStudent", hp.NoisyStudent),
+    "billion_scale": Method("billion_scale:BillionScale", hp.BillionScale),
     "ensemble_self_training": Method(
         "ensemble_self_training:EnsembleSelfTraining", hp.EnsembleSelfTraining
     ),

@@ -272,6 +272,10 @@ def _with_mirroring(kind, augmentation):
         strong = policies.strong(augmentation.strong)
         if augmentation.magnitude is not None:
             strong = strong.with_magnitude(augmentation.magnitude)
+        if isinstance(strong, CTAugmentPolicy):
+            strong = dataclasses.replace(
+                strong, probabilities=augmentation.probabilities
+            )
         if strong.replaces_weak:
             return {kind: strong}
         layers[kind] = strong

@@ -27,7 +27,13 @@ from tf_metassl.errors import ConfigError
 from tf_metassl.models import pretrained
 from tf_metassl.ops import augmentation_rates, schedules
 from tf_metassl.ops.sgd import Sgd
-from tf_metassl.run import distribution, feature_cache, run_directory
+from tf_metassl.run import (
+    distribution,
+    feature_cache,
+    real_labels,
+    run_directory,
+)
+from tf_metassl.run.real_labels import Labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +48,7 @@ class Experiment:
         algorithm: the compiled method of the main stage.
         features: with `--cache_features`, the features of the dataset.
         backbone: the network that has computed them.
+        real_labels: the classes of each test image, see `--real_labels`.
     """
 
     config: Config
@@ -51,6 +58,7 @@ class Experiment:
     algorithm: Algorithm
     features: sources.Source | None = None
     backbone: keras.Model | None = None
+    real_labels: Labels | None = None
 
     @property
     def augmentation(self):
@@ -122,11 +130,11 @@ class Experiment:
                 "labeled",
                 self.splits.labeled,
                 size,
-                algorithm.views.labeled,
+                algorithm.batch_views.labeled,
                 balanced=self.config.class_balance == "sampling",
             )
         ]
-        if algorithm.views.unlabeled:
+        if algorithm.batch_views.unlabeled:
             try:
                 rows = algorithm.select_unlabeled(self.splits.unlabeled)
             except ValueError as error:
@@ -136,7 +144,7 @@ class Experiment:
                     "unlabeled",
                     rows,
                     size * self.config.unlabeled_batch_ratio,
-                    algorithm.views.unlabeled,
+                    algorithm.batch_views.unlabeled,
                 )
             )
         return pools
@@ -180,7 +188,7 @@ class Experiment:
             return pipeline.training_dataset(
                 self.seen,
                 self.pools(algorithm, batch_size),
-                views=algorithm.views,
+                views=algorithm.batch_views,
                 augmentation=augmentation,
                 seed=self.config.seed + seed_offset,
                 first_step=first_step,
@@ -227,6 +235,11 @@ def build_experiment(
         if config.cache_features:
             backbone = _backbone(config, source.info, scaling, initial)
             features = feature_cache.load(config, source, backbone)
+        sets = None
+        if config.real_labels:
+            sets = real_labels.read(
+                config.real_labels, len(source.test), source.info.num_classes
+            )
         algorithm = _algorithm(
             config,
             strategy,
@@ -237,16 +250,23 @@ def build_experiment(
             rows,
         )
         pipeline.check_channels(
-            algorithm.views,
+            algorithm.batch_views,
             pipeline.augmentation(source, config),
             source.info.image_shape[2],
         )
-        if algorithm.views.unlabeled:
+        if algorithm.batch_views.unlabeled:
             splits.check_unlabeled(rows)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return Experiment(
-        config, strategy, source, rows, algorithm, features, backbone
+        config,
+        strategy,
+        source,
+        rows,
+        algorithm,
+        features,
+        backbone,
+        real_labels=sets,
     )
 
 
@@ -544,6 +564,7 @@ def assemble(config, cls, build_network, build_optimizer, **arguments):
         networks=cls.build_networks(build_network, arguments["num_classes"]),
         hyperparameters=config.hyperparameters,
         seed=config.seed,
+        ctaugment=config.strong_augmentation == "ctaugment",
         **arguments,
     )
     algorithm.compile(
@@ -557,6 +578,8 @@ def assemble(config, cls, build_network, build_optimizer, **arguments):
         steps_per_execution=config.steps_per_execution,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         recompute=config.remat,
+        dropblock_steps=config.num_steps,
+        sam_rho=config.sam_rho,
     )
     return algorithm
 
@@ -587,6 +610,7 @@ def _network(
         info.image_shape,
         info.num_classes,
         dropout=dropout,
+        dropblock=config.dropblock,
         synchronized=synchronized,
         **(scaling or {}),
         network_name=role,

@@ -18,7 +18,8 @@ from tf_metassl.run.termination import Terminated
 class Recorder(keras.callbacks.Callback):
     """Evaluates and records metrics at the end of every epoch; saves.
 
-    An epoch is the interval between two evaluations, not a pass over a pool.
+    An epoch is the interval between two evaluations, not a pass over a pool; or
+    a part of it, if the data are renewed more often.
     A checkpoint is written after every evaluation, every
     `--checkpoint_minutes`, and when the process is asked to end. It contains
     the running means of the epoch that it falls into. A checkpoint at the end
@@ -39,6 +40,8 @@ class Recorder(keras.callbacks.Callback):
             the first step and includes evaluations. The stage is then
             evaluated and ends. Checkpoints record that it has ended, so that a
             restart on a faster or slower machine does not change it.
+        is_between: whether the last call of `fit` ended between two
+            evaluations, because the data were to be renewed.
     """
 
     def __init__(self, run, state, evaluate):
@@ -58,6 +61,7 @@ class Recorder(keras.callbacks.Callback):
         self._read_metrics = None
         self._started = self._saved = time.monotonic()
         self._first_batch = None
+        self.is_between = False
 
     @property
     def out_of_time(self):
@@ -97,6 +101,15 @@ class Recorder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """See `keras.callbacks.Callback` and `finish_epoch`."""
         del epoch
+        step = self.model.finished_steps
+        self.is_between = not self.out_of_time and (
+            step % self._run.config.evaluate_every > 0
+            and step < self._run.stage.num_steps
+        )
+        if self.is_between:
+            # The next call of `fit` resets the means.
+            self._metrics_to_restore = self._train_metrics()
+            return
         validation = self.finish_epoch(logs or {})
         # Keras passes these to later callbacks, such as the progress line.
         if logs is not None:

@@ -12,6 +12,7 @@ from tf_metassl.run import (
     calibration,
     checkpoints,
     distribution,
+    real_labels,
     report,
     resume,
 )
@@ -131,10 +132,16 @@ def final_metrics(experiment, algorithm, stage):
     Returns:
         A list of dicts with `stage`, `network`, `deployed` and what `evaluate`
         gives for each split that has images: `validation_accuracy`,
-        `test_accuracy`, ...
+        `test_accuracy`, ...; with `--real_labels` also `test_real_precision`.
     """
     parts = ("validation", "test") if experiment.has_validation else ("test",)
     results = {part: evaluate(experiment, algorithm, part) for part in parts}
+    if experiment.real_labels is not None:
+        for role, network in algorithm.evaluated_networks.items():
+            logits = predict(experiment, network, experiment.images("test"))
+            results["test"][f"{role}_real_precision"] = real_labels.precision(
+                experiment.real_labels, logits.argmax(axis=1)
+            )
     deployed = deployable_role(algorithm)
     return [
         {

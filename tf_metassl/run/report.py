@@ -23,6 +23,7 @@ MEASURES = {
     "accuracy": "accuracy",
     "top_5_accuracy": "top-5",
     "macro_f1": "macro-F1",
+    "real_precision": "ReaL",
 }
 
 

@@ -312,17 +312,21 @@ def _train_from(run: StageRun, state: resume.ResumeState) -> None:
         num_steps=stage.num_steps,
         images_per_step=sum(pool.batch_size for pool in pools),
         verbose=config.verbose * is_chief,
+        is_between=lambda: recorder.is_between,
     )
     watchers = [DivergenceGuard(config.max_loss), recorder, progress]
+    refresh_every = 0
+    if algorithm.augmentation_rates is not None:
+        refresh_every = config.ctaugment_every or config.evaluate_every
     for first_step, steps, epochs in segments(
         state.step,
         stage.num_steps,
         config.evaluate_every,
-        one_by_one=algorithm.augmentation_rates is not None,
+        refresh_every=refresh_every,
     ):
         if recorder.out_of_time:
             break
-        if first_step % config.evaluate_every == 0:
+        if refresh_every and first_step % refresh_every == 0:
             algorithm.refresh_augmentation_rates()
         try:
             algorithm.fit(
@@ -359,7 +363,7 @@ def _catch_up(
 
 
 def segments(
-    step: int, num_steps: int, every: int, *, one_by_one: bool = False
+    step: int, num_steps: int, every: int, *, refresh_every: int = 0
 ) -> list[tuple[int, int, int]]:
     """The calls of `fit` that lead from `step` to `num_steps`.
 
@@ -370,21 +374,26 @@ def segments(
         step: the first step.
         num_steps: the step to end before.
         every: steps between evaluations.
-        one_by_one: whether every epoch needs its own call, because the data of
-            the next one depends on what has been learned.
+        refresh_every: steps after which the data depend on what has been
+            learned, so that a new call is needed; 0 for never.
 
     Returns:
         A list of `(first step, steps per epoch, epochs)`.
     """
     result = []
+    if refresh_every:
+        while step < num_steps:
+            ends = [(step // n + 1) * n for n in (every, refresh_every)]
+            end = min(*ends, num_steps)
+            result.append((step, end - step, 1))
+            step = end
+        return result
     if step % every and step < num_steps:
         length = min(every - step % every, num_steps - step)
         result.append((step, length, 1))
         step += length
     count = (num_steps - step) // every
-    if one_by_one:
-        result += [(step + i * every, every, 1) for i in range(count)]
-    elif count:
+    if count:
         result.append((step, every, count))
     step += every * count
     if step < num_steps:
