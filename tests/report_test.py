@@ -259,6 +259,21 @@ def test_what_was_done_with_the_test_images_is_said(tmp_path):
     assert "evaluated once" not in text
 
 
+@pytest.mark.parametrize(
+    "confusion, said",
+    (
+        ([[0, 3], [0, 2]], True),
+        ([[1, 2], [0, 2]], False),
+        # The only class that there is.
+        ([[0, 0], [0, 2]], False),
+        ([[0, 0], [0, 0]], False),
+    ),
+)
+def test_a_network_that_knows_one_class(tmp_path, confusion, said):
+    text, _ = write_report(tmp_path, confusion=np.array(confusion))
+    assert ("network says b of every test image" in text) == said
+
+
 def test_absent_classes_and_collapses_are_said(tmp_path):
     rows = [
         {"step": step, "split": "train", "loss": 1.0, "selected_share": share}

@@ -305,7 +305,13 @@ def _finish(
                 plan=plan,
                 results=shown,
                 notes=report.notes(
-                    results, recoveries, rows, evaluations, compared
+                    results,
+                    recoveries,
+                    rows,
+                    evaluations,
+                    compared,
+                    confusion,
+                    names,
                 ),
                 rows=rows,
                 confusion=confusion,

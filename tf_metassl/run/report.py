@@ -15,9 +15,6 @@ from tf_metassl import files, models
 from tf_metassl.data import spelling, splits
 from tf_metassl.run import collapse, forecast, twin
 
-# Characters of a class name in a figure.
-_TICK = 24
-
 # Metric of a network -> its name in the final table.
 MEASURES = {
     "accuracy": "accuracy",
@@ -293,7 +290,9 @@ def write(
     """
     run_dir = pathlib.Path(run_dir)
     method = next(line for line in plan.splitlines() if "method" in line)
-    found = notes(results, recoveries, rows, evaluations, compared)
+    found = notes(
+        results, recoveries, rows, evaluations, compared, confusion, class_names
+    )
     said = "".join(f"- {note}\n" for note in found)
     text = (
         f"# {method.split()[-1]}\n\n```\n{plan}\n```\n\n"
@@ -343,7 +342,15 @@ def with_twin(results, compared):
     return [row, *results] if row else results
 
 
-def notes(results, recoveries, rows, evaluations, compared=None):
+def notes(
+    results,
+    recoveries,
+    rows,
+    evaluations,
+    compared=None,
+    confusion=None,
+    class_names=(),
+):
     """What to know about a run and its numbers, a list of sentences.
 
     Args:
@@ -352,9 +359,14 @@ def notes(results, recoveries, rows, evaluations, compared=None):
         rows: of metrics.jsonl.
         evaluations: different results on the test images.
         compared: the `twin.Result`; None without a twin.
+        confusion: `[C, C]` test counts of the exported network; rows are true
+            classes.
+        class_names: one per class.
     """
     found = list(compared.notes) if compared else []
     found += [_test_use(evaluations), _no_validation(results)]
+    if confusion is not None:
+        found.append(_one_class(confusion, class_names))
     found += [recovery(entry) for entry in recoveries] + collapse.notes(rows)
     return list(filter(None, found))
 
@@ -385,6 +397,18 @@ def _no_validation(results):
     )
 
 
+def _one_class(confusion, class_names):
+    """A sentence if all images are predicted to be of one class, or nothing."""
+    predicted = confusion.sum(axis=0)
+    if np.count_nonzero(predicted) != 1 or np.count_nonzero(confusion) == 1:
+        return ""
+    name = spelling.one_line(class_names[int(predicted.argmax())])
+    return (
+        f"The exported network says {name} of every test image: it tells no "
+        "class from another."
+    )
+
+
 def _absent(confusion, class_names):
     """A sentence about classes without test images, or the empty string."""
     names = [
@@ -396,7 +420,7 @@ def _absent(confusion, class_names):
         return ""
     return (
         f"{len(names)} of {len(class_names)} classes have no test images and "
-        f"do not count for macro-F1: {', '.join(map(_tick, names[:20]))}"
+        f"do not count for macro-F1: {', '.join(map(spelling.shortened, names[:20]))}"
         f"{', ...' * (len(names) > 20)}.\n\n"
     )
 
@@ -445,10 +469,10 @@ def confusion_matrix(confusion, class_names):
     Returns:
         A matplotlib figure.
     """
-    class_names = [_tick(name) for name in class_names]
+    class_names = [spelling.shortened(name) for name in class_names]
     size = min(max(4.0, 0.45 * len(class_names) + 1.5), 16.0)
     if len(class_names) <= 100:
-        # Room for long names, which are at most _TICK characters here.
+        # Room for long names, which have been shortened.
         size += 0.1 * max(max(map(len, class_names)) - 10, 0)
     figure = matplotlib.figure.Figure((size, size), layout="constrained")
     axes = figure.subplots()
@@ -476,17 +500,6 @@ def confusion_matrix(confusion, class_names):
                     color="white" if dark else "black",
                 )
     return figure
-
-
-def _tick(name):
-    """The name of a class as it fits beside a figure.
-
-    A long one is shortened in the middle: names often differ at their ends.
-    """
-    name = spelling.one_line(name)
-    if len(name) <= _TICK:
-        return name
-    return f"{name[: _TICK // 2]}…{name[-(_TICK // 2 - 1) :]}"
 
 
 def _names(rows):
