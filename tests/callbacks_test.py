@@ -119,6 +119,31 @@ def test_a_resumed_run_knows_its_best(tmp_path):
     assert not (stage_run.output_checkpoints / "best").exists()
 
 
+def test_patience_counts_evaluations_without_gain(tmp_path):
+    accuracies = [0.5, 0.4, 0.6, 0.6, 0.5]
+    recorder, stage_run = recorder_of(tmp_path, accuracies, patience=2)
+    found = []
+    for _ in accuracies:
+        run(stage_run.algorithm, tiny_batch())
+        recorder.finish_epoch({"loss": 1.0})
+        saved = state_of(checkpoints.last(stage_run.checkpoints, 1)[0])
+        found.append((saved.get("evaluations_without_gain", 0)))
+        assert recorder.has_ended == (len(found) == 5)
+    assert found == [0, 1, 0, 1, 2]
+    assert stage_run.algorithm.stop_training and recorder.state.step == 5
+    # A run without patience does not count.
+    state = ResumeState.from_json(saved)
+    assert state.has_ended(2) and not state.has_ended(3)
+    assert not state.has_ended(0)
+
+
+def test_an_interrupted_run_goes_on_counting(tmp_path):
+    state = ResumeState(best_validation=0.5, evaluations_without_gain=1)
+    recorder, _ = recorder_of(tmp_path, [0.4], state, patience=2)
+    recorder.finish_epoch({"loss": 1.0})
+    assert recorder.has_ended
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that the test moves."""

@@ -49,6 +49,10 @@ def test_given_values_win_over_the_datasets_defaults():
             "--batch_size=12: must be a multiple of 8 with MixUp",
         ),
         (
+            {"num_steps": 30, "evaluate_every": 10, "patience": 2},
+            "ends a stage at step 30 at the earliest",
+        ),
+        (
             {"num_steps": 30, "steps_per_execution": 20},
             "--num_steps=30 must be a multiple of --steps_per_execution=20",
         ),

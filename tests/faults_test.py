@@ -214,6 +214,27 @@ def test_sigterm_in_the_second_stage(tmp_path, monkeypatch, capsys):
 # Checkpoints between evaluations.
 
 
+def test_a_run_that_ends_by_patience_is_resumed_exactly(tmp_path, monkeypatch):
+    given = {"num_steps": 60, "patience": 1}
+    train(tmp_path / "whole", **given)
+    *_, last = MetricsFile(tmp_path / "whole" / "metrics.jsonl").rows()
+    assert last["step"] < 60
+    text = (tmp_path / "whole" / "report.md").read_text()
+    assert f"train ended at step {last['step']} of 60: in 1 evaluations" in text
+    at_step(monkeypatch, last["step"] - 1, terminate)
+    with pytest.raises(Terminated):
+        train(tmp_path / "cut", **given)
+    for _ in range(2):
+        train(tmp_path / "cut", **given)
+        assert changes(tmp_path / "whole", tmp_path / "cut") == []
+    assert (tmp_path / "cut" / "report.md").read_text() == text
+
+
+def test_patience_needs_validation_images(tmp_path):
+    with pytest.raises(ConfigError, match="--patience=1 needs validation"):
+        train(tmp_path, num_steps=60, patience=1, num_validation=0)
+
+
 def test_a_checkpoint_after_every_step_changes_nothing(whole, tmp_path):
     train(tmp_path / "run", checkpoint_minutes=1e-9, keep_checkpoints=4)
     assert steps_of(tmp_path / "run") == [

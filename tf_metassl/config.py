@@ -549,6 +549,15 @@ def _check_together(config: Config) -> None:
                 f"--{name}={value} must be a multiple of "
                 f"--steps_per_execution={config.steps_per_execution}."
             )
+    # The first evaluation is always the best so far.
+    least = (config.patience + 1) * config.evaluate_every
+    stages = (config.num_steps, *hp.later_stage_steps.values())
+    if config.patience and least >= max(stages):
+        raise ConfigError(
+            f"--patience={config.patience} has no effect: with "
+            f"--evaluate_every={config.evaluate_every} it ends a stage at step "
+            f"{least} at the earliest, and none is longer. Lower one of them."
+        )
     wait = hp.wait_steps_of("student")
     if config.warmup_steps + wait >= config.num_steps:
         raise ConfigError(

@@ -297,6 +297,14 @@ class MonitoringOptions:
         "run.",
         minimum=0,
     )
+    patience: int = setting(
+        0,
+        "End a stage after so many evaluations in succession without a higher "
+        "validation accuracy of the exported network. 0 = never. What is "
+        "exported is up to --selection; a learning rate that decays has not "
+        "reached its end then.",
+        minimum=0,
+    )
     evaluate_on_labeled: bool = setting(
         False,
         "Evaluate on the labeled images, too. They are not augmented; the rows "

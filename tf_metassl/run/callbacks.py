@@ -39,6 +39,8 @@ class Recorder(keras.callbacks.Callback):
             the first step and includes evaluations. The stage is then
             evaluated and ends. Checkpoints record that it has ended, so that a
             restart on a faster or slower machine does not change it.
+        has_ended: whether the stage ends before its last step, because its
+            time or its patience is used up.
     """
 
     def __init__(self, run, state, evaluate):
@@ -63,6 +65,17 @@ class Recorder(keras.callbacks.Callback):
     def out_of_time(self):
         """See the attributes of the class."""
         return self._state.out_of_time
+
+    @property
+    def has_ended(self):
+        """See the attributes of the class."""
+        return self._state.has_ended(self._run.config.patience)
+
+    @property
+    def state(self):
+        """The `ResumeState` of now, between two epochs."""
+        step = self.model.finished_steps
+        return dataclasses.replace(self._state, step=step)
 
     def on_train_begin(self, logs=None):
         """Sets the elapsed time again. See `keras.callbacks.Callback`."""
@@ -146,6 +159,7 @@ class Recorder(keras.callbacks.Callback):
             self._state,
             last_evaluation=self.model.finished_steps,
             best_validation=max(best, accuracy),
+            evaluations_without_gain=self._without_gain(accuracy > best),
         )
         # The best one first: a run that has to be resumed from before this
         # step finds it again.
@@ -155,6 +169,8 @@ class Recorder(keras.callbacks.Callback):
         self._watch_collapse()
         if self._ending():
             raise _terminated(path)
+        if self.has_ended:
+            self.model.stop_training = True
         return validation
 
     def save(self, train_metrics, name=None):
@@ -191,6 +207,12 @@ class Recorder(keras.callbacks.Callback):
         )
         self._saved = time.monotonic()
         return path
+
+    def _without_gain(self, gained):
+        """The evaluations since the last gain, counted with patience alone."""
+        if gained or not self._run.config.patience:
+            return 0
+        return self._state.evaluations_without_gain + 1
 
     def _ending(self):
         requested = self._run.termination.requested

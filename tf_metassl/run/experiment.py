@@ -75,7 +75,7 @@ def train(config, termination=None, source=None):
             batch_seed_version = _record(experiment, run_dir, output)
             plan = _announce(experiment)
             # The main stage, then those that the method adds to it.
-            first_step, results, recoveries = 0, [], []
+            first_step, results, events = 0, [], []
             for stage in stage_lib.stages(experiment):
                 algorithm = stage_lib.build_stage(experiment, stage)
                 run = stage_lib.StageRun(
@@ -88,7 +88,8 @@ def train(config, termination=None, source=None):
                     termination=termination,
                     batch_seed_version=batch_seed_version,
                 )
-                recoveries += stage_lib.run_stage(run)
+                state = stage_lib.run_stage(run)
+                events += report.stage_events(stage, state, config.patience)
                 first_step += stage.num_steps
                 # Nothing else evaluates the test images.
                 results += evaluation.final_metrics(
@@ -101,7 +102,7 @@ def train(config, termination=None, source=None):
                 run_dir,
                 plan,
                 results,
-                recoveries,
+                events,
                 compared,
             )
     return run_dir
@@ -207,13 +208,13 @@ def _compare_with_twin(last):
         log_folder=twin.NAME,
     )
     try:
-        recoveries = stage_lib.run_stage(run)
+        state = stage_lib.run_stage(run)
     except TrainingDivergedError as error:
         # What the run has learned does not depend on it.
         return twin.Result([f"The supervised twin was not trained: {error}"])
     result = _compared(last, run)
     files.write_text(path, json.dumps(result.record, indent=2) + "\n")
-    said = [report.recovery(entry) for entry in recoveries]
+    said = report.stage_events(stage, state, experiment.config.patience)
     return dataclasses.replace(result, notes=[*result.notes, *said])
 
 
@@ -260,9 +261,7 @@ def _compared(last, twin_run):
     )
 
 
-def _finish(
-    experiment, algorithm, run_dir, plan, results, recoveries, compared
-):
+def _finish(experiment, algorithm, run_dir, plan, results, events, compared):
     """Writes and prints the report; exports the deployable network.
 
     Raises:
@@ -280,7 +279,7 @@ def _finish(
                 run_dir,
                 plan=plan,
                 results=results,
-                recoveries=recoveries,
+                events=events,
                 rows=rows,
                 confusion=confusion,
                 class_names=names,
@@ -306,7 +305,7 @@ def _finish(
                 results=shown,
                 notes=report.notes(
                     results,
-                    recoveries,
+                    events,
                     rows,
                     evaluations,
                     compared,

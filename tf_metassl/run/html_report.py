@@ -19,8 +19,8 @@ from tf_metassl.run.measurement import Measurement
 # Okabe and Ito's colors, which people with color blindness can tell apart.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _WIDTH, _HEIGHT = 380, 190
-# Classes up to which the confusion matrix is a table of numbers, and up to which
-# it is drawn.
+# Classes up to which the confusion matrix is a table of numbers, and up to
+# which it is drawn.
 _MATRIX, _DRAWN = 30, 200
 # Pairs of classes in the list of mistakes.
 _MISTAKES = 15

@@ -48,6 +48,7 @@ def plan(experiment):
             "steps",
             f"{config.num_steps}"
             + f" or {budget:g} minutes" * bool(budget)
+            + f" or --patience={config.patience}" * bool(config.patience)
             + f", evaluated every {config.evaluate_every}; "
             f"reported: {config.selection}",
         ),
@@ -255,12 +256,42 @@ def recovery(entry):
     )
 
 
+def stage_events(stage, state, patience):
+    """Recoveries and the early end of a stage, a list of sentences.
+
+    Args:
+        stage: the `Stage`.
+        state: its last `ResumeState`.
+        patience: `--patience`.
+    """
+    said = [recovery(entry) for entry in state.recoveries]
+    return [*said, *filter(None, [early_end(stage, state, patience)])]
+
+
+def early_end(stage, state, patience):
+    """A sentence about a stage that its patience has ended; else empty.
+
+    Args:
+        stage: the `Stage`.
+        state: its last `ResumeState`.
+        patience: `--patience`.
+    """
+    if not state.out_of_patience(patience) or state.step >= stage.num_steps:
+        return ""
+    return (
+        f"The stage {stage.name} ended at step {state.step} of "
+        f"{stage.num_steps}: in {patience} evaluations in succession the "
+        "validation accuracy was not above "
+        f"{state.best_validation:.4f}, the highest before (--patience)."
+    )
+
+
 def write(
     run_dir,
     *,
     plan,
     results,
-    recoveries,
+    events,
     rows,
     confusion,
     class_names,
@@ -275,7 +306,7 @@ def write(
         run_dir: folder of the run.
         plan: text of the plan.
         results: rows of the final table, see `table`.
-        recoveries: those of all stages, see `recovery`.
+        events: sentences of all stages, see `stage_events`.
         rows: all rows of metrics.jsonl.
         confusion: `[C, C]` test counts of the exported network; rows are true
             classes.
@@ -291,7 +322,7 @@ def write(
     run_dir = pathlib.Path(run_dir)
     method = next(line for line in plan.splitlines() if "method" in line)
     found = notes(
-        results, recoveries, rows, evaluations, compared, confusion, class_names
+        results, events, rows, evaluations, compared, confusion, class_names
     )
     said = "".join(f"- {note}\n" for note in found)
     text = (
@@ -344,7 +375,7 @@ def with_twin(results, compared):
 
 def notes(
     results,
-    recoveries,
+    events,
     rows,
     evaluations,
     compared=None,
@@ -355,7 +386,7 @@ def notes(
 
     Args:
         results: rows of the final table.
-        recoveries: those of all stages.
+        events: sentences of all stages, see `stage_events`.
         rows: of metrics.jsonl.
         evaluations: different results on the test images.
         compared: the `twin.Result`; None without a twin.
@@ -367,7 +398,7 @@ def notes(
     found += [_test_use(evaluations), _no_validation(results)]
     if confusion is not None:
         found.append(_one_class(confusion, class_names))
-    found += [recovery(entry) for entry in recoveries] + collapse.notes(rows)
+    found += [*events, *collapse.notes(rows)]
     return list(filter(None, found))
 
 
@@ -412,7 +443,7 @@ def _one_class(confusion, class_names):
 def _absent(confusion, class_names):
     """A sentence about classes without test images, or the empty string."""
     names = [
-        name
+        spelling.shortened(name)
         for name, row in zip(class_names, confusion, strict=True)
         if not row.sum()
     ]
@@ -420,7 +451,7 @@ def _absent(confusion, class_names):
         return ""
     return (
         f"{len(names)} of {len(class_names)} classes have no test images and "
-        f"do not count for macro-F1: {', '.join(map(spelling.shortened, names[:20]))}"
+        f"do not count for macro-F1: {', '.join(names[:20])}"
         f"{', ...' * (len(names) > 20)}.\n\n"
     )
 

@@ -189,7 +189,8 @@ def restored_stages(
         algorithm = build_stage(experiment, stage)
         folder = resume.checkpoint_folder(run_dir, stage.name)
         state = resume.restore_newest(folder, algorithm)
-        if state.step < stage.num_steps and not state.out_of_time:
+        ended = state.has_ended(experiment.config.patience)
+        if state.step < stage.num_steps and not ended:
             raise CheckpointError(
                 f"The run in {run_dir} has finished {state.step} of "
                 f"{stage.num_steps} steps of {stage.name}. Run the training "
@@ -199,7 +200,7 @@ def restored_stages(
         yield stage, algorithm
 
 
-def run_stage(run: StageRun) -> tuple[resume.Recovery, ...]:
+def run_stage(run: StageRun) -> resume.ResumeState:
     """Trains a stage to its end, from its newest checkpoint if there is one.
 
     Afterwards the algorithm holds what `--selection` asks for.
@@ -208,7 +209,7 @@ def run_stage(run: StageRun) -> tuple[resume.Recovery, ...]:
         run: a `StageRun`.
 
     Returns:
-        The recoveries of the stage, see `ResumeState`.
+        The `ResumeState` after the last step.
 
     Raises:
         TrainingDivergedError: if the loss has diverged more often than
@@ -219,7 +220,7 @@ def run_stage(run: StageRun) -> tuple[resume.Recovery, ...]:
     state = _resume_or_start(run)
     while True:
         try:
-            _train_from(run, state)
+            state = _train_from(run, state)
             break
         except TrainingDivergedError as error:
             if len(state.recoveries) == run.config.recover_from_nan:
@@ -236,7 +237,7 @@ def run_stage(run: StageRun) -> tuple[resume.Recovery, ...]:
     resume.restore_selected(
         run.checkpoints, run.algorithm, run.config.selection
     )
-    return state.recoveries
+    return state
 
 
 def _resume_or_start(run: StageRun) -> resume.ResumeState:
@@ -297,10 +298,14 @@ def _go_back(
     )
 
 
-def _train_from(run: StageRun, state: resume.ResumeState) -> None:
-    """Trains a stage from `state`, which its algorithm is in, to its end."""
-    if state.out_of_time:
-        return
+def _train_from(run: StageRun, state: resume.ResumeState) -> resume.ResumeState:
+    """Trains a stage from `state`, which its algorithm is in, to its end.
+
+    Returns:
+        The `ResumeState` at its end.
+    """
+    if state.has_ended(run.config.patience):
+        return state
     config, algorithm, stage = run.config, run.algorithm, run.stage
     evaluate = functools.partial(evaluation.evaluate, run.experiment, algorithm)
     recorder = Recorder(run, state, evaluate)
@@ -320,7 +325,7 @@ def _train_from(run: StageRun, state: resume.ResumeState) -> None:
         config.evaluate_every,
         one_by_one=algorithm.augmentation_rates is not None,
     ):
-        if recorder.out_of_time:
+        if recorder.has_ended:
             break
         if first_step % config.evaluate_every == 0:
             algorithm.refresh_augmentation_rates()
@@ -335,9 +340,10 @@ def _train_from(run: StageRun, state: resume.ResumeState) -> None:
             )
         finally:
             progress.on_train_end()
-    ended = recorder.out_of_time or stage.name == twin.NAME
+    ended = recorder.has_ended or stage.name == twin.NAME
     if config.time_budget_minutes and not ended:
         print(report.unused_time(config, stage), flush=True)
+    return recorder.state
 
 
 def _catch_up(
