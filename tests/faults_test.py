@@ -3,6 +3,7 @@
 import collections
 import errno
 import json
+import math
 import os
 import pathlib
 import resource
@@ -227,6 +228,31 @@ def test_a_run_that_ends_by_patience_is_resumed_exactly(tmp_path, monkeypatch):
     for _ in range(2):
         train(tmp_path / "cut", **given)
         assert changes(tmp_path / "whole", tmp_path / "cut") == []
+    assert (tmp_path / "cut" / "report.md").read_text() == text
+
+
+def test_a_killed_extension_is_resumed_exactly(copy, tmp_path, monkeypatch):
+    shutil.copytree(copy, tmp_path / "cut")
+    train(copy, extend_to=12)
+    rows = MetricsFile(copy / "metrics.jsonl").rows()
+    rates = {
+        r["step"]: r["learning_rate"] for r in rows if r["split"] == "train"
+    }
+    # 0 at the end of six steps; then that of 12 steps.
+    assert rates[6] == pytest.approx(0.0, abs=1e-8)
+    assert rates[9] == pytest.approx(0.05 * (1 + math.cos(math.pi * 9 / 12)))
+    assert rates[12] == pytest.approx(0.0, abs=1e-8)
+    text = (copy / "report.md").read_text()
+    assert "finished at step 6 and then extended to 12 steps" in text
+    assert "evaluated 2 times" in text
+    assert "finished at step 6 and" in (copy / "report.html").read_text()
+    at_step(monkeypatch, 8, terminate)
+    with pytest.raises(Terminated):
+        train(tmp_path / "cut", extend_to=12)
+    with pytest.raises(ConfigError, match="Add --extend_to=12 to resume"):
+        train(tmp_path / "cut")
+    train(tmp_path / "cut", extend_to=12)
+    assert changes(copy, tmp_path / "cut") == []
     assert (tmp_path / "cut" / "report.md").read_text() == text
 
 

@@ -143,8 +143,8 @@ def test_a_stage_that_ended_early(patience, step, said):
         events
         == [
             "The stage train ended at step 40 of 100: in 2 evaluations in "
-            "succession the validation accuracy was not above 0.7500, the highest "
-            "before (--patience)."
+            "succession the validation accuracy was not above 0.7500, the "
+            "highest before (--patience)."
         ][:said]
     )
 

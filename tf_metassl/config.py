@@ -121,7 +121,8 @@ class Config(
         """Lines of a flagfile that reproduces the run in another folder."""
         values = self.to_json()
         values |= values.pop("hyperparameters")
-        del values["run_dir"], values["allow_changed"]
+        for name in ("run_dir", "allow_changed", "extend_to"):
+            del values[name]
         return [f"--{name}={value}" for name, value in values.items()]
 
 
@@ -156,6 +157,7 @@ PROVENANCE = (
 # Paths, output and the handling of failures do not change a run's results.
 _NOT_COMPARED = (
     "run_dir",
+    "extend_to",
     "verbose",
     "collapse",
     "supervised_twin",
@@ -514,6 +516,29 @@ def _check_feedback(hp: StudentFeedback) -> None:
         )
 
 
+def _check_extension(config: Config) -> None:
+    """Raises ConfigError if a run cannot be extended, whatever it holds."""
+    later = [
+        k for k, v in config.hyperparameters.later_stage_steps.items() if v
+    ]
+    if later:
+        why = (
+            f"--algo={config.algo} trains further stages after the main one "
+            f"({', '.join('--' + name for name in later)}), which would have "
+            "to begin again"
+        )
+    elif config.time_budget_minutes or config.patience:
+        name = "patience" if config.patience else "time_budget_minutes"
+        why = f"--{name} ends the run, not a number of steps"
+    elif config.extend_to < config.num_steps:
+        why = f"--num_steps={config.num_steps} is more"
+    elif not config.run_dir:
+        why = "--run_dir is empty; name the folder of the finished run"
+    else:
+        return
+    raise ConfigError(f"--extend_to={config.extend_to}: {why}.")
+
+
 def _check_together(config: Config) -> None:
     """Raises ConfigError for values that exclude each other."""
     known = {*compared(config), *hyperparameters_by_name(), *PROVENANCE}
@@ -524,6 +549,8 @@ def _check_together(config: Config) -> None:
             "refusal lists."
         )
     hp = config.hyperparameters
+    if config.extend_to:
+        _check_extension(config)
     if isinstance(hp, StudentFeedback):
         _check_feedback(hp)
         if hp.feedback == "taylor" and config.precision == "mixed_bfloat16":
@@ -541,6 +568,7 @@ def _check_together(config: Config) -> None:
     lengths = {
         "num_steps": config.num_steps,
         "evaluate_every": config.evaluate_every,
+        "extend_to": config.extend_to,
         **hp.later_stage_steps,
     }
     for name, value in lengths.items():

@@ -352,6 +352,14 @@ class RunOptions:
         "Folder of the run. An existing run with the same settings is resumed. "
         "Empty = a new folder below runs/.",
     )
+    extend_to: int = setting(
+        0,
+        "Continue the finished run in --run_dir to so many steps. The other "
+        "settings are those of the run, --num_steps too. From there on the "
+        "learning rate is that of a run of so many steps; ramps and other "
+        "lengths stay. 0 = off.",
+        minimum=0,
+    )
     allow_changed: str = setting(
         "",
         "Settings, separated by commas, that may differ from those of the run "

@@ -61,6 +61,7 @@ def train(config, termination=None, source=None):
     termination = termination or Termination()
     with _folders(config) as (run_dir, output):
         config = run_directory.with_recorded_defaults(config, run_dir)
+        config = run_directory.extended(config, run_dir)
         run_directory.check_settings(config, run_dir)
         experiment = build_experiment(
             config,
@@ -75,7 +76,9 @@ def train(config, termination=None, source=None):
             batch_seed_version = _record(experiment, run_dir, output)
             plan = _announce(experiment)
             # The main stage, then those that the method adds to it.
-            first_step, results, events = 0, [], []
+            extensions = run_directory.extensions(output)
+            first_step, results = 0, []
+            events = [report.extension(config, *e) for e in extensions]
             for stage in stage_lib.stages(experiment):
                 algorithm = stage_lib.build_stage(experiment, stage)
                 run = stage_lib.StageRun(

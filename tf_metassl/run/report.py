@@ -47,6 +47,7 @@ def plan(experiment):
         (
             "steps",
             f"{config.num_steps}"
+            + f" (--extend_to={config.extend_to})" * bool(config.extend_to)
             + f" or {budget:g} minutes" * bool(budget)
             + f" or --patience={config.patience}" * bool(config.patience)
             + f", evaluated every {config.evaluate_every}; "
@@ -253,6 +254,23 @@ def recovery(entry):
         f"{entry['what']} at step {entry['at']} of {entry['stage']}: the run "
         f"went back to step {entry['back_to']} and continued with other "
         "batches."
+    )
+
+
+def extension(config, old, new):
+    """A sentence about a finished run that was continued.
+
+    Args:
+        config: the `Config`.
+        old: the number of steps that the run had.
+        new: the number that it was given.
+    """
+    return (
+        f"The run was finished at step {old} and then extended to {new} steps. "
+        f"From step {old} on its learning rate is that of a run of {new} steps "
+        f"(--lr_schedule={config.lr_schedule}); ramps and other lengths are "
+        f"those that it began with. A run that has {new} steps from the start "
+        "can end with another result."
     )
 
 
