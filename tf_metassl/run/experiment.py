@@ -75,25 +75,14 @@ def train(config, termination=None, source=None):
         ):
             batch_seed_version = _record(experiment, run_dir, output)
             plan = _announce(experiment)
-            # The main stage, then those that the method adds to it.
             extensions = run_directory.extensions(output)
-            first_step, results = 0, []
+            results = []
             events = [report.extension(config, *e) for e in extensions]
-            for stage in stage_lib.stages(experiment):
-                algorithm = stage_lib.build_stage(experiment, stage)
-                run = stage_lib.StageRun(
-                    experiment,
-                    algorithm,
-                    stage,
-                    run_dir,
-                    output,
-                    first_step=first_step,
-                    termination=termination,
-                    batch_seed_version=batch_seed_version,
-                )
-                state = stage_lib.run_stage(run)
+            for run, state in _stages(
+                experiment, run_dir, output, termination, batch_seed_version
+            ):
+                algorithm, stage = run.algorithm, run.stage
                 events += report.stage_events(stage, state, config.patience)
-                first_step += stage.num_steps
                 # Nothing else evaluates the test images.
                 results += evaluation.final_metrics(
                     experiment, algorithm, stage.name
@@ -109,6 +98,68 @@ def train(config, termination=None, source=None):
                 compared,
             )
     return run_dir
+
+
+def validation_accuracy(config, termination):
+    """Trains a run in order to choose settings, and measures it.
+
+    As `train`, but nothing is evaluated on test images, exported or reported.
+
+    Args:
+        config: a `Config` with a `run_dir`; an existing run in it is resumed.
+        termination: a `Termination`, to end early at a checkpoint.
+
+    Returns:
+        The validation accuracy of the network that would be exported, of the
+        checkpoint that `--selection` asks for.
+
+    Raises:
+        ConfigError: also if there are no validation images.
+        UserError: as `train`.
+    """
+    with _folders(config) as (run_dir, output):
+        config = run_directory.with_recorded_defaults(config, run_dir)
+        run_directory.check_settings(config, run_dir)
+        experiment = build_experiment(
+            config, output, initial=initial_weights.load(config)
+        )
+        if not experiment.has_validation:
+            raise ConfigError(
+                "Settings are compared on validation images, and none is held "
+                "out: raise --num_validation or give --validation_dir."
+            )
+        version = _record(experiment, run_dir, output)
+        for run, _ in _stages(
+            experiment, run_dir, output, termination, version
+        ):
+            algorithm = run.algorithm
+        found = evaluation.deployable_metrics(
+            experiment, algorithm, "validation"
+        )
+        return found["validation_accuracy"]
+
+
+def _stages(experiment, run_dir, output, termination, batch_seed_version):
+    """Trains the main stage, then those that the method adds to it.
+
+    Yields:
+        The `StageRun` and the last `ResumeState` of each.
+    """
+    first_step = 0
+    for stage in stage_lib.stages(experiment):
+        run = stage_lib.StageRun(
+            experiment,
+            stage_lib.build_stage(experiment, stage),
+            stage,
+            run_dir,
+            output,
+            first_step=first_step,
+            termination=termination,
+            batch_seed_version=batch_seed_version,
+        )
+        state = stage_lib.run_stage(run)
+        first_step += stage.num_steps
+        yield run, state
 
 
 @contextlib.contextmanager
