@@ -137,6 +137,45 @@ def test_patience_counts_evaluations_without_gain(tmp_path):
     assert not state.has_ended(0)
 
 
+@pytest.mark.parametrize(
+    "first, last, resumed_at, per_call, expected",
+    (
+        (3, 4, 0, 1, [("start", 2), ("stop", 4)]),
+        (1, 1, 0, 1, [("start", 0), ("stop", 1)]),
+        # Whole calls of three steps.
+        (5, 5, 0, 3, [("start", 3), ("stop", 6)]),
+        # A resumed run: in between, and too late.
+        (3, 5, 3, 1, [("start", 3), ("stop", 5)]),
+        (3, 4, 4, 1, []),
+        (0, -1, 0, 1, []),
+        # The run ends before.
+        (5, 9, 0, 1, [("start", 4), ("stop", 6)]),
+    ),
+)
+def test_steps_that_are_profiled(
+    monkeypatch, first, last, resumed_at, per_call, expected
+):
+    model = types.SimpleNamespace(steps_per_execution=per_call)
+    model.finished_steps = resumed_at
+    events = []
+    monkeypatch.setattr(
+        tf.profiler,
+        "experimental",
+        types.SimpleNamespace(
+            start=lambda folder: events.append(("start", model.finished_steps)),
+            stop=lambda: events.append(("stop", model.finished_steps)),
+        ),
+    )
+    profiler = callbacks.Profiler("folder", first, last)
+    profiler.set_model(model)
+    while model.finished_steps < 6:
+        profiler.on_train_batch_begin(0)
+        model.finished_steps += per_call
+        profiler.on_train_batch_end(0)
+    profiler.stop()
+    assert events == expected
+
+
 def test_an_interrupted_run_goes_on_counting(tmp_path):
     state = ResumeState(best_validation=0.5, evaluations_without_gain=1)
     recorder, _ = recorder_of(tmp_path, [0.4], state, patience=2)

@@ -48,6 +48,9 @@ def test_given_values_win_over_the_datasets_defaults():
             {"batch_size": 12},
             "--batch_size=12: must be a multiple of 8 with MixUp",
         ),
+        ({"profile_steps": "20"}, "must be first,last, such as 20,30"),
+        ({"profile_steps": "30,20"}, "two steps from 1 to 600"),
+        ({"profile_steps": "20,601"}, "the last one of the run"),
         (
             {"num_steps": 30, "evaluate_every": 10, "patience": 2},
             "ends a stage at step 30 at the earliest",

@@ -158,6 +158,8 @@ PROVENANCE = (
 _NOT_COMPARED = (
     "run_dir",
     "extend_to",
+    "tracker",
+    "profile_steps",
     "verbose",
     "collapse",
     "supervised_twin",
@@ -516,6 +518,30 @@ def _check_feedback(hp: StudentFeedback) -> None:
         )
 
 
+def profiled_steps(config: Config) -> tuple[int, int]:
+    """The first and the last step that are profiled; 0 and -1 for none.
+
+    Raises:
+        ConfigError: if `--profile_steps` is not two steps of the run.
+    """
+    text = config.profile_steps
+    if not text:
+        return 0, -1
+    last_step = max(config.num_steps, config.extend_to)
+    try:
+        first, last = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            f"--profile_steps={text}: must be first,last, such as 20,30."
+        ) from error
+    if not 1 <= first <= last <= last_step:
+        raise ConfigError(
+            f"--profile_steps={text}: must be two steps from 1 to "
+            f"{last_step}, the last one of the run, in this order."
+        )
+    return first, last
+
+
 def _check_extension(config: Config) -> None:
     """Raises ConfigError if a run cannot be extended, whatever it holds."""
     later = [
@@ -551,6 +577,7 @@ def _check_together(config: Config) -> None:
     hp = config.hyperparameters
     if config.extend_to:
         _check_extension(config)
+    profiled_steps(config)
     if isinstance(hp, StudentFeedback):
         _check_feedback(hp)
         if hp.feedback == "taylor" and config.precision == "mixed_bfloat16":

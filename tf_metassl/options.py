@@ -335,6 +335,18 @@ class MonitoringOptions:
         "images in a step.",
         choices=("auto", "on", "off"),
     )
+    tracker: str = setting(
+        "none",
+        "Where metrics, settings and reports go besides the run's folder: "
+        "mlflow or wandb, which have to be installed and are configured by "
+        "their environment variables. One that fails does not end the run.",
+        choices=("none", "mlflow", "wandb"),
+    )
+    profile_steps: str = setting(
+        "",
+        "Profile these steps for TensorBoard: first,last, such as 20,30, "
+        "counted from 1. Empty = none.",
+    )
     verbose: int = setting(
         2,
         "2: progress bar; 1: one line per evaluation; 0: only the plan and the "

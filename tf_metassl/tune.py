@@ -15,6 +15,11 @@ from tf_metassl.errors import ConfigError
 from tf_metassl.run import command_line, search_space
 from tf_metassl.run.termination import Termination
 
+# Of single runs.
+_NOT_SEARCHED = (
+    *("run_dir", "extend_to", "allow_changed"),
+    *("tracker", "profile_steps"),
+)
 _OWN = ("search", "out", "num_trials", "num_splits", "prune")
 
 
@@ -22,7 +27,7 @@ def main(_):
     """Searches and prints what was found."""
     given = command_line.given_settings()
     own = command_line.values_of(*_OWN)
-    for name in ("run_dir", "extend_to", "allow_changed"):
+    for name in _NOT_SEARCHED:
         if given.pop(name, None):
             raise ConfigError(f"--{name} is not for tune. Leave it out.")
     given.setdefault("verbose", 0)

@@ -265,6 +265,9 @@ class Recorder(keras.callbacks.Callback):
         self._run.metrics_file.write(step, "train", train)
         for split, values in results.items():
             self._run.metrics_file.write(step, split, values)
+        folder = f"{self._run.log_folder}/" * bool(self._run.log_folder)
+        for split, values in {"train": train, **results}.items():
+            self._run.tracker.metrics(step, folder + split, values)
         self._board.write(
             step,
             {**results, "train": train | seconds},
@@ -316,6 +319,47 @@ class DivergenceGuard(keras.callbacks.Callback):
             raise TrainingDivergedError(
                 f"The loss became {loss:g}", self.model.finished_steps
             )
+
+
+class Profiler(keras.callbacks.Callback):
+    """Profiles some steps of a stage for TensorBoard.
+
+    With `--steps_per_execution` it begins and ends with whole calls.
+
+    Args:
+        folder: of TensorBoard.
+        first: the first step, counted from 1.
+        last: the last step; none is profiled if it is before the first.
+    """
+
+    def __init__(self, folder, first, last):
+        super().__init__()
+        self._folder = str(folder)
+        self._first, self._last = first, last
+        self._running = False
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """See `keras.callbacks.Callback`."""
+        del batch, logs
+        # The next step is a profiled one; a resumed run may begin after it.
+        coming = self.model.finished_steps + 1
+        per_call = self.model.steps_per_execution
+        reaches = self._first < coming + per_call
+        if not self._running and reaches and coming <= self._last:
+            tf.profiler.experimental.start(self._folder)
+            self._running = True
+
+    def on_train_batch_end(self, batch, logs=None):
+        """See `keras.callbacks.Callback`."""
+        del batch, logs
+        if self.model.finished_steps >= self._last:
+            self.stop()
+
+    def stop(self):
+        """Writes what was profiled, if there is anything."""
+        if self._running:
+            self._running = False
+            tf.profiler.experimental.stop()
 
 
 class _Interrupter(keras.callbacks.Callback):

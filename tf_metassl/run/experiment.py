@@ -28,6 +28,7 @@ from tf_metassl.run import (
     twin,
 )
 from tf_metassl.run import stage as stage_lib
+from tf_metassl.run import tracker as tracker_lib
 from tf_metassl.run.build import build_experiment
 from tf_metassl.run.metrics_file import MetricsFile
 from tf_metassl.run.termination import Termination
@@ -60,6 +61,7 @@ def train(config, termination=None, source=None):
     """
     termination = termination or Termination()
     with _folders(config) as (run_dir, output):
+        tracker_lib.check(config)
         config = run_directory.with_recorded_defaults(config, run_dir)
         config = run_directory.extended(config, run_dir)
         run_directory.check_settings(config, run_dir)
@@ -75,11 +77,19 @@ def train(config, termination=None, source=None):
         ):
             batch_seed_version = _record(experiment, run_dir, output)
             plan = _announce(experiment)
+            tracker = tracker_lib.Tracker()
+            if distribution.is_chief(experiment.strategy):
+                tracker = tracker_lib.start(config, run_dir)
             extensions = run_directory.extensions(output)
             results = []
             events = [report.extension(config, *e) for e in extensions]
             for run, state in _stages(
-                experiment, run_dir, output, termination, batch_seed_version
+                experiment,
+                run_dir,
+                output,
+                termination,
+                batch_seed_version,
+                tracker,
             ):
                 algorithm, stage = run.algorithm, run.stage
                 events += report.stage_events(stage, state, config.patience)
@@ -88,15 +98,19 @@ def train(config, termination=None, source=None):
                     experiment, algorithm, stage.name
                 )
             compared = _compare_with_twin(run)
-            _finish(
-                experiment,
-                algorithm,
-                run_dir,
-                plan,
-                results,
-                events,
-                compared,
-            )
+            last_step = run.first_step + state.step
+            try:
+                _finish(
+                    experiment,
+                    algorithm,
+                    run_dir,
+                    plan,
+                    results,
+                    events,
+                    compared,
+                )
+            finally:
+                tracker.finish(run_dir, last_step, results[-1])
     return run_dir
 
 
@@ -139,7 +153,14 @@ def validation_accuracy(config, termination):
         return found["validation_accuracy"]
 
 
-def _stages(experiment, run_dir, output, termination, batch_seed_version):
+def _stages(
+    experiment,
+    run_dir,
+    output,
+    termination,
+    batch_seed_version,
+    tracker=None,
+):
     """Trains the main stage, then those that the method adds to it.
 
     Yields:
@@ -156,6 +177,7 @@ def _stages(experiment, run_dir, output, termination, batch_seed_version):
             first_step=first_step,
             termination=termination,
             batch_seed_version=batch_seed_version,
+            tracker=tracker or tracker_lib.Tracker(),
         )
         state = stage_lib.run_stage(run)
         first_step += stage.num_steps

@@ -15,6 +15,7 @@ from tf_metassl.errors import ConfigError
 # Settings that say what is compared, or where, not how it is trained.
 _FIXED = (
     *("algo", "dataset", "run_dir", "extend_to", "allow_changed", "verbose"),
+    *("tracker", "profile_steps"),
     *("seed", "split_seed", "num_labeled", "num_validation"),
 )
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tf_metassl import files
 from tf_metassl.algorithms.algorithm import Algorithm, Stage
-from tf_metassl.config import Config
+from tf_metassl.config import Config, profiled_steps
 from tf_metassl.errors import CheckpointError, TrainingDivergedError
 from tf_metassl.run import (
     checkpoints,
@@ -23,10 +23,11 @@ from tf_metassl.run import (
     twin,
 )
 from tf_metassl.run.build import Experiment
-from tf_metassl.run.callbacks import DivergenceGuard, Recorder
+from tf_metassl.run.callbacks import DivergenceGuard, Profiler, Recorder
 from tf_metassl.run.metrics_file import MetricsFile
 from tf_metassl.run.progress import Progress
 from tf_metassl.run.termination import Terminated, Termination
+from tf_metassl.run.tracker import Tracker
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,7 @@ class StageRun:
             empty for `output` itself.
         termination: says whether the process has been asked to end.
         batch_seed_version: see `seed_offset`.
+        tracker: what the metrics are told to, besides the files.
     """
 
     experiment: Experiment
@@ -57,6 +59,7 @@ class StageRun:
     log_folder: str = ""
     termination: Termination = dataclasses.field(default_factory=Termination)
     batch_seed_version: int = run_directory.BATCH_SEED_VERSION
+    tracker: Tracker = dataclasses.field(default_factory=Tracker)
 
     @property
     def config(self) -> Config:
@@ -318,7 +321,10 @@ def _train_from(run: StageRun, state: resume.ResumeState) -> resume.ResumeState:
         images_per_step=sum(pool.batch_size for pool in pools),
         verbose=config.verbose * is_chief,
     )
+    profiler = Profiler(run.logs / "tensorboard", *profiled_steps(config))
     watchers = [DivergenceGuard(config.max_loss), recorder, progress]
+    if stage.name == "train" and is_chief:
+        watchers.append(profiler)
     for first_step, steps, epochs in segments(
         state.step,
         stage.num_steps,
@@ -340,6 +346,7 @@ def _train_from(run: StageRun, state: resume.ResumeState) -> resume.ResumeState:
             )
         finally:
             progress.on_train_end()
+            profiler.stop()
     ended = recorder.has_ended or stage.name == twin.NAME
     if config.time_budget_minutes and not ended:
         print(report.unused_time(config, stage), flush=True)
