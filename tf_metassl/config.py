@@ -280,6 +280,28 @@ def compared(config: Config) -> dict[str, Any]:
     return values
 
 
+# What is said of a run even if it is the default.
+_ALWAYS_SAID = (
+    *("algo", "dataset", "model", "num_labeled", "seed"),
+    *("num_steps", "batch_size", "learning_rate"),
+)
+
+
+def distinguishing(config: Config) -> dict[str, Any]:
+    """The settings by which a run is told from others, name -> value.
+
+    Those that decide its numbers and are not the method's defaults on the
+    dataset, and a few that always count.
+    """
+    given = {"algo": config.algo, "dataset": config.dataset}
+    usual = compared(resolve(given))
+    return {
+        name: value
+        for name, value in compared(config).items()
+        if name in _ALWAYS_SAID or value != usual[name]
+    }
+
+
 # Settings that are paths; a leading ~ is the home folder.
 PATHS = {
     "run_dir",

@@ -400,7 +400,7 @@ def _finish(experiment, algorithm, run_dir, plan, results, events, compared):
         try:
             tensorboard_log.write_result(
                 run_dir,
-                config_lib.compared(experiment.config),
+                config_lib.distinguishing(experiment.config),
                 {k: v for k, v in results[-1].items() if k in _RESULTS},
                 run_dir / "confusion_matrix.png",
             )
