@@ -18,7 +18,7 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from tf_metassl import audit, models
+from tf_metassl import audit, config, models
 from tf_metassl.algorithms import ALGORITHMS, ALIASES, hyperparameters_class
 from tf_metassl.models import costs
 from tf_metassl.run import (
@@ -166,6 +166,9 @@ def check_command(words):
             known = RUN_FLAGS | defined_in(file) | {"help"}
             if command == "audit":
                 known |= set(audit.SETTINGS)
+            if command == "tune":
+                known |= {field.name for field in config.common_fields()}
+                known |= set(config.hyperparameters_by_name())
             assert known.issuperset(flag_names(arguments)), words
         return
     program, *arguments = words

@@ -121,7 +121,8 @@ class Config(
         """Lines of a flagfile that reproduces the run in another folder."""
         values = self.to_json()
         values |= values.pop("hyperparameters")
-        del values["run_dir"], values["allow_changed"]
+        for name in ("run_dir", "allow_changed", "extend_to"):
+            del values[name]
         return [f"--{name}={value}" for name, value in values.items()]
 
 
@@ -156,6 +157,9 @@ PROVENANCE = (
 # Paths, output and the handling of failures do not change a run's results.
 _NOT_COMPARED = (
     "run_dir",
+    "extend_to",
+    "tracker",
+    "profile_steps",
     "verbose",
     "collapse",
     "supervised_twin",
@@ -275,6 +279,28 @@ def compared(config: Config) -> dict[str, Any]:
     for name in _NOT_COMPARED:
         del values[name]
     return values
+
+
+# What is said of a run even if it is the default.
+_ALWAYS_SAID = (
+    *("algo", "dataset", "model", "num_labeled", "seed"),
+    *("num_steps", "batch_size", "learning_rate"),
+)
+
+
+def distinguishing(config: Config) -> dict[str, Any]:
+    """The settings by which a run is told from others, name -> value.
+
+    Those that decide its numbers and are not the method's defaults on the
+    dataset, and a few that always count.
+    """
+    given = {"algo": config.algo, "dataset": config.dataset}
+    usual = compared(resolve(given))
+    return {
+        name: value
+        for name, value in compared(config).items()
+        if name in _ALWAYS_SAID or value != usual[name]
+    }
 
 
 # Settings that are paths; a leading ~ is the home folder.
@@ -548,6 +574,53 @@ def _check_feedback(hp: StudentFeedback) -> None:
         )
 
 
+def profiled_steps(config: Config) -> tuple[int, int]:
+    """The first and the last step that are profiled; 0 and -1 for none.
+
+    Raises:
+        ConfigError: if `--profile_steps` is not two steps of the run.
+    """
+    text = config.profile_steps
+    if not text:
+        return 0, -1
+    last_step = max(config.num_steps, config.extend_to)
+    try:
+        first, last = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            f"--profile_steps={text}: must be first,last, such as 20,30."
+        ) from error
+    if not 1 <= first <= last <= last_step:
+        raise ConfigError(
+            f"--profile_steps={text}: must be two steps from 1 to "
+            f"{last_step}, the last one of the run, in this order."
+        )
+    return first, last
+
+
+def _check_extension(config: Config) -> None:
+    """Raises ConfigError if a run cannot be extended, whatever it holds."""
+    later = [
+        k for k, v in config.hyperparameters.later_stage_steps.items() if v
+    ]
+    if later:
+        why = (
+            f"--algo={config.algo} trains further stages after the main one "
+            f"({', '.join('--' + name for name in later)}), which would have "
+            "to begin again"
+        )
+    elif config.time_budget_minutes or config.patience:
+        name = "patience" if config.patience else "time_budget_minutes"
+        why = f"--{name} ends the run, not a number of steps"
+    elif config.extend_to < config.num_steps:
+        why = f"--num_steps={config.num_steps} is more"
+    elif not config.run_dir:
+        why = "--run_dir is empty; name the folder of the finished run"
+    else:
+        return
+    raise ConfigError(f"--extend_to={config.extend_to}: {why}.")
+
+
 def _check_together(config: Config) -> None:
     """Raises ConfigError for values that exclude each other."""
     known = {*compared(config), *hyperparameters_by_name(), *PROVENANCE}
@@ -558,6 +631,9 @@ def _check_together(config: Config) -> None:
             "refusal lists."
         )
     hp = config.hyperparameters
+    if config.extend_to:
+        _check_extension(config)
+    profiled_steps(config)
     if isinstance(hp, StudentFeedback):
         _check_feedback(hp)
         if hp.feedback == "taylor" and config.precision == "mixed_bfloat16":
@@ -588,6 +664,7 @@ def _check_together(config: Config) -> None:
         "num_steps": config.num_steps,
         "evaluate_every": config.evaluate_every,
         "ctaugment_every": config.ctaugment_every,
+        "extend_to": config.extend_to,
         **hp.later_stage_steps,
     }
     for name, value in lengths.items():
@@ -596,6 +673,15 @@ def _check_together(config: Config) -> None:
                 f"--{name}={value} must be a multiple of "
                 f"--steps_per_execution={config.steps_per_execution}."
             )
+    # The first evaluation is always the best so far.
+    least = (config.patience + 1) * config.evaluate_every
+    stages = (config.num_steps, *hp.later_stage_steps.values())
+    if config.patience and least >= max(stages):
+        raise ConfigError(
+            f"--patience={config.patience} has no effect: with "
+            f"--evaluate_every={config.evaluate_every} it ends a stage at step "
+            f"{least} at the earliest, and none is longer. Lower one of them."
+        )
     wait = hp.wait_steps_of("student")
     if config.warmup_steps + wait >= config.num_steps:
         raise ConfigError(

@@ -355,6 +355,14 @@ class MonitoringOptions:
         "run.",
         minimum=0,
     )
+    patience: int = setting(
+        0,
+        "End a stage after so many evaluations in succession without a higher "
+        "validation accuracy of the exported network. 0 = never. What is "
+        "exported is up to --selection; a learning rate that decays has not "
+        "reached its end then.",
+        minimum=0,
+    )
     evaluate_on_labeled: bool = setting(
         False,
         "Evaluate on the labeled images, too. They are not augmented; the rows "
@@ -391,6 +399,18 @@ class MonitoringOptions:
         "images in a step.",
         choices=("auto", "on", "off"),
     )
+    tracker: str = setting(
+        "none",
+        "Where metrics, settings and reports go besides the run's folder: "
+        "mlflow or wandb, which have to be installed and are configured by "
+        "their environment variables. One that fails does not end the run.",
+        choices=("none", "mlflow", "wandb"),
+    )
+    profile_steps: str = setting(
+        "",
+        "Profile these steps for TensorBoard: first,last, such as 20,30, "
+        "counted from 1. Empty = none.",
+    )
     verbose: int = setting(
         2,
         "2: progress bar; 1: one line per evaluation; 0: only the plan and the "
@@ -407,6 +427,14 @@ class RunOptions:
         "",
         "Folder of the run. An existing run with the same settings is resumed. "
         "Empty = a new folder below runs/.",
+    )
+    extend_to: int = setting(
+        0,
+        "Continue the finished run in --run_dir to so many steps. The other "
+        "settings are those of the run, --num_steps too. From there on the "
+        "learning rate is that of a run of so many steps; ramps and other "
+        "lengths stay. 0 = off.",
+        minimum=0,
     )
     allow_changed: str = setting(
         "",

@@ -462,6 +462,13 @@ def split(source, config):
                 seed=config.split_seed,
             ),
         )
+    if config.patience and not len(rows.validation):
+        raise ValueError(
+            f"--patience={config.patience} needs validation images, but none "
+            "is held out: raise --num_validation (now "
+            f"{config.num_validation}), give --validation_dir, or leave "
+            "--patience out."
+        )
     if config.selection == "best_validation" and not len(rows.validation):
         raise ValueError(
             "--selection=best_validation needs validation images, but none is "

@@ -42,6 +42,8 @@ class Recorder(keras.callbacks.Callback):
             restart on a faster or slower machine does not change it.
         is_between: whether the last call of `fit` ended between two
             evaluations, because the data were to be renewed.
+        has_ended: whether the stage ends before its last step, because its
+            time or its patience is used up.
     """
 
     def __init__(self, run, state, evaluate):
@@ -67,6 +69,17 @@ class Recorder(keras.callbacks.Callback):
     def out_of_time(self):
         """See the attributes of the class."""
         return self._state.out_of_time
+
+    @property
+    def has_ended(self):
+        """See the attributes of the class."""
+        return self._state.has_ended(self._run.config.patience)
+
+    @property
+    def state(self):
+        """The `ResumeState` of now, between two epochs."""
+        step = self.model.finished_steps
+        return dataclasses.replace(self._state, step=step)
 
     def on_train_begin(self, logs=None):
         """Sets the elapsed time again. See `keras.callbacks.Callback`."""
@@ -159,6 +172,7 @@ class Recorder(keras.callbacks.Callback):
             self._state,
             last_evaluation=self.model.finished_steps,
             best_validation=max(best, accuracy),
+            evaluations_without_gain=self._without_gain(accuracy > best),
         )
         # The best one first: a run that has to be resumed from before this
         # step finds it again.
@@ -168,6 +182,8 @@ class Recorder(keras.callbacks.Callback):
         self._watch_collapse()
         if self._ending():
             raise _terminated(path)
+        if self.has_ended:
+            self.model.stop_training = True
         return validation
 
     def save(self, train_metrics, name=None):
@@ -204,6 +220,12 @@ class Recorder(keras.callbacks.Callback):
         )
         self._saved = time.monotonic()
         return path
+
+    def _without_gain(self, gained):
+        """The evaluations since the last gain, counted with patience alone."""
+        if gained or not self._run.config.patience:
+            return 0
+        return self._state.evaluations_without_gain + 1
 
     def _ending(self):
         requested = self._run.termination.requested
@@ -256,6 +278,9 @@ class Recorder(keras.callbacks.Callback):
         self._run.metrics_file.write(step, "train", train)
         for split, values in results.items():
             self._run.metrics_file.write(step, split, values)
+        folder = f"{self._run.log_folder}/" * bool(self._run.log_folder)
+        for split, values in {"train": train, **results}.items():
+            self._run.tracker.metrics(step, folder + split, values)
         self._board.write(
             step,
             {**results, "train": train | seconds},
@@ -307,6 +332,47 @@ class DivergenceGuard(keras.callbacks.Callback):
             raise TrainingDivergedError(
                 f"The loss became {loss:g}", self.model.finished_steps
             )
+
+
+class Profiler(keras.callbacks.Callback):
+    """Profiles some steps of a stage for TensorBoard.
+
+    With `--steps_per_execution` it begins and ends with whole calls.
+
+    Args:
+        folder: of TensorBoard.
+        first: the first step, counted from 1.
+        last: the last step; none is profiled if it is before the first.
+    """
+
+    def __init__(self, folder, first, last):
+        super().__init__()
+        self._folder = str(folder)
+        self._first, self._last = first, last
+        self._running = False
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """See `keras.callbacks.Callback`."""
+        del batch, logs
+        # The next step is a profiled one; a resumed run may begin after it.
+        coming = self.model.finished_steps + 1
+        per_call = self.model.steps_per_execution
+        reaches = self._first < coming + per_call
+        if not self._running and reaches and coming <= self._last:
+            tf.profiler.experimental.start(self._folder)
+            self._running = True
+
+    def on_train_batch_end(self, batch, logs=None):
+        """See `keras.callbacks.Callback`."""
+        del batch, logs
+        if self.model.finished_steps >= self._last:
+            self.stop()
+
+    def stop(self):
+        """Writes what was profiled, if there is anything."""
+        if self._running:
+            self._running = False
+            tf.profiler.experimental.stop()
 
 
 class _Interrupter(keras.callbacks.Callback):
