@@ -42,6 +42,7 @@ REASONS = {
     "needs a prepared dataset",
     "needs several machines",
     "needs a server",
+    "needs keras-hub",
     "runs until it is stopped",
     "trains for minutes",
     "trains for hours",

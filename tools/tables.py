@@ -629,6 +629,11 @@ _PRETRAINED = {
     ),
     "Meta-Semi, last layer": (*_META_SEMI, *_LAST_LAYER),
     "Meta-Semi, strong views, last layer": (*_STRONG_FORM, *_LAST_LAYER),
+    "strong views, constant weights, last layer": (
+        *_STRONG_FORM,
+        "--example_weights=constant",
+        *_LAST_LAYER,
+    ),
     "Meta Pseudo Labels, last layer": (
         "--algo=meta_pseudo_labels",
         *_LAST_LAYER,
@@ -643,6 +648,11 @@ _PRETRAINED_CONTRASTS = tuple(
     ("supervised, last layer", row)
     for row in _PRETRAINED
     if row != "supervised, last layer"
+) + (
+    (
+        "strong views, constant weights, last layer",
+        "Meta-Semi, strong views, last layer",
+    ),
 )
 
 
