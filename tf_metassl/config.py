@@ -490,9 +490,11 @@ def unread(config: Config) -> dict[str, str]:
         found["backbone_learning_rate_scale"] = (
             "with --freeze=backbone, which does not train them. Leave it out"
         )
-    if config.model == "two_moons_mlp":
+    if config.model != UNKNOWN["model"] and (
+        not _network(config.model).has_batch_norm
+    ):
         found["batch_norm"] = (
-            "with --model=two_moons_mlp, which has none. Leave it out"
+            f"with --model={config.model}, which has none. Leave it out"
         )
     return found
 

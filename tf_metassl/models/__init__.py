@@ -26,6 +26,7 @@ class Network(typing.NamedTuple):
             None for networks that follow it.
         is_own: whether it is a network of the user's own.
         takes_dropblock: whether it can be built with DropBlock.
+        has_batch_norm: whether it has batch norm, not another norm or none.
     """
 
     function: str
@@ -36,6 +37,7 @@ class Network(typing.NamedTuple):
     scaling: tuple | None = None
     is_own: bool = False
     takes_dropblock: bool = False
+    has_batch_norm: bool = True
 
     @property
     def has_own_scaling(self):
@@ -90,13 +92,22 @@ def _bottlenecks(blocks, groups, group_width, dropout=0.0, senet=False):
 
 def _bit(blocks, width, image_size):
     options = {"blocks": blocks, "width": width}
-    return Network("tf_metassl.models.bit:bit", options, image_size=image_size)
+    return Network(
+        "tf_metassl.models.bit:bit",
+        options,
+        image_size=image_size,
+        has_batch_norm=False,
+    )
 
 
 def _vit(patch, width, depth, heads):
     options = {"patch": patch, "width": width, "depth": depth, "heads": heads}
     return Network(
-        "tf_metassl.models.vit:vit", options, image_size=224, smallest=patch
+        "tf_metassl.models.vit:vit",
+        options,
+        image_size=224,
+        smallest=patch,
+        has_batch_norm=False,
     )
 
 
@@ -131,7 +142,9 @@ NETWORKS = {
     # Fits a few hundred labels in full, and trains in minutes on one core.
     "strided_cnn": _small_cnn(16, (32, 2), (64, 1), (96, 2), (128, 1)),
     "two_moons_mlp": Network(
-        "tf_metassl.models.two_moons_mlp:two_moons_mlp", image_size=1
+        "tf_metassl.models.two_moons_mlp:two_moons_mlp",
+        image_size=1,
+        has_batch_norm=False,
     ),
     "cnn13": _cnn13("plain", 0.5),
     "cnn13_mean_teacher": _cnn13("mean_teacher", 0.5),
