@@ -99,7 +99,11 @@ def test_operations_of_the_policies():
 # RandAugment.
 
 
-@pytest.mark.parametrize("name", RAND_AUGMENT)
+@pytest.mark.parametrize(
+    "name",
+    # AutoAugment draws what a search has found.
+    [n for n, p in RAND_AUGMENT.items() if type(p) is RandAugmentPolicy],
+)
 def test_rand_augment_draws_are_uniform_and_independent(name):
     policy = RAND_AUGMENT[name]
     num_images = 20_000
