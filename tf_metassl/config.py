@@ -383,6 +383,9 @@ def unread(config: Config) -> dict[str, str]:
             "supervised_twin",
         )
         found |= dict.fromkeys(names, method.format("unlabeled images"))
+    if not hp.uses_contrastive_policy:
+        why = method.format("contrastive views")
+        found["contrastive_augmentation"] = why
     strong = config.strong_augmentation
     if strong == "auto":
         strong = DATASETS[config.dataset].strong_policy

@@ -109,9 +109,13 @@ def _lengths(config):
 def _views(experiment):
     """The policies of the views that the method reads."""
     policy = experiment.augmentation
+    hp = experiment.config.hyperparameters
     strong = f", strong: {policy.strong}"
-    uses_strong = experiment.config.hyperparameters.uses_strong_policy
-    return f"weak: {policy.weak}{strong * uses_strong}"
+    contrastive = f", contrastive: {policy.contrastive}"
+    return (
+        f"weak: {policy.weak}{strong * hp.uses_strong_policy}"
+        f"{contrastive * hp.uses_contrastive_policy}"
+    )
 
 
 def _without_effect(experiment):
