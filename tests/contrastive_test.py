@@ -101,9 +101,7 @@ def test_blur_is_relative_to_the_size():
     images = make_images(40, (56, 56, 3))
     draw = policy.draw(SEED, 40, (56, 56, 3))
     without = {**draw, "blur": tf.zeros([40], tf.bool)}
-    blurred, sharp = (
-        policy.apply(images, d).numpy() for d in (draw, without)
-    )
+    blurred, sharp = (policy.apply(images, d).numpy() for d in (draw, without))
     changed = (blurred != sharp).any(axis=(1, 2, 3))
     expected = image_ops.gaussian_blur(sharp, draw["sigma"], 2).numpy()
     rows = draw["blur"].numpy()

@@ -7,7 +7,6 @@ import tensorflow as tf
 
 from tests.helpers import (
     NUM_CLASSES,
-    all_values,
     on_replicas,
     perturb,
     run,
@@ -103,7 +102,9 @@ def test_finetuning_starts_from_the_features_and_the_probe(name):
     )
     start = values(algorithm.student)
     run(finetuner, *(tiny_batch(seed=seed) for seed in range(4)))
-    assert float(finetuner.optimizer.learning_rate) == pytest.approx(0, abs=1e-9)
+    assert float(finetuner.optimizer.learning_rate) == pytest.approx(
+        0, abs=1e-9
+    )
     for one, two in zip(start, values(algorithm.student), strict=True):
         np.testing.assert_array_equal(one, two)
     assert tiny_algorithm(name, finetune_steps=0).later_stages() == []
@@ -119,9 +120,7 @@ def test_the_target_is_moved_but_not_trained(name):
         assert not trained & {id(v) for v in average.weights}
     before = [values(average) for _, average in algorithm.averaged]
     run(algorithm, tiny_batch())
-    for (network, average), old in zip(
-        algorithm.averaged, before, strict=True
-    ):
+    for (network, average), old in zip(algorithm.averaged, before, strict=True):
         for start, now, student in zip(
             old, values(average), values(network), strict=True
         ):

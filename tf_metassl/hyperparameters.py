@@ -1009,8 +1009,7 @@ def _contrast_temperature(default, paper):
     """The field of the temperature of a contrastive loss."""
     return setting(
         default,
-        "Divides the cosines of the contrastive loss. Published: "
-        f"{paper}.",
+        f"Divides the cosines of the contrastive loss. Published: {paper}.",
         minimum=0.01,
     )
 

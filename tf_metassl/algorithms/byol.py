@@ -30,7 +30,7 @@ class Byol(WithTarget):
         return [self.projector, self.predictor]
 
     def predict_targets(self, rows):
-        """The prediction `[N, D]` of the target's projections from the own ones."""
+        """Predicts the target's projections from the student's, `[N, D]`."""
         return self.predictor(rows, training=True)
 
     def representation_losses(self, first, second):

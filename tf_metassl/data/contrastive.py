@@ -122,9 +122,7 @@ def _jittered(images, draw, op):
         return tf.gather(draw[name], rows[name])
 
     def contrast(name, part):
-        return image_ops.contrast_table(
-            factor(name), image_ops.gray_mean(part)
-        )
+        return image_ops.contrast_table(factor(name), image_ops.gray_mean(part))
 
     return operations.apply_operations(
         images,

@@ -60,7 +60,10 @@ def nt_xent(
 
 
 def info_nce(
-    queries: tf.Tensor, keys: tf.Tensor, negatives: tf.Tensor, temperature: float
+    queries: tf.Tensor,
+    keys: tf.Tensor,
+    negatives: tf.Tensor,
+    temperature: float,
 ) -> tf.Tensor:
     """Cross-entropy of the key of an image among the keys of others.
 
