@@ -296,6 +296,8 @@ def test_folders_with_bad_files_groups_and_an_absent_class(tmp_path):
     assert pair["path"] == str(tmp_path / "labeled/cat/0.png")
     assert pair["path_2"] == str(tmp_path / "unlabeled/any/cat.png")
     html = (out / "audit.html").read_text("utf-8")
+    assert f'<figure title="cat, {pair["path"]}">' in html
+    assert pair["path"] not in html.replace(f'title="cat, {pair["path"]}"', "")
     assert "not an image" in html and "bad0.png" in html
 
 
@@ -312,7 +314,7 @@ def test_one_label_a_class_and_no_pool(tmp_path):
     assert summary["labels_checked"] == 4
     assert len(summary["classes_not_checked"]) == 79
     assert "79 classes with fewer than two different images" in text
-    assert "79 classes have no test image" in text
+    assert "79 classes have no test image" in text and " and 69 more." in text
     assert "There are no unlabeled images" in text
     assert "There are no validation images." in text
     assert len(rows(out, "classes")) == 81

@@ -119,6 +119,70 @@ def test_a_resumed_run_knows_its_best(tmp_path):
     assert not (stage_run.output_checkpoints / "best").exists()
 
 
+def test_patience_counts_evaluations_without_gain(tmp_path):
+    accuracies = [0.5, 0.4, 0.6, 0.6, 0.5]
+    recorder, stage_run = recorder_of(tmp_path, accuracies, patience=2)
+    found = []
+    for _ in accuracies:
+        run(stage_run.algorithm, tiny_batch())
+        recorder.finish_epoch({"loss": 1.0})
+        saved = state_of(checkpoints.last(stage_run.checkpoints, 1)[0])
+        found.append((saved.get("evaluations_without_gain", 0)))
+        assert recorder.has_ended == (len(found) == 5)
+    assert found == [0, 1, 0, 1, 2]
+    assert stage_run.algorithm.stop_training and recorder.state.step == 5
+    # A run without patience does not count.
+    state = ResumeState.from_json(saved)
+    assert state.has_ended(2) and not state.has_ended(3)
+    assert not state.has_ended(0)
+
+
+@pytest.mark.parametrize(
+    "first, last, resumed_at, per_call, expected",
+    (
+        (3, 4, 0, 1, [("start", 2), ("stop", 4)]),
+        (1, 1, 0, 1, [("start", 0), ("stop", 1)]),
+        # Whole calls of three steps.
+        (5, 5, 0, 3, [("start", 3), ("stop", 6)]),
+        # A resumed run: in between, and too late.
+        (3, 5, 3, 1, [("start", 3), ("stop", 5)]),
+        (3, 4, 4, 1, []),
+        (0, -1, 0, 1, []),
+        # The run ends before.
+        (5, 9, 0, 1, [("start", 4), ("stop", 6)]),
+    ),
+)
+def test_steps_that_are_profiled(
+    monkeypatch, first, last, resumed_at, per_call, expected
+):
+    model = types.SimpleNamespace(steps_per_execution=per_call)
+    model.finished_steps = resumed_at
+    events = []
+    monkeypatch.setattr(
+        tf.profiler,
+        "experimental",
+        types.SimpleNamespace(
+            start=lambda folder: events.append(("start", model.finished_steps)),
+            stop=lambda: events.append(("stop", model.finished_steps)),
+        ),
+    )
+    profiler = callbacks.Profiler("folder", first, last)
+    profiler.set_model(model)
+    while model.finished_steps < 6:
+        profiler.on_train_batch_begin(0)
+        model.finished_steps += per_call
+        profiler.on_train_batch_end(0)
+    profiler.stop()
+    assert events == expected
+
+
+def test_an_interrupted_run_goes_on_counting(tmp_path):
+    state = ResumeState(best_validation=0.5, evaluations_without_gain=1)
+    recorder, _ = recorder_of(tmp_path, [0.4], state, patience=2)
+    recorder.finish_epoch({"loss": 1.0})
+    assert recorder.has_ended
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that the test moves."""

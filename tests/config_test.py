@@ -11,6 +11,7 @@ from tf_metassl.algorithms import (
     RECIPES,
     hyperparameters_class,
 )
+from tf_metassl.data.datasets import DATASETS
 from tf_metassl.errors import ConfigError
 
 
@@ -47,6 +48,13 @@ def test_given_values_win_over_the_datasets_defaults():
         (
             {"batch_size": 12},
             "--batch_size=12: must be a multiple of 8 with MixUp",
+        ),
+        ({"profile_steps": "20"}, "must be first,last, such as 20,30"),
+        ({"profile_steps": "30,20"}, "two steps from 1 to 600"),
+        ({"profile_steps": "20,601"}, "the last one of the run"),
+        (
+            {"num_steps": 30, "evaluate_every": 10, "patience": 2},
+            "ends a stage at step 30 at the earliest",
         ),
         (
             {"num_steps": 30, "steps_per_execution": 20},
@@ -228,3 +236,23 @@ def test_a_recipe_is_a_method_with_settings():
     for name, settings in RECIPES.items():
         fields = dataclasses.fields(hyperparameters_class(ALIASES[name]))
         assert settings.keys() <= {field.name for field in fields}
+
+
+def test_the_settings_that_tell_a_run_from_others():
+    found = config.distinguishing(
+        config.resolve({"algo": "fixmatch", "momentum": 0.8, "run_dir": "x"})
+    )
+    assert found == {
+        "algo": "fixmatch",
+        "dataset": "digits",
+        "model": "digits_cnn",
+        "num_labeled": 30,
+        "seed": 0,
+        "num_steps": 600,
+        "batch_size": 64,
+        "learning_rate": 0.1,
+        "momentum": 0.8,
+    }
+    for name in DATASETS:
+        resolved = config.resolve({"dataset": name})
+        assert config.distinguishing(resolved).keys() <= {*found} - {"momentum"}

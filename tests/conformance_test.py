@@ -25,6 +25,7 @@ from tests.helpers import (
 )
 from tf_metassl.algorithms import ALGORITHMS, hyperparameters_class
 from tf_metassl.config import resolve
+from tf_metassl.contract import view_kind
 from tf_metassl.errors import ExportError
 from tf_metassl.run import checkpoints, serving
 
@@ -80,6 +81,32 @@ def test_a_step_changes_its_networks_and_gives_finite_metrics(name):
         ]
         assert all(changed), f"{role}: {changed}"
     assert int(algorithm.step) == 1
+
+
+@every_algorithm
+def test_class_weights_are_those_of_the_labeled_loss(name):
+    students = []
+    for weights in (None, [1.0] * NUM_CLASSES, [0.0, 1.0, 3.0]):
+        keras.utils.set_random_seed(1)
+        algorithm = tiny_algorithm(name, class_weights=weights)
+        start = all_values(algorithm)
+        run(algorithm, tiny_batch())
+        students.append(all_values(algorithm))
+    none, ones, others = students
+    # A guessed label sums to 1 up to rounding.
+    tf.nest.map_structure(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        none,
+        ones,
+    )
+    moved = [
+        not np.array_equal(a, b)
+        for role in algorithm.roles
+        for a, b, first in zip(
+            none[role], others[role], start[role], strict=True
+        )
+    ]
+    assert any(moved)
 
 
 @every_algorithm
@@ -216,6 +243,37 @@ def test_two_replicas_equal_one_over_twenty_steps(name, two_replicas, float64):
         np.testing.assert_allclose(
             value, metrics_of_two[metric], rtol=1e-4, atol=1e-6, err_msg=metric
         )
+
+
+@every_algorithm
+def test_strong_views_can_have_learned_magnitudes(name):
+    plain = tiny_algorithm(name)
+    algorithm = tiny_algorithm(name, ctaugment=True)
+    views = plain.views.labeled + plain.views.unlabeled
+    if any(view_kind(view) == "strong" for view in views):
+        run(algorithm, tiny_batch())
+        learned = algorithm.learned_rates.numpy()
+        assert (learned < algorithm.augmentation_rates.numpy()).any()
+    else:
+        has_rates = plain.augmentation_rates is not None
+        assert (algorithm.augmentation_rates is not None) == has_rates
+
+
+@every_algorithm
+def test_a_short_sharpness_aware_step_is_a_plain_one_or_refused(name, float64):
+    if not tiny_algorithm(name).has_one_loss:
+        with pytest.raises(ValueError, match="--sam_rho=0.1.* change --algo"):
+            tiny_algorithm(name, sam_rho=0.1)
+        return
+    results = []
+    for rho in (0.0, 1e-9):
+        keras.utils.set_random_seed(1)
+        algorithm = tiny_algorithm(name, sam_rho=rho)
+        metrics = run(algorithm, *(tiny_batch(seed=seed) for seed in range(3)))
+        results.append((all_values(algorithm), metrics))
+    (plain, metrics_of_plain), (aware, metrics_of_aware) = results
+    assert_same(plain, aware, rtol=1e-5, atol=1e-7)
+    assert metrics_of_aware == pytest.approx(metrics_of_plain, rel=1e-4)
 
 
 @every_algorithm

@@ -1,5 +1,7 @@
 """The contrastive policy against its operations one by one, in Pillow."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -140,3 +142,9 @@ def test_gray_digits_keep_their_single_channel():
 )
 def test_the_policy_that_auto_means(weak, size, expected):
     assert policies.contrastive_for(weak, size) == expected
+
+
+def test_without_mirroring_only_the_flips_are_gone():
+    policy = policies.contrastive("simclr_small")
+    assert policy.flip
+    assert policy.without_mirroring() == dataclasses.replace(policy, flip=False)

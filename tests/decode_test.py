@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, features
 
 from tests.image_folders import encoded, picture
 from tf_metassl.data import decode
@@ -215,3 +215,99 @@ def test_threads_share_the_budget():
     for thread in threads:
         thread.join()
     assert len(most) == 6 and max(most) <= 10
+
+
+@pytest.mark.parametrize("channels", (1, 3))
+def test_letterbox_by_hand(channels):
+    """Four rows of eight pixels become two of four, and black above them."""
+    image = np.repeat(
+        np.repeat(
+            np.array([[40, 80, 120, 160], [50, 90, 130, 170]], np.uint8), 2, 0
+        ),
+        2,
+        1,
+    )
+    image = np.repeat(image[..., np.newaxis], channels, -1)
+    found = decode.decode(encoded(image), 4, channels, resize="letterbox")
+    assert found.shape == (4, 4, channels)
+    assert not found[0].any() and not found[3].any()
+    inner = found[1:3, :, 0].astype(int)
+    # Antialiased: an eighth of each neighbor.
+    np.testing.assert_allclose(inner[:, 1:3].mean(0), [85, 125], atol=1)
+    whole = decode.decode(
+        encoded(image[:, :4]), 4, channels, resize="letterbox"
+    )
+    np.testing.assert_array_equal(whole, image[:, :4])
+
+
+def test_squash_by_hand():
+    """A picture of four vertical stripes keeps all of them."""
+    image = np.repeat(np.arange(0, 200, 50, dtype=np.uint8), 8)
+    image = np.tile(image[np.newaxis, :, np.newaxis], (8, 1, 3))
+    found = decode.decode(encoded(image), 8, resize="squash")
+    assert found.shape == (8, 8, 3)
+    stripes = found[..., 0].reshape(8, 4, 2).mean(axis=2)
+    np.testing.assert_allclose(stripes, [[0, 50, 100, 150]] * 8, atol=8)
+    cropped = decode.decode(encoded(image), 8)
+    assert cropped.min() >= 50 and cropped.max() <= 100
+
+
+def test_what_is_too_small_depends_on_the_square():
+    data = encoded(picture(1, 4, 20))
+    for resize in ("shorter_side", "squash"):
+        with pytest.raises(decode.BadImageError, match="smaller than 8"):
+            decode.decode(data, 8, resize=resize)
+    assert decode.decode(data, 8, resize="letterbox").shape == (8, 8, 3)
+    with pytest.raises(decode.BadImageError, match="smaller than 21"):
+        decode.decode(data, 21, resize="letterbox")
+
+
+def test_avif():
+    if not features.check("avif"):
+        pytest.skip("this Pillow has no decoder for AVIF")
+    image = picture(3, 24, 32)
+    data = encoded(image, "AVIF", quality=100)
+    found = decode.decode(data).astype(int)
+    assert np.abs(found - image.astype(int)).mean() < 4
+    assert decode.decode(data, 16, 1).shape == (16, 16, 1)
+    with pytest.raises(decode.BadImageError):
+        decode.decode(data[: len(data) // 2])
+
+
+def test_heic():
+    heif = pytest.importorskip(
+        "pillow_heif", reason="pillow-heif is not installed"
+    )
+    heif.register_heif_opener()
+    image = picture(3, 24, 32)
+    data = encoded(image, "HEIF", quality=100)
+    found = decode.decode(data).astype(int)
+    assert np.abs(found - image.astype(int)).mean() < 4
+    assert decode.decode(data, 16, 1).shape == (16, 16, 1)
+
+
+def test_what_decodes_a_picture_of_a_phone_is_named(monkeypatch):
+    """Its header alone, which a Pillow without a decoder does not know."""
+    monkeypatch.setattr(decode, "_register_heif", lambda: None)
+    header = b"\0\0\0\x18ftyp%b\0\0\0\0mif1heic"
+    with pytest.raises(
+        decode.BadImageError, match="HEIC file.*install the package pillow-heif"
+    ):
+        decode.decode(header % b"heix" + bytes(100))
+
+
+@pytest.mark.parametrize("mode", ("RGB", "L", "I;16", "CMYK", "P"))
+def test_tiff(mode):
+    image = Image.fromarray(picture(4, 20, 30))
+    if mode == "I;16":
+        levels = np.asarray(image)[..., 0].astype(np.uint16) * 257
+        data = encoded(Image.fromarray(levels), "TIFF")
+        found = decode.decode(data, channels=1)[..., 0]
+        np.testing.assert_array_equal(found, np.asarray(image)[..., 0])
+        return
+    other = image.convert(mode)
+    for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate"):
+        data = encoded(other, "TIFF", compression=compression)
+        np.testing.assert_array_equal(
+            decode.decode(data), np.asarray(other.convert("RGB"))
+        )

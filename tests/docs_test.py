@@ -18,7 +18,7 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from tf_metassl import audit, models
+from tf_metassl import audit, config, models
 from tf_metassl.algorithms import ALGORITHMS, ALIASES, hyperparameters_class
 from tf_metassl.models import costs
 from tf_metassl.run import (
@@ -42,6 +42,7 @@ REASONS = {
     "needs a prepared dataset",
     "needs several machines",
     "needs a server",
+    "needs keras-hub",
     "runs until it is stopped",
     "trains for minutes",
     "trains for hours",
@@ -166,6 +167,9 @@ def check_command(words):
             known = RUN_FLAGS | defined_in(file) | {"help"}
             if command == "audit":
                 known |= set(audit.SETTINGS)
+            if command == "tune":
+                known |= {field.name for field in config.common_fields()}
+                known |= set(config.hyperparameters_by_name())
             assert known.issuperset(flag_names(arguments)), words
         return
     program, *arguments = words
@@ -497,7 +501,7 @@ def test_parameters_of_networks():
     for name, (_, parameters, dropout) in table.items():
         network = models.find(name)
         assert float(dropout) == network.dropout
-        if name.startswith(("resnet", "efficientnet")):
+        if network.image_size > 96:
             continue
         size = 96 if name == "wrn_37_2" else network.image_size
         channels = {"digits_cnn": 1, "small_cnn": 1, "two_moons_mlp": 2}

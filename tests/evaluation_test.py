@@ -1,13 +1,15 @@
 """Evaluated networks and the rows of the final table."""
 
+import json
 import types
 
+import keras
 import numpy as np
 import pytest
 
 from tests.helpers import tiny_algorithm
 from tf_metassl import config
-from tf_metassl.errors import CheckpointError
+from tf_metassl.errors import CheckpointError, ConfigError
 from tf_metassl.run import evaluation, report
 from tf_metassl.run.build import build_experiment
 
@@ -65,7 +67,7 @@ def test_final_metrics_have_a_row_per_network(monkeypatch):
         evaluation, "evaluate", lambda _, __, split: numbers[split]
     )
     algorithm = tiny_algorithm("supervised", ema_decay=0.9)
-    experiment = types.SimpleNamespace(has_validation=True)
+    experiment = types.SimpleNamespace(has_validation=True, real_labels=None)
     assert evaluation.final_metrics(experiment, algorithm, "finetune") == [
         {
             "stage": "finetune",
@@ -112,3 +114,30 @@ def test_too_few_checkpoints_for_a_median(tmp_path):
     algorithm = tiny_algorithm("supervised")
     with pytest.raises(CheckpointError, match="has kept 0 checkpoints"):
         evaluation.median_metrics(None, algorithm, "train", tmp_path, 3)
+
+
+def test_precision_on_sets_of_labels_is_in_the_final_table(tmp_path):
+    settings = {"algo": "supervised", "num_validation": 0}
+    plain = build_experiment(config.resolve(settings))
+    logits = evaluation.predict(
+        plain, plain.algorithm.ema, plain.images("test")
+    )
+    best = logits.argmax(axis=1)
+    # Right, right among others, wrong; all others have no label.
+    sets = [[] for _ in best]
+    sets[3], sets[5] = [int(best[3])], sorted({int(best[5]), 4, 8})
+    sets[7] = [int(best[7] + 1) % 10]
+    path = tmp_path / "real.json"
+    path.write_text(json.dumps(sets))
+    keras.utils.set_random_seed(0)
+    built = build_experiment(
+        config.resolve({**settings, "real_labels": str(path)})
+    )
+    built.algorithm.ema.set_weights(plain.algorithm.ema.get_weights())
+    rows = evaluation.final_metrics(built, built.algorithm, "train")
+    assert rows[-1]["network"] == "ema"
+    assert rows[-1]["test_real_precision"] == pytest.approx(2 / 3)
+    assert "test ReaL" in report.table(rows)
+    path.write_text(json.dumps(sets[1:]))
+    with pytest.raises(ConfigError, match=f"{len(sets)} test images, got"):
+        build_experiment(built.config)

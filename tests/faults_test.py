@@ -3,6 +3,7 @@
 import collections
 import errno
 import json
+import math
 import os
 import pathlib
 import resource
@@ -212,6 +213,52 @@ def test_sigterm_in_the_second_stage(tmp_path, monkeypatch, capsys):
 
 
 # Checkpoints between evaluations.
+
+
+def test_a_run_that_ends_by_patience_is_resumed_exactly(tmp_path, monkeypatch):
+    given = {"num_steps": 60, "patience": 1}
+    train(tmp_path / "whole", **given)
+    *_, last = MetricsFile(tmp_path / "whole" / "metrics.jsonl").rows()
+    assert last["step"] < 60
+    text = (tmp_path / "whole" / "report.md").read_text()
+    assert f"train ended at step {last['step']} of 60: in 1 evaluations" in text
+    at_step(monkeypatch, last["step"] - 1, terminate)
+    with pytest.raises(Terminated):
+        train(tmp_path / "cut", **given)
+    for _ in range(2):
+        train(tmp_path / "cut", **given)
+        assert changes(tmp_path / "whole", tmp_path / "cut") == []
+    assert (tmp_path / "cut" / "report.md").read_text() == text
+
+
+def test_a_killed_extension_is_resumed_exactly(copy, tmp_path, monkeypatch):
+    shutil.copytree(copy, tmp_path / "cut")
+    train(copy, extend_to=12)
+    rows = MetricsFile(copy / "metrics.jsonl").rows()
+    rates = {
+        r["step"]: r["learning_rate"] for r in rows if r["split"] == "train"
+    }
+    # 0 at the end of six steps; then that of 12 steps.
+    assert rates[6] == pytest.approx(0.0, abs=1e-8)
+    assert rates[9] == pytest.approx(0.05 * (1 + math.cos(math.pi * 9 / 12)))
+    assert rates[12] == pytest.approx(0.0, abs=1e-8)
+    text = (copy / "report.md").read_text()
+    assert "finished at step 6 and then extended to 12 steps" in text
+    assert "evaluated 2 times" in text
+    assert "finished at step 6 and" in (copy / "report.html").read_text()
+    at_step(monkeypatch, 8, terminate)
+    with pytest.raises(Terminated):
+        train(tmp_path / "cut", extend_to=12)
+    with pytest.raises(ConfigError, match="Add --extend_to=12 to resume"):
+        train(tmp_path / "cut")
+    train(tmp_path / "cut", extend_to=12)
+    assert changes(copy, tmp_path / "cut") == []
+    assert (tmp_path / "cut" / "report.md").read_text() == text
+
+
+def test_patience_needs_validation_images(tmp_path):
+    with pytest.raises(ConfigError, match="--patience=1 needs validation"):
+        train(tmp_path, num_steps=60, patience=1, num_validation=0)
 
 
 def test_a_checkpoint_after_every_step_changes_nothing(whole, tmp_path):

@@ -7,6 +7,7 @@ import tensorflow as tf
 from tests.helpers import (
     fixmatch_predictions,
     labeled_losses,
+    run,
     sharp_algorithm,
     tiny_algorithm,
     tiny_batch,
@@ -99,3 +100,19 @@ def test_mixup_of_the_labeled_images_alone(float64):
     )
     plain = sharp_algorithm("fixmatch")
     assert plain.views.mixup_alpha == 0 and mixed.views.mixup_alpha == 1
+
+
+def test_magnitudes_of_strong_views_are_learned_from_probes():
+    plain = tiny_algorithm("fixmatch")
+    assert plain.augmentation_rates is None
+    assert plain.batch_views == plain.views
+    algorithm = tiny_algorithm("fixmatch", ctaugment=True)
+    assert algorithm.batch_views.labeled == ("weak", "probe")
+    assert algorithm.batch_views.unlabeled == ("weak", "strong")
+    drawn = algorithm.augmentation_rates.numpy()
+    run(algorithm, tiny_batch())
+    learned = algorithm.learned_rates.numpy()
+    assert (learned < drawn).any() and (learned <= drawn).all()
+    np.testing.assert_array_equal(algorithm.augmentation_rates, drawn)
+    algorithm.refresh_augmentation_rates()
+    np.testing.assert_array_equal(algorithm.augmentation_rates, learned)

@@ -164,6 +164,7 @@ def test_numbers_are_converted_to_our_units(path, name, value):
         ("vat/cifar10_1000_cnn13.flags", 3, 7),
         ("vat/cifar10_4000_wrn.flags", 3, 9),  # With entropy.
         ("meta_pseudo_labels/cifar10_4000_wrn_regularizer.flags", 12, 0),
+        ("noisy_student/imagenet_and_jft_efficientnet_l2_sam.flags", 6, 6),
     ],
 )
 def test_passes_follow_from_the_hyperparameters(
@@ -259,7 +260,8 @@ def test_the_first_batch_has_the_shape_that_the_file_asks_for(algo):
             built[choices] = build_algorithm(small, info, num_images=16)
         algorithm = built[choices]
         labeled, unlabeled = make_flagfiles.images_per_step(run)
-        if algo == "noisy_student":  # Its first stage uses none.
+        # Their first stage uses none.
+        if algo in ("noisy_student", "billion_scale"):
             unlabeled = 0
         task, config = run.cells[0].task, run.config
         # Crops with and without flips have equal shapes.

@@ -500,3 +500,26 @@ def test_pillows_limit_is_as_before(place):
     before = Image.MAX_IMAGE_PIXELS
     load(place)
     assert Image.MAX_IMAGE_PIXELS == before
+
+
+def test_other_squares_are_other_images(tmp_path):
+    write_classes(tmp_path / "labeled", height=8, width=16)
+    found = {
+        resize: load(tmp_path, image_size=8, resize=resize).train.images
+        for resize in ("shorter_side", "letterbox", "squash")
+    }
+    assert not found["letterbox"][:, :2].any()
+    assert not np.array_equal(found["shorter_side"], found["squash"])
+
+
+def test_files_left_out_come_back_with_a_decoder(tmp_path, monkeypatch):
+    write_classes(tmp_path / "labeled")
+    for name in ("cat", "dog"):
+        place = tmp_path / f"labeled/{name}/0.png"
+        place.rename(place.with_suffix(".heic"))
+    kept = []
+    for names in ([], ["HEIF"]):
+        monkeypatch.setattr(folder, "optional_formats", lambda n=names: n)
+        load(tmp_path)
+        kept.append(len(list((tmp_path / ".cache").glob("folder-*"))))
+    assert kept[1] > kept[0]

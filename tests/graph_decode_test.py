@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 from tests.image_folders import encoded, picture
 from tf_metassl.data import graph_decode
 from tf_metassl.data.decode import decode, fit
+from tf_metassl.data.options import RESIZES
 from tf_metassl.data.pictures import Decoding
 
 
@@ -40,6 +41,19 @@ def test_fit_is_that_of_pillow(size, side):
         Image.fromarray(image), (side, side), Image.Resampling.BILINEAR
     )
     assert np.abs(np.asarray(pillow).astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("resize", ("letterbox", "squash"))
+@pytest.mark.parametrize(
+    "size",
+    ((37, 53), (53, 37), (20, 20), (16, 31), (31, 16), (16, 16), (200, 2)),
+)
+def test_other_squares_are_those_of_pillow(size, resize):
+    side = 16 if resize == "letterbox" else min(16, *size)
+    image = noisy(1, *size)
+    expected = np.asarray(fit(Image.fromarray(image), side, resize))
+    found = graph_decode.fit(tf.constant(image), side, resize)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_gray_is_that_of_pillow():
@@ -74,11 +88,12 @@ FILES = [
 
 @pytest.mark.parametrize("kind, mode", FILES)
 @pytest.mark.parametrize("channels", (1, 3))
-def test_every_mode_and_format(kind, mode, channels):
-    decoding = Decoding((12, 12, channels), 16)
+@pytest.mark.parametrize("resize", RESIZES)
+def test_every_mode_and_format(kind, mode, channels, resize):
+    decoding = Decoding((12, 12, channels), 16, resize=resize)
     for seed, size in enumerate(((41, 29), (29, 41), (16, 16))):
         data = made(mode, kind, seed, size)
-        expected = decode(data, 16, channels)[2:14, 2:14]
+        expected = decode(data, 16, channels, resize=resize)[2:14, 2:14]
         np.testing.assert_array_equal(in_graph(data, decoding), expected)
 
 
@@ -140,6 +155,17 @@ def test_the_range_of_deep_images(max_value):
 def test_what_cannot_be_decoded(data, words):
     with pytest.raises(tf.errors.InvalidArgumentError, match=words):
         in_graph(data, Decoding((16, 16, 3), 16))
+
+
+def test_a_letterbox_takes_a_short_side():
+    data = encoded(noisy(9, 4, 30))
+    found = in_graph(data, Decoding((16, 16, 3), 16, resize="letterbox"))
+    np.testing.assert_array_equal(found, decode(data, 16, resize="letterbox"))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="smaller than 16"):
+        in_graph(
+            encoded(noisy(9, 4, 15)),
+            Decoding((16, 16, 3), 16, resize="letterbox"),
+        )
 
 
 def test_a_network_of_another_shape_takes_its_size_alone():

@@ -86,8 +86,11 @@ def tiny_algorithm(
     steps_per_execution=1,
     gradient_accumulation_steps=1,
     recompute=False,
+    sam_rho=0.0,
+    ctaugment=False,
     network=None,
     cls=None,
+    class_weights=None,
     **hp,
 ):
     """A compiled algorithm on tiny networks; `cls` is that of another stage."""
@@ -98,6 +101,8 @@ def tiny_algorithm(
         hyperparameters=hyperparameters_class(name)(**hp),
         num_classes=NUM_CLASSES,
         num_images=NUM_IMAGES,
+        class_weights=class_weights,
+        ctaugment=ctaugment,
     )
     algorithm.compile(
         optimizers={
@@ -112,6 +117,7 @@ def tiny_algorithm(
         steps_per_execution=steps_per_execution,
         gradient_accumulation_steps=gradient_accumulation_steps,
         recompute=recompute,
+        sam_rho=sam_rho,
     )
     return algorithm
 

@@ -87,6 +87,9 @@ def test_values_that_are_not_finite_and_runs_without_metrics():
     nan = [{"step": 5, "split": "train", "loss": float("nan")}]
     assert html_report.charts(nan) == html_report.charts([]) == []
     assert "Training" not in text_of(page(rows=nan))
+    # A divergence that was recovered leaves the other values.
+    html = page(rows=[*ROWS, *nan, {**nan[0], "loss": float("inf")}])
+    assert "loss 1" in text_of(html) and not re.search("nan|inf[^o]", html)
 
 
 def test_names_are_no_markup_and_may_be_long():
@@ -105,8 +108,40 @@ def test_many_classes_and_classes_without_images():
     text = text_of(html)
     assert "79 of 81 classes have no test images" in text
     assert "class 21, ..." in text and "class 22" not in text
-    assert "Confusion matrix" not in text
     assert "class 1 class 0 2 100.0 %" in text
+    # Drawn, with the names of each cell in its tooltip.
+    assert re.findall(r'<rect x="(.)" y="(.)".*fill-opacity="(.*?)"', html) == [
+        ("0", "0", "1.00"),
+        ("0", "1", "1.00"),
+    ]
+    assert "class 1, predicted class 0: 2" in text
+    assert "<svg" not in page(
+        confusion=np.eye(201), class_names=[f"{k}" for k in range(201)], rows=[]
+    )
+
+
+def test_names_of_sixty_letters_are_short_beside_the_matrix():
+    names = ["x" * 59 + "1", "x" * 59 + "2"]
+    html = page(class_names=names)
+    short = "x" * 12 + "…" + "x" * 10
+    for n, name in enumerate(names, 1):
+        assert f'<th title="{name}">{short}{n}</th>' in html
+        assert f'<td title="{name}">{short}{n}</td>' in html
+
+
+def test_a_network_that_has_collapsed():
+    text = text_of(page(confusion=np.array([[0, 3], [0, 2]])))
+    # No precision: nothing is predicted to be a cat.
+    assert "cat &ndash; 0.000 0.000 3" in text
+    assert "dog 0.400 1.000 0.571 2" in text
+    assert "A class without a precision is predicted for no test image" in text
+    assert "nan" not in text
+
+
+def test_a_curve_of_one_evaluation_is_a_point():
+    (loss,) = html_report.charts(ROWS[:1])[:1]
+    assert loss.lines[0].end == (f"{html_report._WIDTH:.1f}", "0.0")
+    assert page(rows=ROWS[:1]).count("<circle") == 2
 
 
 def test_a_run_without_validation_or_mistakes():

@@ -78,6 +78,10 @@ def test_a_value_from_python_has_the_type_of_the_setting(given):
         ({"dataset": "folder", "manifest": "/x"}, "dataset=csv"),
         ({"image_size": 99}, "--dataset=digits"),
         ({"channels": 3}, "--dataset=digits"),
+        ({"resize": "squash"}, "--dataset=digits"),
+        ({"labeled_dir": "/x", "resize": "squash"}, "without --image_size"),
+        ({"group_by": "parent"}, "--dataset=digits"),
+        ({"mirror": "off"}, "affine, which mirrors no image"),
         ({"data_dir": "/x"}, "--dataset=digits"),
         ({"dataset": "folder", "data_dir": "/x"}, "--dataset=folder"),
         ({"dataset": "cifar10", "svhn_extra": True}, "dataset=svhn_cropped"),
@@ -104,6 +108,8 @@ def test_a_value_from_python_has_the_type_of_the_setting(given):
             "two_moons_mlp, which has none",
         ),
         ({"algo": "mixmatch", "strong_augmentation": "uda"}, "strong view"),
+        ({"ctaugment_every": 5}, "it is for --strong_augmentation=ctaugment"),
+        ({"model": "wrn_28_2", "dropblock": 0.1}, "resnet_50, resnet_152"),
         (
             {"algo": "supervised", "unlabeled_batch_ratio": 3},
             "unlabeled images",
@@ -139,7 +145,7 @@ def test_paths_begin_at_home(monkeypatch):
         field.name
         for _, field in all_fields()
         if field.name.endswith("_dir")
-        or field.name in ("manifest", "array_file")
+        or field.name in ("manifest", "array_file", "tfrecord", "real_labels")
     }
     assert paths == config.PATHS
 
@@ -151,12 +157,14 @@ def test_what_a_method_says_to_read_is_what_it_reads(name):
     kinds = {view_kind(view) for view in views.labeled + views.unlabeled}
     if name not in (
         "noisy_student",
+        "billion_scale",
         "ensemble_self_training",
         "reduced_meta_pseudo_labels",
     ):
         assert hp.uses_unlabeled == bool(views.unlabeled)
     assert hp.uses_strong_policy == ("strong" in kinds)
     assert hp.uses_contrastive_policy == ("contrastive" in kinds)
+    assert hp.uses_ctaugment == ("ctaugment" in kinds)
     assert hp.uses_weak_policy == (kinds != {"strong"})
 
 
@@ -175,7 +183,7 @@ def test_the_policies_with_a_magnitude_are_those_that_take_one():
     assert options.RAND_AUGMENT_POLICIES == tuple(
         name
         for name, policy in policies.STRONG_POLICIES.items()
-        if isinstance(policy, RandAugmentPolicy)
+        if type(policy) is RandAugmentPolicy
     )
     assert options.REPLACE_WEAK == tuple(
         name

@@ -60,23 +60,82 @@ def test_a_folder_of_splits_is_recognized(tmp_path, names):
     for name in names:
         write_classes(tmp_path / name, count=1)
     write(tmp_path / "unlabeled/0.png", encoded(picture()))
-    flags = ("labeled_dir", "validation_dir", "test_dir", "unlabeled_dir")
-    given = " ".join(
-        f"--{flag}={tmp_path / name}"
-        for flag, name in zip(flags, (*names, "unlabeled"), strict=True)
-    )
-    with pytest.raises(ValueError) as error:
-        load(tmp_path, labeled_dir=str(tmp_path))
-    assert "splits, not classes" in str(error.value)
-    assert str(error.value).endswith(f"Give {given}")
+    source = load(tmp_path, labeled_dir=str(tmp_path), **NO_FLAGS)
+    assert source.info.class_names == ("cat", "dog")
+    assert source.train.labels.tolist() == [0, 1, 0, 1, -1]
+    assert source.validation_rows.tolist() == [2, 3]
+    assert source.test.labels.tolist() == [0, 1]
+    train, validation, test = names
+    for part in (
+        f"{train} (labeled images)",
+        f"{validation} (validation images)",
+        f"{test} (test images)",
+        "unlabeled (unlabeled images)",
+    ):
+        assert part in source.description
+
+
+NO_FLAGS = dict.fromkeys(("validation_dir", "test_dir", "unlabeled_dir"), "")
 
 
 def test_a_folder_with_train_alone(tmp_path):
-    write_classes(tmp_path / "all/train", count=1)
+    write_classes(tmp_path / "all/train", count=5)
+    source = load(tmp_path, labeled_dir=str(tmp_path / "all"))
+    assert source.info.class_names == ("cat", "dog")
+
+
+def test_splits_that_are_not_clear_are_refused(place):
+    everything = place / "all"
+    for name in ("train", "val", "test"):
+        write_classes(everything / name, count=2)
+    given = {"labeled_dir": str(everything), **NO_FLAGS}
+    flags = (
+        f"Say what is meant: --labeled_dir={everything}/train "
+        f"--validation_dir={everything}/val --test_dir={everything}/test$"
+    )
     fails(
-        tmp_path,
-        "Give --labeled_dir=.*/all/train$",
-        labeled_dir=str(tmp_path / "all"),
+        place,
+        f"--test_dir is given, too. {flags}",
+        **{**given, "test_dir": str(place / "test")},
+    )
+    (everything / "cat").mkdir()
+    fails(place, f"but cat are none. {flags}", **given)
+    (everything / "cat").rmdir()
+    write_classes(everything / "validation", count=2)
+    fails(place, f"val and validation mean the same split. {flags}", **given)
+    shutil.rmtree(everything / "validation")
+    shutil.rmtree(everything / "train")
+    fails(place, "none of them is for training", **given)
+
+
+def test_several_folders_without_labels(place):
+    for name in ("more", "a,b"):
+        write(place / name / "deep/cat/0.png", encoded(picture(77)))
+    (place / "more/link.png").symlink_to(place / "unlabeled/deep/cat/0.png")
+    both = f"{place / 'unlabeled'}, {place / 'more'}"
+    source = load(place, unlabeled_dir=both)
+    assert np.count_nonzero(source.train.labels < 0) == 7
+    assert "1 picture(s) are listed twice and counted once" in (
+        source.description
+    )
+    names = source.train.ids[source.train.labels < 0].tolist()
+    assert b"more/deep/cat/0.png" in names
+    assert b"unlabeled/deep/cat/0.png" in names
+    nested = f"{place / 'unlabeled'},{place / 'unlabeled/deep'}"
+    source = load(place, unlabeled_dir=nested)
+    assert np.count_nonzero(source.train.labels < 0) == 6
+    source = load(place, unlabeled_dir=str(place / "a,b"))
+    assert np.count_nonzero(source.train.labels < 0) == 1
+    fails(
+        place,
+        "--unlabeled_dir=/nowhere: no such folder.* separated by commas",
+        unlabeled_dir=f"{place / 'more'},/nowhere",
+    )
+    (place / "nothing").mkdir()
+    fails(
+        place,
+        "--unlabeled_dir=.*nothing holds no images",
+        unlabeled_dir=f"{place / 'more'},{place / 'nothing'}",
     )
 
 

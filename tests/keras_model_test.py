@@ -26,6 +26,7 @@ SHORT = {
     "noisy_student": {"confidence_threshold": 0.0, "num_rounds": 1},
     "ensemble_self_training": {"num_members": 1},
     **dict.fromkeys(("simclr", "byol", "moco_v2"), {"finetune_steps": 1}),
+    "billion_scale": {"finetune_steps": 1},
 }
 
 

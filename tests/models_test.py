@@ -12,7 +12,7 @@ from keras import layers
 
 from tf_metassl import models
 from tf_metassl.meta import functional
-from tf_metassl.models import cnn13, costs
+from tf_metassl.models import bit, cnn13, costs, vit
 from tf_metassl.models import layers as own_layers
 from tf_metassl.ops import averaging
 
@@ -81,6 +81,42 @@ def test_trainable_parameters_at_other_sizes(
     assert costs.of(network).trainable == parameters
 
 
+@pytest.mark.parametrize(
+    "name, parameters",
+    [
+        ("resnext_101_32x4d", 44_177_704),
+        ("resnext_101_64x4d", 83_455_272),
+        ("resnext_101_32x16d", 194_026_792),
+        ("resnext_101_32x48d", 828_411_176),
+        ("senet_154", 115_088_984),
+        ("densenet_264", 33_337_704),
+        ("inception_v4", 42_679_816),
+        ("bit_50_1", 25_549_352),
+        ("bit_152_4", 936_533_224),
+        ("vit_b16", 86_567_656),
+        ("vit_l16", 304_326_632),
+        ("vit_h14", 632_045_800),
+        ("polynet", 95_366_600),
+        ("pnasnet_5", 86_057_668),
+    ],
+)
+def test_published_parameters_at_the_published_size(name, parameters):
+    size = models.find(name).image_size
+    network = shapes(name, (size, size, 3), 1000)
+    assert costs.of(network).trainable == parameters
+
+
+@pytest.mark.parametrize(
+    "name, millions",
+    [("amoebanet_a", 86.7), ("amoebanet_b", 557), ("amoebanet_c", 155.3)],
+)
+def test_parameters_that_are_published_in_millions(name, millions):
+    size = models.find(name).image_size
+    network = shapes(name, (size, size, 3), 1000)
+    counted = costs.of(network).trainable
+    assert counted == pytest.approx(millions * 1e6, rel=1e-3)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name, millions", [("efficientnet_l2", 480), ("efficientnet_b6_wide", 390)]
@@ -113,6 +149,15 @@ SMALLEST = [
     ("resnet_50", (8, 9, 1)),
     ("resnet_50", (64, 64, 3)),
     ("efficientnet_b0", (32, 33, 1)),
+    ("resnext_101_32x4d", (8, 9, 1)),
+    ("resnext_101_32x4d", (64, 64, 3)),
+    ("densenet_264", (32, 33, 1)),
+    ("inception_v4", (75, 76, 1)),
+    ("bit_50_1", (8, 9, 1)),
+    ("vit_b16", (16, 32, 1)),
+    ("pnasnet_5", (32, 33, 1)),
+    ("amoebanet_a", (32, 33, 1)),
+    ("polynet", (75, 76, 1)),
 ]
 every_kind = pytest.mark.parametrize("name, image_shape", SMALLEST)
 
@@ -353,6 +398,44 @@ def test_weight_norm_by_hand():
     assert np.var(layer(images)) == pytest.approx(2, rel=0.1)
 
 
+def test_standardized_convolution_by_hand(tmp_path):
+    x = keras.Input((1, 2, 1))
+    layer = bit.StandardizedConv2D(1, (1, 2), use_bias=False)
+    network = keras.Model(x, layer(x))
+    layer.set_weights([np.float32([3, 7]).reshape(1, 2, 1, 1)])
+    images = np.float32([[1, 0], [0, 1], [5, 5]]).reshape(3, 1, 2, 1)
+    # Weights of -1 and 1.
+    np.testing.assert_allclose(
+        network(images)[:, 0, 0, 0], [-1, 1, 0], atol=1e-5
+    )
+    network.save(tmp_path / "a.keras")
+    read = keras.saving.load_model(tmp_path / "a.keras")
+    np.testing.assert_array_equal(read.get_weights()[0], layer.get_weights()[0])
+
+
+def test_tokens_by_hand():
+    layer = vit.Tokens()
+    patches = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
+    layer.build(patches.shape)
+    layer.token.assign([[[100, 200]]])
+    layer.positions.assign(np.full([1, 4, 2], 0.5))
+    tokens = layer(patches).numpy()
+    np.testing.assert_array_equal(tokens[:, 0], [[100.5, 200.5]] * 2)
+    np.testing.assert_array_equal(tokens[:, 1:], patches + 0.5)
+
+
+def test_squeeze_and_excitation_and_groups():
+    network = shapes("senet_154", (32, 32, 3))
+    assert sum(isinstance(x, layers.Multiply) for x in network.layers) == 50
+    groups = {x.groups for x in network.layers if isinstance(x, layers.Conv2D)}
+    assert groups == {1, 64}
+    assert network.layers[-3].input.shape == (None, 4, 4, 2048)
+    bit_network = shapes("bit_50_1", (32, 32, 3))
+    kinds = {type(x) for x in bit_network.layers}
+    assert layers.BatchNormalization not in kinds
+    assert layers.GroupNormalization in kinds and layers.Conv2D not in kinds
+
+
 def test_mean_only_batch_norm_by_hand():
     layer = own_layers.MeanOnlyBatchNormalization(momentum=0.9)
     x = np.float32([[1, 10], [3, 30]])
@@ -363,6 +446,59 @@ def test_mean_only_batch_norm_by_hand():
     )
     np.testing.assert_allclose(layer.moving_mean, [2, 20], rtol=1e-6)
     np.testing.assert_allclose(layer(x), [[-0.5, -10], [1.5, 10]], rtol=1e-6)
+
+
+def test_drop_block_by_hand(monkeypatch):
+    # 4 x 5 positions and regions of 2 x 2, which 3 x 4 corners can begin.
+    # 0.3 of the values, so that a corner is drawn with 0.3 * 20 / (4 * 12).
+    noise = np.full([2, 3, 4, 1], 0.126, np.float32)
+    noise[0, 1, 2] = noise[0, 0, 2] = noise[1, 2, 0] = 0.124
+    monkeypatch.setattr(
+        keras.random, "uniform", lambda shape, dtype, seed: noise
+    )
+    layer = own_layers.DropBlock(0.3, size=2)
+    kept = np.ones([2, 4, 5, 1])
+    kept[0, :3, 2:4] = 0
+    kept[1, 2:, :2] = 0
+    x = np.random.default_rng(0).normal(size=kept.shape).astype(np.float32)
+    expected = x * kept
+    expected[0] *= 20 / 14
+    expected[1] *= 20 / 16
+    np.testing.assert_allclose(layer(x, training=True), expected, rtol=1e-6)
+    np.testing.assert_array_equal(layer(x), x)
+    layer.progress = lambda: 0.99  # A corner is drawn with 0.12375.
+    np.testing.assert_array_equal(layer(x, training=True), x)
+
+
+def test_drop_block_drops_its_rate_and_keeps_the_sum():
+    x = tf.ones([64, 9, 8, 16])
+    y = own_layers.DropBlock(0.1, size=3)(x, training=True).numpy()
+    # Regions overlap: 1 - (1 - 0.1 / 9)^9 of the inner values.
+    assert 0.08 < (y == 0).mean() < 0.1
+    np.testing.assert_allclose(y.mean((1, 2, 3)), np.ones(64), rtol=1e-5)
+    # A region is never larger than the map.
+    small = own_layers.DropBlock(0.5)(tf.ones([8, 2, 2, 50]), training=True)
+    whole = small.numpy().reshape(8, 4, 50)
+    assert ((whole == 0).all(1) | (whole > 0).all(1)).all()
+
+
+def test_drop_block_is_in_the_last_two_stages_of_a_residual_network():
+    body = shapes("resnet_50", dropblock=0.1).get_layer("resnet50")
+    rates = [
+        layer.rate
+        for layer in body.layers
+        if isinstance(layer, own_layers.DropBlock)
+    ]
+    # Four in each of 6 and 3 blocks.
+    assert sorted(rates) == [0.025] * 24 + [0.1] * 12
+    plain = shapes("resnet_50").get_layer("resnet50")
+    assert not any(
+        isinstance(layer, own_layers.DropBlock) for layer in plain.layers
+    )
+    with pytest.raises(
+        ValueError, match="--dropblock at 0, or use .*resnet_50"
+    ):
+        models.build("wrn_10_1", PHOTO, 10, dropblock=0.1)
 
 
 @pytest.mark.parametrize("synchronized", (True, False))
@@ -400,6 +536,7 @@ def test_mean_only_batch_norm_on_two_replicas(two_replicas, synchronized):
         ("wrn_28_0", PHOTO, "--model=wrn_28_0: .* its width at least 1"),
         ("cnn13", (11, 32, 3), "--model=cnn13 needs .* 12x12 .* got 11x32"),
         ("efficientnet_b0", (28, 28, 1), "at least 32x32 .*--image_size"),
+        ("vit_b16", (16, 20, 3), "multiples of 16, got 16x20"),
     ],
 )
 def test_impossible_networks_are_refused(name, image_shape, message):
@@ -546,6 +683,15 @@ def test_costs_by_hand():
         flops=2 * (27 * 4 * 9 + 36 * 1 + 8),
         activation_bytes=4 * (36 + 36 + 4 + 4 + 4) + 2 * 2,
     )
+
+
+def test_costs_of_attention_by_hand():
+    x = keras.Input((5, 6))
+    y = layers.MultiHeadAttention(2, 3)(x, x)
+    found = costs.of(keras.Model(x, y))
+    # Query, key, value and output; then 5 x 5 products for each feature.
+    assert found.flops == 2 * (4 * 5 * 36 + 2 * 25 * 6)
+    assert found.trainable == 4 * (36 + 6)
 
 
 def test_costs_of_wrn_28_2():

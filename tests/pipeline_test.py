@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tf_metassl import options
 from tf_metassl.contract import MIX_BLOCK, DatasetInfo, Views, view_kind
-from tf_metassl.data import pipeline, sources
+from tf_metassl.data import pipeline, policies, sources
 from tf_metassl.ops import augmentation_rates
 
 NUM_IMAGES = 50
@@ -359,3 +360,116 @@ def test_learned_strong_views_have_no_further_cutout():
     augmentation = pipeline.Augmentation("none", "fixmatch")
     policy = pipeline._layers("ctaugment", augmentation)["ctaugment"]
     assert policy.final_cutout == 0.0
+
+
+def balanced(labels, first, count):
+    seed = tf.constant([7, 8])
+    return pipeline.balanced_rows(labels, first, count, seed).numpy()
+
+
+def test_balanced_draws_have_every_class_equally_often():
+    labels = np.repeat([0, 1, 2], [12, 5, 1])
+    np.random.default_rng(0).shuffle(labels)
+    draws = balanced(labels, 0, 180)
+    for start in range(0, 180, 3):
+        assert sorted(labels[draws[start : start + 3]]) == [0, 1, 2]
+    orders = {tuple(labels[draws[i : i + 3]]) for i in range(0, 180, 3)}
+    assert len(orders) == 6
+    for label, size in ((0, 12), (1, 5), (2, 1)):
+        own = draws[labels[draws] == label]
+        assert len(own) == 60
+        for start in range(0, 60, size):
+            assert len(set(own[start : start + size])) == size
+    # The order of a class differs from epoch to epoch.
+    first = draws[labels[draws] == 0][:24]
+    assert not np.array_equal(first[:12], first[12:])
+
+
+def test_balanced_draws_are_a_function_of_their_number():
+    labels = np.repeat([0, 1, 2], [12, 5, 1])
+    whole = balanced(labels, 0, 40)
+    np.testing.assert_array_equal(balanced(labels, 23, 17), whole[23:])
+
+
+@pytest.mark.parametrize("num_shards", [1, 2])
+def test_balanced_batches(num_shards):
+    """Of 50 images the labels are 0 ... 4; the labeled ones are unbalanced."""
+    rows = np.array([0, 5, 10, 15, 20, 25, 1, 6, 2, 3, 4])
+    source = numbered_source()
+
+    def batches(first_step, count, num_shards=1):
+        pool = pipeline.Pool("labeled", rows, 10, ("weak",), balanced=True)
+        data = pipeline.training_dataset(
+            source,
+            [pool],
+            views=Views(),
+            augmentation=pipeline.Augmentation("crop", "affine_digits"),
+            seed=3,
+            first_step=first_step,
+            num_shards=num_shards,
+            local_shards=num_shards,
+        )
+        return take(data, count * num_shards)
+
+    whole = batches(0, 4)
+    for batch in whole:
+        assert np.bincount(batch["labeled"]["label"]).tolist() == [2] * 5
+        assert set(batch["labeled"]["index"]) <= set(rows)
+    parts = batches(2, 2, num_shards)
+    for step in range(2):
+        shards = parts[step * num_shards : (step + 1) * num_shards]
+        joined = tf.nest.map_structure(
+            lambda *values: np.concatenate(values), *shards
+        )
+        assert_equal(joined, whole[2 + step])
+
+
+def mirrored_share(view, **names):
+    """The share of views with more detail on the right, of images without."""
+    image = np.full((24, 24, 3), 128, np.uint8)
+    image[::2, 2:9], image[1::2, 2:9] = 255, 0
+    images = tf.constant(np.tile(image, (200, 1, 1, 1)))
+    augmentation = pipeline.Augmentation(**names)
+    found, _ = pipeline.view_of(
+        images, view, tf.constant([1, 2]), 200, slice(0, 200), augmentation
+    )
+    detail = np.abs(np.diff(found.numpy().astype(float), axis=1)).mean((1, 3))
+    left, right = detail[:, :12].mean(1), detail[:, 12:].mean(1)
+    return np.mean(right > left)
+
+
+VIEWS_OF_POLICIES = [
+    *(("weak", name, "fixmatch") for name in policies.WEAK_POLICIES),
+    *(("strong", "flip_crop", name) for name in policies.STRONG_POLICIES),
+    *((kind, "flip_crop", "fixmatch") for kind in ("ctaugment", "probe")),
+]
+
+
+@pytest.mark.parametrize("view, weak, strong", VIEWS_OF_POLICIES)
+def test_no_view_is_mirrored_with_mirror_off(view, weak, strong):
+    names = {"weak": weak, "strong": strong}
+    # A little is left where a strong operation hides the detail.
+    hidden = 0.05 if view == "weak" else 0.15
+    assert mirrored_share(view, mirror=False, **names) <= hidden
+    mirrors = weak in options.MIRRORING and not (
+        view == "strong" and policies.strong(strong).replaces_weak
+    )
+    share = mirrored_share(view, **names)
+    assert 0.3 <= share <= 0.7 if mirrors else share <= hidden
+
+
+def test_mirroring_policies_are_named():
+    for name, policy in policies.WEAK_POLICIES.items():
+        named = name in options.MIRRORING
+        assert named == (policy.without_mirroring() != policy)
+    for policy in policies.STRONG_POLICIES.values():
+        assert policy.without_mirroring() == policy
+
+
+def test_strong_views_by_ctaugment_have_learned_magnitudes_and_a_cutout():
+    rates = augmentation_rates.probabilities(augmentation_rates.initial())
+    augmentation = pipeline.Augmentation(
+        "none", "ctaugment", probabilities=rates
+    )
+    policy = pipeline._layers("strong", augmentation)["strong"]
+    assert policy.probabilities is rates and policy.final_cutout == 0.5

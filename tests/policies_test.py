@@ -125,6 +125,7 @@ def test_policies_that_mix_no_colors_take_any_channels(name):
     assert policy.mixes_colors == (
         name in ("strong affine_digits", "strong mpl", "strong mpl_imagenet")
         or name in ("strong fixmatch", "strong uda")
+        or name.startswith(("strong autoaugment", "strong ctaugment"))
     )
     drawn = policy.draw(SEED, 200, (8, 8, 2))
     images = make_images(200, (8, 8, 2))
@@ -140,7 +141,9 @@ def test_affine_policies_alone_replace_the_weak_one():
     assert replacing == {"weak affine", "strong affine_digits"}
 
 
-@pytest.mark.parametrize("name", ["weak crop", "strong affine_digits"])
+@pytest.mark.parametrize(
+    "name", ["weak crop", "strong affine_digits", "strong autoaugment_svhn"]
+)
 def test_policies_without_a_magnitude_refuse_one(name):
     kind = type(ALL[name]).__name__
     with pytest.raises(ValueError, match=f"magnitude: {kind} has none, got 5"):

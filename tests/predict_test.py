@@ -14,7 +14,13 @@ from tf_metassl.data import pictures
 from tf_metassl.data.decode import fit
 from tf_metassl.data.pictures import Decoding
 from tf_metassl.errors import ConfigError, UserError
-from tf_metassl.run import experiment, measurement, predictions
+from tf_metassl.run import (
+    classifier,
+    experiment,
+    measurement,
+    predictions,
+    run_directory,
+)
 
 
 def rows(path):
@@ -38,6 +44,7 @@ def run(tmp_path_factory):
         "test_dir": str(data / "test"),
         "num_labeled": 8,
         "image_size": 8,
+        "resize": "squash",
         "model": "strided_cnn",
         "batch_size": 8,
         "num_steps": 4,
@@ -59,6 +66,21 @@ def moved(run, tmp_path):
         values[name] = f"/nonexistent/{name}"
     file.write_text(json.dumps(values))
     return tmp_path / "moved"
+
+
+@pytest.mark.slow
+def test_pictures_become_squares_as_in_the_run(run, moved):
+    for decoding in (
+        classifier.from_run(run_directory.load_config(run), run).decoding,
+        classifier.from_saved_model(moved / "export" / "1").decoding,
+    ):
+        assert decoding.resize == "squash"
+    path = run.parent / "data" / "test" / "cat" / "0.png"
+    ((found,),) = pictures.read([path], decoding)
+    expected = Image.open(path).resize((8, 8), Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(
+        found.pixels.astype(int), np.asarray(expected).astype(int), atol=1
+    )
 
 
 @pytest.mark.slow

@@ -266,3 +266,11 @@ def test_a_network_that_is_not_functional_is_refused():
 
     with pytest.raises(ValueError, match="--remat cuts functional"):
         remat.switch_on(Subclassed())
+
+
+def test_networks_that_call_a_layer_twice_are_refused():
+    x = keras.Input((4,))
+    shared = keras.layers.Dense(4, name="shared")
+    network = keras.Model(x, keras.layers.Dense(2)(shared(shared(x))))
+    with pytest.raises(ValueError, match="shared is called 2 times"):
+        remat.switch_on(network)

@@ -11,6 +11,7 @@ from tests.helpers import NUM_CLASSES, tiny_algorithm
 from tf_metassl import config
 from tf_metassl.run import report
 from tf_metassl.run.build import build_experiment
+from tf_metassl.run.resume import ResumeState
 
 
 def row(network, stage="train", deployed=False, **values):
@@ -36,6 +37,7 @@ def test_the_plan_says_what_is_going_to_happen():
         "num_steps": 75,
         "evaluate_every": 25,
         "time_budget_minutes": 1.5,
+        "patience": 1,
     }
     plan = report.plan(build_experiment(config.resolve(settings)))
     lines = plan.splitlines()
@@ -48,7 +50,8 @@ def test_the_plan_says_what_is_going_to_happen():
     assert "labeled:   16 images a step, 40.0 passes" in lines
     assert "unlabeled: 32 images a step, 2.0 passes" in lines
     assert (
-        "steps:     75 or 1.5 minutes, evaluated every 25; reported: last"
+        "steps:     75 or 1.5 minutes or --patience=1, evaluated every 25; "
+        "reported: last"
     ) in lines
     assert lines[-1] == "devices:   auto: 1 x CPU, float32"
 
@@ -124,6 +127,25 @@ def test_a_recovery_is_one_sentence():
     assert report.recovery(RECOVERY) == (
         "The loss became nan at step 5 of train: the run went back to step 3 "
         "and continued with other batches."
+    )
+
+
+@pytest.mark.parametrize(
+    "patience, step, said", ((0, 40, 0), (3, 40, 0), (2, 40, 1), (2, 100, 0))
+)
+def test_a_stage_that_ended_early(patience, step, said):
+    state = ResumeState(
+        step=step, best_validation=0.75, evaluations_without_gain=2
+    )
+    stage = types.SimpleNamespace(name="train", num_steps=100)
+    events = report.stage_events(stage, state, patience)
+    assert (
+        events
+        == [
+            "The stage train ended at step 40 of 100: in 2 evaluations in "
+            "succession the validation accuracy was not above 0.7500, the "
+            "highest before (--patience)."
+        ][:said]
     )
 
 
@@ -210,7 +232,7 @@ def test_the_report_holds_plan_table_and_recoveries(tmp_path):
         tmp_path,
         plan="method:    supervised\nimages:    digits",
         results=rows,
-        recoveries=[RECOVERY],
+        events=[report.recovery(RECOVERY)],
         rows=METRICS,
         confusion=np.eye(2),
         class_names=["a", "b"],
@@ -232,7 +254,7 @@ def write_report(folder, **changes):
     given = {
         "plan": "method:    supervised",
         "results": [row("student", deployed=True)],
-        "recoveries": [],
+        "events": [],
         "rows": METRICS,
         "confusion": np.eye(2),
         "class_names": ["a", "b"],
@@ -257,6 +279,21 @@ def test_what_was_done_with_the_test_images_is_said(tmp_path):
     text, _ = write_report(tmp_path, evaluations=3)
     assert "evaluated 3 times with different results" in text
     assert "evaluated once" not in text
+
+
+@pytest.mark.parametrize(
+    "confusion, said",
+    (
+        ([[0, 3], [0, 2]], True),
+        ([[1, 2], [0, 2]], False),
+        # The only class that there is.
+        ([[0, 0], [0, 2]], False),
+        ([[0, 0], [0, 0]], False),
+    ),
+)
+def test_a_network_that_knows_one_class(tmp_path, confusion, said):
+    text, _ = write_report(tmp_path, confusion=np.array(confusion))
+    assert ("network says b of every test image" in text) == said
 
 
 def test_absent_classes_and_collapses_are_said(tmp_path):

@@ -24,6 +24,11 @@ def test_the_json_has_the_same_bytes():
     assert json.dumps(state.to_json()) == STATE
 
 
+def test_patience_is_written_where_it_is_counted():
+    state = resume.ResumeState(evaluations_without_gain=3)
+    assert resume.ResumeState.from_json(state.to_json()) == state
+
+
 def test_the_file_of_a_checkpoint_has_the_same_bytes(tmp_path):
     state = resume.ResumeState.from_json(json.loads(STATE))
     path = checkpoints.save(

@@ -365,6 +365,74 @@ def test_a_longer_run_keeps_the_ramps_that_it_began_with(tmp_path):
         run_directory.check_settings(found, tmp_path)
 
 
+def finished_run(run_dir, step=300):
+    """A run of 300 steps of which `step` are finished."""
+    given = {"algo": "mean_teacher", "num_steps": 300, "run_dir": str(run_dir)}
+    run_dir.mkdir(exist_ok=True)
+    run_directory.save_config(config.resolve(given), run_dir)
+    (run_dir / f"checkpoints/train/step-{step:08d}").mkdir(parents=True)
+    return given
+
+
+def test_an_extension_keeps_everything_but_the_number_of_steps(tmp_path):
+    given = finished_run(tmp_path)
+    begun = config.resolve(given)
+
+    def extend(steps, **change):
+        resolved = config.resolve({**given, "extend_to": steps, **change})
+        resolved = run_directory.with_recorded_defaults(resolved, tmp_path)
+        found = run_directory.extended(resolved, tmp_path)
+        run_directory.check_settings(found, tmp_path)
+        return found
+
+    longer = extend(900)
+    assert longer == dataclasses.replace(begun, num_steps=900, extend_to=900)
+    with pytest.raises(ConfigError, match="learning_rate: 0.1 -> 0.2"):
+        extend(900, learning_rate=0.2)
+    with pytest.raises(ConfigError, match="was started with --num_steps=300"):
+        extend(900, num_steps=400)
+    assert run_directory.extensions(tmp_path) == []
+    # Twice, as if the process had been killed in between.
+    for _ in range(2):
+        run_directory.save(longer, tmp_path, {})
+        assert run_directory.extensions(tmp_path) == [(300, 900)]
+    assert extend(900) == longer
+    with pytest.raises(ConfigError, match="Add --extend_to=900 to resume"):
+        run_directory.check_settings(begun, tmp_path)
+    with pytest.raises(ConfigError, match="has 900 steps already"):
+        extend(600)
+    with pytest.raises(ConfigError, match="has finished 300 of 900 steps"):
+        extend(1200)
+    (tmp_path / "checkpoints/train/step-00000900").mkdir()
+    # By the flags of the run, which are those of 900 steps.
+    flags = (tmp_path / "run.flags").read_text().splitlines()
+    assert not any("extend_to" in line for line in flags)
+    again = config.Config.from_flags(flags)
+    again = dataclasses.replace(again, run_dir=str(tmp_path), extend_to=1200)
+    again = run_directory.extended(again, tmp_path)
+    run_directory.check_settings(again, tmp_path)
+    run_directory.save(again, tmp_path, {})
+    assert run_directory.extensions(tmp_path) == [(300, 900), (900, 1200)]
+
+
+def test_what_cannot_be_extended(tmp_path):
+    given = finished_run(tmp_path / "run", step=200)
+    longer = config.resolve({**given, "extend_to": 900})
+    with pytest.raises(ConfigError, match="has finished 200 of 300 steps"):
+        run_directory.extended(longer, tmp_path / "run")
+    with pytest.raises(ConfigError, match="there is none in"):
+        run_directory.extended(longer, tmp_path)
+    for change, message in (
+        ({"algo": "meta_pseudo_labels"}, "further stages .*--finetune_steps"),
+        ({"patience": 2}, "--patience ends the run"),
+        ({"time_budget_minutes": 2.0}, "--time_budget_minutes ends the run"),
+        ({"extend_to": 200}, "--num_steps=300 is more"),
+        ({"run_dir": ""}, "--run_dir is empty"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            config.resolve({**given, "extend_to": 900, **change})
+
+
 def test_a_run_of_the_first_version_keeps_its_ramps(tmp_path):
     settings = config.resolve({"algo": "mean_teacher", "num_steps": 9000})
     hp = dataclasses.replace(settings.hyperparameters, unlabeled_ramp_steps=200)

@@ -17,6 +17,13 @@ def test_one_line():
     assert spelling.one_line("C:\\new") == "C:\\new"
 
 
+def test_long_names_are_shortened_in_the_middle():
+    assert spelling.shortened("abcdefgh", 7) == "abc…fgh"
+    assert spelling.shortened("abcdefgh", 6) == "abc…gh"
+    assert spelling.shortened("a\tcdef", 7) == "a\\tcdef"
+    assert len(spelling.shortened("x" * 99)) == 24
+
+
 def test_forms_begin_with_the_name_itself():
     assert spelling.forms("a") == ("a",)
     assert spelling.forms("e\u0301") == ("e\u0301", "\u00e9")

@@ -345,3 +345,10 @@ def test_a_long_tail_of_digits():
     found = np.bincount(labels[rows.labeled])
     assert found.sum() == 100 and found[0] > 4 * found[-1] >= 4
     assert sorted(found, reverse=True) == found.tolist()
+
+
+def test_class_weights_by_hand():
+    labels = np.array([0, 0, 0, 0, 1, 1])
+    weights = splits.class_weights(labels, 2)
+    np.testing.assert_allclose(weights, [0.75, 1.5])
+    assert np.mean(weights[labels]) == 1.0

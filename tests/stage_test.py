@@ -1,15 +1,20 @@
 """The calls of `fit`, and the batches, of every stage."""
 
+import functools
 import zlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tf_metassl import config
 from tf_metassl.algorithms.algorithm import Stage
+from tf_metassl.data.ctaugment import CTAugmentPolicy
 from tf_metassl.errors import ConfigError
+from tf_metassl.ops import augmentation_rates
 from tf_metassl.run import stage as stage_lib
 from tf_metassl.run.build import build_experiment
+from tf_metassl.run.callbacks import Recorder
 
 
 @pytest.mark.parametrize(
@@ -24,12 +29,87 @@ from tf_metassl.run.build import build_experiment
 )
 def test_segments_end_at_evaluations(step, expected):
     assert stage_lib.segments(step, 35, 10) == expected
-    alone = stage_lib.segments(step, 35, 10, one_by_one=True)
+    alone = stage_lib.segments(step, 35, 10, refresh_every=10)
     assert [begin for begin, _, _ in alone] == sorted(
         {step, *range(-(-step // 10) * 10, 35, 10)} - {35}
     )
     assert sum(length for _, length, _ in alone) == 35 - step
     assert all(count == 1 for _, _, count in alone)
+
+
+def test_segments_also_end_where_data_are_renewed():
+    found = stage_lib.segments(5, 22, 10, refresh_every=4)
+    begins = [begin for begin, _, _ in found]
+    assert begins == [5, 8, 10, 12, 16, 20]
+    assert [begin + length for begin, length, _ in found] == [*begins[1:], 22]
+
+
+@pytest.fixture
+def short_run(tmp_path):
+    """A function that trains with CTAugment and returns the metrics' rows."""
+
+    def trained(name, **settings):
+        resolved = config.resolve(
+            {
+                "algo": "randaugment",
+                "strong_augmentation": "ctaugment",
+                "num_steps": 6,
+                "evaluate_every": 4,
+                "batch_size": 8,
+                "verbose": 0,
+                **settings,
+            }
+        )
+        built = build_experiment(resolved)
+        folder = tmp_path / name
+        run = stage_lib.StageRun(
+            built,
+            built.algorithm,
+            stage_lib.stages(built)[0],
+            folder,
+            folder,
+        )
+        stage_lib.run_stage(run)
+        return run.metrics_file.rows()
+
+    return trained
+
+
+@pytest.mark.slow
+def test_rates_are_renewed_between_evaluations_and_after_a_kill(
+    short_run, monkeypatch
+):
+    # A view that depends on the bins and is made at once.
+    monkeypatch.setattr(
+        CTAugmentPolicy,
+        "_apply",
+        lambda self, images, draw: (
+            images
+            + tf.cast(8 * draw["bin"][:, 0, 0], tf.uint8)[:, None, None, None]
+        ),
+    )
+    # So that a few steps exclude bins.
+    update = functools.partial(augmentation_rates.update, decay=0.5)
+    monkeypatch.setattr(augmentation_rates, "update", update)
+    seldom = short_run("seldom")
+    often = short_run("often", ctaugment_every=3)
+    evaluated = [(row["step"], row["split"]) for row in often]
+    assert evaluated == [(row["step"], row["split"]) for row in seldom]
+    # The views of step 4 are drawn with what was learned until step 3.
+    assert often[0] != seldom[0]
+    on_batch_end = Recorder.on_train_batch_end
+
+    def killed(self, batch, logs=None):
+        on_batch_end(self, batch, logs)
+        if self.model.finished_steps == 2:
+            self.save(self._train_metrics())
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Recorder, "on_train_batch_end", killed)
+    with pytest.raises(KeyboardInterrupt):
+        short_run("killed", ctaugment_every=3)
+    monkeypatch.setattr(Recorder, "on_train_batch_end", on_batch_end)
+    assert short_run("killed", ctaugment_every=3) == often
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,9 @@ def test_every_split_has_its_scalars(tmp_path):
     board = tmp_path / "tensorboard"
     assert events(board / "validation") == [(3, "accuracy"), (6, "accuracy")]
     assert events(board / "train") == [
-        (step, tag) for step in (3, 6) for tag in ("loss", kernel.path)
+        (step, tag)
+        for step in (3, 6)
+        for tag in ("loss", f"weights/{kernel.path}")
     ]
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from PIL import Image
 
 from tests.real_data import real_data
-from tf_metassl.data import sources, tfds_sources
-from tf_metassl.data.datasets import DATASETS
+from tf_metassl.data import decode, sources, tfds_sources
+from tf_metassl.data.datasets import DATASETS, TFDS
 from tf_metassl.data.options import DataOptions
 
 SIZES = {"train": 30, "test": 12, "unlabelled": 9, "extra": 7, "validation": 6}
@@ -129,7 +130,7 @@ def load(data_dir, tmp_path):
     return run
 
 
-PUBLIC = [n for n, d in DATASETS.items() if "tfds_sources" in d.loader]
+PUBLIC = [n for n, d in DATASETS.items() if d.loader == TFDS]
 
 
 @pytest.mark.slow
@@ -401,3 +402,139 @@ def test_archives_in_manual_dir(load, no_network, tmp_path, monkeypatch):
             expected = np.frombuffer(file.read(), np.uint8, offset=8)
         np.testing.assert_array_equal(images.labels, expected[:3000])
     assert source.info.class_names[-1] == "Ankle boot"
+
+
+@pytest.mark.parametrize("size", ((40, 20), (20, 40), (16, 16)))
+def test_other_squares(size):
+    """Up to rounding those of files."""
+    image = np.tile(
+        np.linspace(0, 250, size[1]).astype(np.uint8)[None, :, None],
+        (size[0], 1, 3),
+    )
+    for resize in ("letterbox", "squash", "shorter_side"):
+        found = tfds_sources._fit(tf.constant(image), (16, 16, 3), resize)
+        expected = decode.fit(Image.fromarray(image), 16, resize)
+        np.testing.assert_allclose(
+            found.numpy().astype(int), np.asarray(expected).astype(int), atol=1
+        )
+
+
+# Any dataset by its name.
+
+
+def store_other(data_dir, name, splits, version="1.0.0", **features):
+    """Pictures of several sizes, as another builder would have written them.
+
+    Args:
+        data_dir: where.
+        name: of the dataset, with its configuration.
+        splits: split -> labels.
+        version: of the builder.
+        **features: name -> type, in place of the usual ones.
+    """
+    usual = {
+        "picture": tfds.features.Image(shape=(None, None, 3)),
+        "kind": tfds.features.ClassLabel(names=["cat", "dog"]),
+        "url": tfds.features.Text(),
+    }
+    features = features or usual
+
+    def examples(split, labels):
+        for i, label in enumerate(labels):
+            image = np.full((10 + i, 20, 3), 8 * i, np.uint8)
+            row = {"picture": image, "kind": label, "url": f"{split}/{i}"}
+            yield {n: row.get(n, image) for n in features}
+
+    name, _, config = name.partition("/")
+    info = tfds.features.FeaturesDict(features)
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name=name,
+        version=version,
+        config=config or None,
+        features=info,
+        split_datasets={
+            split: tf.data.Dataset.from_generator(
+                lambda split=split, labels=labels: examples(split, labels),
+                output_signature=info.get_tensor_spec(),
+            )
+            for split, labels in splits.items()
+        },
+        data_dir=data_dir,
+    )
+
+
+def test_a_dataset_by_its_name(load, tmp_path):
+    place = tmp_path / "other"
+    for version in ("1.0.0", "1.10.0", "1.9.0"):
+        labels = [0, 1] * (6 if version == "1.10.0" else 5)
+        store_other(
+            place,
+            "beasts",
+            {"train": labels, "validation": [1, 0, 1], "test": [0, 1]},
+            version,
+        )
+    given = {"tfds_name": "beasts", "data_dir": place, "image_size": 8}
+    source = load("tfds", **given)
+    assert source.info.class_names == ("cat", "dog")
+    assert source.train.shape == (8, 8, 3)
+    assert len(source.train) == 12 + 3
+    assert "beasts/1.10.0" in source.description
+    assert source.train.labels[source.validation_rows].tolist() == [1, 0, 1]
+    assert source.test.labels.tolist() == [0, 1]
+    older = load("tfds", **{**given, "tfds_name": "beasts:1.9.0"})
+    assert len(older.train) == 10 + 3
+    # The pixels are those that were written, each of one gray level.
+    levels = source.train.images.mean((1, 2, 3)) / 8
+    np.testing.assert_allclose(np.sort(levels[:12]), np.arange(12))
+    assert np.all(source.train.labels[:12] == np.rint(levels[:12]) % 2)
+
+
+@pytest.mark.parametrize("test", [None, [-1, -1]])
+def test_a_dataset_without_labeled_test_images(load, tmp_path, test):
+    place = tmp_path / "other"
+    splits = {"train": [0, 1] * 10, "valid": [1, 0], "unlabelled": [0, 0]}
+    store_other(
+        place, "zoo/small", splits if test is None else {**splits, "test": test}
+    )
+    source = load(
+        "tfds",
+        tfds_name="zoo/small",
+        data_dir=place,
+        image_size=8,
+        test_fraction=0.3,
+    )
+    assert sorted(source.test.labels) == [0] * 3 + [1] * 3
+    assert len(source.train) == 14 + 2 + 2
+    assert np.count_nonzero(source.train.labels < 0) == 2
+    assert len(source.validation_rows) == 2
+    assert all(
+        name.startswith(b"valid_")
+        for name in source.train.ids[source.validation_rows]
+    )
+    assert ("have no labels and are not used" in source.description) == (
+        test is not None
+    )
+
+
+def test_a_dataset_that_cannot_be_used(load, tmp_path):
+    place = tmp_path / "other"
+    store_other(place, "zoo/small", {"train": [0, 1] * 3, "test": [0, 1]})
+    store_other(place, "ends", {"test": [0, 1]})
+    store_other(
+        place,
+        "texts",
+        {"train": [0, 1]},
+        picture=tfds.features.Image(shape=(None, None, 3)),
+        url=tfds.features.Text(),
+    )
+    for name, message in (
+        ("", "needs --tfds_name"),
+        ("none", "nothing is prepared in .*none. Prepare it"),
+        ("zoo", "has the configurations small: give zoo/small"),
+        ("zoo/small:2.0.0", "nothing is prepared"),
+        ("zoo/small", "differ in size.*--image_size"),
+        ("ends", "expected a split train; it has test"),
+        ("texts", r"one feature ClassLabel, as label; it has .*url \(Text\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load("tfds", tfds_name=name, data_dir=place)

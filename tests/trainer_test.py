@@ -1,12 +1,22 @@
 """Metrics and evaluation, which Keras' training loops use."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.helpers import on_replicas, run, tiny_algorithm, tiny_batch
+from tests.helpers import (
+    all_values,
+    assert_same,
+    on_replicas,
+    run,
+    tiny_algorithm,
+    tiny_batch,
+    tiny_network,
+)
 from tf_metassl import config
 from tf_metassl.contract import FOREIGN, DatasetInfo
+from tf_metassl.models.layers import DropBlock
 from tf_metassl.run import report
 from tf_metassl.run.build import build_algorithm
 
@@ -116,3 +126,43 @@ def test_of_many_classes_the_five_likeliest_are_counted():
     }
     row |= {"stage": "train", "network": "ema", "deployed": True}
     assert "| validation accuracy | validation top-5 |" in report.table([row])
+
+
+def network_with_drop_block(role):
+    network = tiny_network(role)
+    pooling = network.layers[-2]
+    x = DropBlock(0.5, size=2)(pooling.input)
+    logits = network.layers[-1](pooling(x))
+    return keras.Model(network.input, logits, name=role)
+
+
+def with_drop_block():
+    algorithm = tiny_algorithm("supervised", network=network_with_drop_block)
+    algorithm.compile(
+        optimizers={"student": keras.optimizers.SGD(0.1)}, dropblock_steps=4
+    )
+    return algorithm
+
+
+def test_the_rate_of_drop_block_rises_over_the_run():
+    algorithm = with_drop_block()
+    (layer,) = (x for x in algorithm.student.layers if isinstance(x, DropBlock))
+    shares = []
+    for _ in range(6):
+        shares.append(float(layer.progress()))
+        run(algorithm, tiny_batch())
+    assert shares == [0, 0.25, 0.5, 0.75, 1, 1]
+    algorithm.elapsed = tf.Variable(0.3)
+    assert float(layer.progress()) == pytest.approx(0.3)
+
+
+def test_the_draws_of_drop_block_are_part_of_the_state():
+    first, second = with_drop_block(), with_drop_block()
+    run(first, tiny_batch(), tiny_batch())
+    for variable, other in zip(
+        second.state_variables, first.state_variables, strict=True
+    ):
+        variable.assign(other.value)
+    for algorithm in (first, second):
+        run(algorithm, tiny_batch())
+    assert_same(all_values(first), all_values(second))

@@ -121,7 +121,8 @@ class Config(
         """Lines of a flagfile that reproduces the run in another folder."""
         values = self.to_json()
         values |= values.pop("hyperparameters")
-        del values["run_dir"], values["allow_changed"]
+        for name in ("run_dir", "allow_changed", "extend_to"):
+            del values[name]
         return [f"--{name}={value}" for name, value in values.items()]
 
 
@@ -156,6 +157,9 @@ PROVENANCE = (
 # Paths, output and the handling of failures do not change a run's results.
 _NOT_COMPARED = (
     "run_dir",
+    "extend_to",
+    "tracker",
+    "profile_steps",
     "verbose",
     "collapse",
     "supervised_twin",
@@ -170,6 +174,7 @@ _NOT_COMPARED = (
     "cache_dir",
     "cache_gib",
     "missing_labels",
+    "real_labels",
 )
 
 
@@ -276,6 +281,28 @@ def compared(config: Config) -> dict[str, Any]:
     return values
 
 
+# What is said of a run even if it is the default.
+_ALWAYS_SAID = (
+    *("algo", "dataset", "model", "num_labeled", "seed"),
+    *("num_steps", "batch_size", "learning_rate"),
+)
+
+
+def distinguishing(config: Config) -> dict[str, Any]:
+    """The settings by which a run is told from others, name -> value.
+
+    Those that decide its numbers and are not the method's defaults on the
+    dataset, and a few that always count.
+    """
+    given = {"algo": config.algo, "dataset": config.dataset}
+    usual = compared(resolve(given))
+    return {
+        name: value
+        for name, value in compared(config).items()
+        if name in _ALWAYS_SAID or value != usual[name]
+    }
+
+
 # Settings that are paths; a leading ~ is the home folder.
 PATHS = {
     "run_dir",
@@ -287,7 +314,9 @@ PATHS = {
     "test_dir",
     "manifest",
     "array_file",
+    "tfrecord",
     "cache_dir",
+    "real_labels",
 }
 
 
@@ -306,13 +335,14 @@ def _implied_dataset(given: Mapping[str, Any]) -> str:
         "labeled_dir": "folder",
         "manifest": "csv",
         "array_file": "array_file",
+        "tfrecord": "tfrecord",
+        "tfds_name": "tfds",
     }
     named = [name for name in datasets if given.get(name)]
     if len(named) > 1:
         raise ConfigError(
             f"{' and '.join('--' + name for name in named)} exclude each "
-            "other: the images come from folders, from a manifest or from a "
-            "file of arrays."
+            "other: the images come from one of them."
         )
     return datasets[named[0]] if named else "digits"
 
@@ -398,11 +428,27 @@ def unread(config: Config) -> dict[str, str]:
             f"--strong_augmentation={', '.join(options.RAND_AUGMENT_POLICIES)}"
             ". Leave it out, or change --strong_augmentation"
         )
+    weak = config.weak_augmentation
+    if weak == "auto":
+        weak = DATASETS[config.dataset].weak_policy
+    if weak not in options.MIRRORING:
+        found["mirror"] = (
+            f"with --weak_augmentation={weak}, which mirrors no image. Leave "
+            "it out"
+        )
+    if not hp.uses_ctaugment and (
+        strong != "ctaugment" or not hp.uses_strong_policy
+    ):
+        found["ctaugment_every"] = (
+            "without CTAugment; it is for --strong_augmentation=ctaugment and "
+            "--algo=remixmatch. Leave it out"
+        )
     if not hp.uses_weak_policy and strong in options.REPLACE_WEAK:
-        found["weak_augmentation"] = (
+        why = (
             f"with --strong_augmentation={strong}, which takes its place in "
             f"all views of --algo={config.algo}. Leave it out"
         )
+        found |= dict.fromkeys(("weak_augmentation", "mirror"), why)
     if not config.known_classes:
         found["foreign_share"] = (
             "without --known_classes, which says what is foreign"
@@ -417,6 +463,10 @@ def unread(config: Config) -> dict[str, str]:
             "with --label_split=first, which draws nothing. Leave it out, or "
             "change --label_split"
         )
+    published = DATASETS[config.dataset].published
+    if not (config.image_size or published.image_size):
+        why = "without --image_size, the size of the squares. Set it"
+        found.setdefault("resize", why)
     if config.test_dir:
         found["test_fraction"] = "with --test_dir. Leave one of them out"
     # 0 is what a run with images of its own for validation records.
@@ -429,13 +479,25 @@ def unread(config: Config) -> dict[str, str]:
             f"with --model={config.model}, which scales pixels itself. Leave "
             "it out"
         )
+    if config.cache_features:
+        found["dropblock"] = (
+            "with --cache_features, which runs the layers before the last one "
+            "once. Leave it out"
+        )
+    elif config.model not in models.with_dropblock():
+        found["dropblock"] = (
+            f"with --model={config.model}; it is for --model="
+            f"{', '.join(models.with_dropblock())}"
+        )
     if config.freeze == "backbone":
         found["backbone_learning_rate_scale"] = (
             "with --freeze=backbone, which does not train them. Leave it out"
         )
-    if config.model == "two_moons_mlp":
+    if config.model != UNKNOWN["model"] and (
+        not _network(config.model).has_batch_norm
+    ):
         found["batch_norm"] = (
-            "with --model=two_moons_mlp, which has none. Leave it out"
+            f"with --model={config.model}, which has none. Leave it out"
         )
     return found
 
@@ -517,6 +579,53 @@ def _check_feedback(hp: StudentFeedback) -> None:
         )
 
 
+def profiled_steps(config: Config) -> tuple[int, int]:
+    """The first and the last step that are profiled; 0 and -1 for none.
+
+    Raises:
+        ConfigError: if `--profile_steps` is not two steps of the run.
+    """
+    text = config.profile_steps
+    if not text:
+        return 0, -1
+    last_step = max(config.num_steps, config.extend_to)
+    try:
+        first, last = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(
+            f"--profile_steps={text}: must be first,last, such as 20,30."
+        ) from error
+    if not 1 <= first <= last <= last_step:
+        raise ConfigError(
+            f"--profile_steps={text}: must be two steps from 1 to "
+            f"{last_step}, the last one of the run, in this order."
+        )
+    return first, last
+
+
+def _check_extension(config: Config) -> None:
+    """Raises ConfigError if a run cannot be extended, whatever it holds."""
+    later = [
+        k for k, v in config.hyperparameters.later_stage_steps.items() if v
+    ]
+    if later:
+        why = (
+            f"--algo={config.algo} trains further stages after the main one "
+            f"({', '.join('--' + name for name in later)}), which would have "
+            "to begin again"
+        )
+    elif config.time_budget_minutes or config.patience:
+        name = "patience" if config.patience else "time_budget_minutes"
+        why = f"--{name} ends the run, not a number of steps"
+    elif config.extend_to < config.num_steps:
+        why = f"--num_steps={config.num_steps} is more"
+    elif not config.run_dir:
+        why = "--run_dir is empty; name the folder of the finished run"
+    else:
+        return
+    raise ConfigError(f"--extend_to={config.extend_to}: {why}.")
+
+
 def _check_together(config: Config) -> None:
     """Raises ConfigError for values that exclude each other."""
     known = {*compared(config), *hyperparameters_by_name(), *PROVENANCE}
@@ -527,6 +636,9 @@ def _check_together(config: Config) -> None:
             "refusal lists."
         )
     hp = config.hyperparameters
+    if config.extend_to:
+        _check_extension(config)
+    profiled_steps(config)
     if isinstance(hp, StudentFeedback):
         _check_feedback(hp)
         if hp.feedback == "taylor" and config.precision == "mixed_bfloat16":
@@ -535,6 +647,24 @@ def _check_together(config: Config) -> None:
                 "which --precision=mixed_bfloat16 rounds to noise. Use "
                 "--precision=float32, or --feedback=dot or per_example."
             )
+    if config.cache_features and config.strong_augmentation == "ctaugment":
+        raise ConfigError(
+            "--strong_augmentation=ctaugment learns how to make views during "
+            f"training, and --cache_features={config.cache_features} makes "
+            "them before. Leave one of them out."
+        )
+    if config.cache_features and hp.changes_images:
+        raise ConfigError(
+            f"--cache_features={config.cache_features}: a step of --algo="
+            f"{config.algo} changes images, and features cannot be changed so. "
+            "Leave it out, or choose another --algo."
+        )
+    if config.cache_features and hp.uses_contrastive_policy:
+        raise ConfigError(
+            f"--cache_features={config.cache_features} stores weak and strong "
+            f"views, and --algo={config.algo} reads contrastive ones. Leave it "
+            "out, or choose another --algo."
+        )
     if isinstance(hp, MetaSemiIct) and hp.mix_partners != "own":
         raise ConfigError(
             f"--mix_partners={hp.mix_partners}: the consistency loss of "
@@ -544,6 +674,8 @@ def _check_together(config: Config) -> None:
     lengths = {
         "num_steps": config.num_steps,
         "evaluate_every": config.evaluate_every,
+        "ctaugment_every": config.ctaugment_every,
+        "extend_to": config.extend_to,
         **hp.later_stage_steps,
     }
     for name, value in lengths.items():
@@ -552,6 +684,15 @@ def _check_together(config: Config) -> None:
                 f"--{name}={value} must be a multiple of "
                 f"--steps_per_execution={config.steps_per_execution}."
             )
+    # The first evaluation is always the best so far.
+    least = (config.patience + 1) * config.evaluate_every
+    stages = (config.num_steps, *hp.later_stage_steps.values())
+    if config.patience and least >= max(stages):
+        raise ConfigError(
+            f"--patience={config.patience} has no effect: with "
+            f"--evaluate_every={config.evaluate_every} it ends a stage at step "
+            f"{least} at the earliest, and none is longer. Lower one of them."
+        )
     wait = hp.wait_steps_of("student")
     if config.warmup_steps + wait >= config.num_steps:
         raise ConfigError(

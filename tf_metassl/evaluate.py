@@ -6,6 +6,7 @@ protocol: the median over the last 20 checkpoints, which the run has to keep by
 --keep_checkpoints=20.
 """
 
+import dataclasses
 import json
 import os
 import sys
@@ -63,6 +64,11 @@ def main(_):
                 "--median_of evaluates on the run's own images: leave it out, "
                 "or --labeled_dir and --manifest."
             )
+        if flags.FLAGS.real_labels:
+            raise ConfigError(
+                "--real_labels are those of the run's own test images: leave "
+                "it out, or --labeled_dir and --manifest."
+            )
         network = values.pop("model")
         found = evaluate(values.pop("run_dir"), network=network, **values)
         for path, problem in found.problems:
@@ -82,6 +88,8 @@ def _own_images():
         The rows of the final table, and its text.
     """
     settings, run_dir = command_line.run_from_flags()
+    if path := os.path.expanduser(flags.FLAGS.real_labels):
+        settings = dataclasses.replace(settings, real_labels=path)
     from tf_metassl.run import evaluation, report, stage
     from tf_metassl.run.build import build_experiment
 
@@ -114,6 +122,12 @@ def run_command(argv=None):
     flags.DEFINE_string(
         "manifest", "", "As --labeled_dir, for the images of a CSV file."
     )
+    flags.DEFINE_string(
+        "real_labels",
+        "",
+        "JSON file with a list of classes for each test image of the run, such "
+        "as that of ImageNet-ReaL. Empty = the run's own, if it has one.",
+    )
     flags.DEFINE_integer(
         "median_of",
         0,
@@ -125,6 +139,7 @@ def run_command(argv=None):
     help_on = command_line.help_on(
         __doc__,
         *("run_dir", "labeled_dir", "manifest", "median_of", "out"),
+        "real_labels",
         *("trust_model_code", "model"),
     )
     command_line.run(main, help_on, argv)

@@ -108,6 +108,10 @@ class Hyperparameters:
     uses_weak_policy = True
     uses_strong_policy = False
     uses_contrastive_policy = False
+    # Whether a step moves pixels, as features cannot be moved.
+    changes_images = False
+    # With whatever --strong_augmentation.
+    uses_ctaugment = False
 
     ema_decay: float = setting(
         0.99,
@@ -221,6 +225,21 @@ class SupervisedMixup(Mixup, Supervised):
 
     uses_unlabeled = False
 
+    mixing: str = setting(
+        "mixup",
+        "How labeled pairs are mixed. mixup: all pixels are averaged; cutmix: "
+        "a rectangle comes from the other image (arXiv 1905.04899).",
+        choices=("mixup", "cutmix"),
+    )
+
+    @property
+    def without_effect(self):
+        """See `Hyperparameters.without_effect`."""
+        found = super().without_effect
+        if not self.mixup_alpha:
+            found["mixing"] = "--mixup_alpha=0"
+        return found
+
 
 @dataclasses.dataclass(frozen=True)
 class LabelSmoothing(Supervised):
@@ -331,6 +350,8 @@ class FastSwa(MeanTeacher):
 class Vat(Hyperparameters):
     """Virtual Adversarial Training, arXiv 1704.03976."""
 
+    changes_images = True
+
     unlabeled_loss_weight: float = _unlabeled_loss_weight(1.0, "1")
     unlabeled_ramp_steps: int = _unlabeled_ramp_steps(
         0, "as a sigmoid", "0, at once"
@@ -381,6 +402,11 @@ class Sntg(Vat, TemporalEnsembling):
     unlabeled_ramp_steps: int = _unlabeled_ramp_steps(
         1 / 3, "as a sigmoid", "as for --sntg_base"
     )
+
+    @property
+    def changes_images(self):
+        """See `Hyperparameters`."""
+        return self.sntg_base == "vat"
 
     @property
     def without_effect(self):
@@ -1128,6 +1154,61 @@ class NoisyStudent(Hyperparameters):
 
 
 @dataclasses.dataclass(frozen=True)
+class BillionScale(Hyperparameters):
+    """Billion-scale semi-supervised learning, arXiv 1905.00546."""
+
+    # What this method is as a case of Noisy Student. These are no fields, hence
+    # no flags.
+    label_smoothing = 0.0
+
+    student_steps: int = steps_setting(
+        1, "Steps of the student on the ranked images.", minimum=1
+    )
+    images_per_class: int = setting(
+        0,
+        "Unlabeled images of each class, those that the teacher ranks first "
+        "(paper: 16,000 of a billion). 0 = half of unlabeled images / classes.",
+        minimum=0,
+    )
+    classes_per_image: int = setting(
+        10,
+        "An image is ranked for so many classes, its most probable ones "
+        "(paper: 10).",
+        minimum=1,
+    )
+    finetune_steps: int = steps_setting(
+        1 / 6,
+        "Steps of the last stage, in which the averaged student is trained on "
+        "the labeled images alone. 0 = no last stage.",
+    )
+    finetune_learning_rate: float = setting(
+        1e-3, "Constant rate of the last stage.", minimum=0.0
+    )
+
+    @property
+    def scheduled_stage_steps(self):
+        """See `Hyperparameters.scheduled_stage_steps`."""
+        return {"student_steps": self.student_steps}
+
+    @property
+    def later_stage_steps(self):
+        """See `Hyperparameters.later_stage_steps`."""
+        # Finetuning has a constant learning rate.
+        return {
+            "finetune_steps": self.finetune_steps,
+            **self.scheduled_stage_steps,
+        }
+
+    @property
+    def without_effect(self):
+        """See `Hyperparameters.without_effect`."""
+        found = super().without_effect
+        if not self.finetune_steps:
+            found["finetune_learning_rate"] = "--finetune_steps=0"
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
 class EnsembleSelfTraining(Hyperparameters):
     """Self-training on averaged pseudo-labels, after arXiv 2503.09707."""
 
@@ -1196,6 +1277,9 @@ class ReducedMetaPseudoLabels(Uda, StudentFeedback):
 class ReMixMatch(MixMatch):
     """ReMixMatch, arXiv 1911.09785."""
 
+    changes_images = True
+    uses_ctaugment = True
+
     unlabeled_loss_weight: float = setting(
         1.5,
         "Weight of the unlabeled loss, a cross-entropy (paper: 1.5). 0 = off.",
@@ -1223,6 +1307,8 @@ class ReMixMatch(MixMatch):
 @dataclasses.dataclass(frozen=True)
 class EnAet(MixMatch):
     """EnAET, arXiv 1911.09265: MixMatch and predicted transformations."""
+
+    changes_images = True
 
     transformation_weight: float = setting(
         1.0,

@@ -13,6 +13,11 @@ from tf_metassl.hyperparameters import setting
 
 # Strong policies that have a magnitude.
 RAND_AUGMENT_POLICIES = ("mpl", "mpl_imagenet", "fixmatch", "uda")
+# Weak policies that mirror left to right; no strong one does.
+MIRRORING = ("flip_crop", "flip_narrow_crop", "mpl") + (
+    "random_crop",
+    "resized_crop",
+)
 # Strong policies that are applied to the image, not to its weak view.
 REPLACE_WEAK = ("affine_digits",)
 # With --supervised_twin=auto, runs of fewer steps have none, nor those of which
@@ -62,6 +67,14 @@ class SplitOptions:
     labeled_inside_unlabeled: bool = setting(
         True, "Use labeled images as unlabeled, too."
     )
+    class_balance: str = setting(
+        "none",
+        "How classes with few labeled images are made up for. sampling: the "
+        "labeled batches draw every class equally often; loss: the labeled "
+        "loss of an image is weighted by the inverse of the frequency of its "
+        "class, with a mean of 1; none: not at all.",
+        choices=("none", "sampling", "loss"),
+    )
     known_classes: int = setting(
         0,
         "Only the first so many classes are learned, validated and tested; "
@@ -93,12 +106,24 @@ class SplitOptions:
             "jitter",
         ),
     )
+    mirror: str = setting(
+        "on",
+        "off: no view is mirrored, for images in which left and right differ, "
+        f"such as text. on: {', '.join(MIRRORING)} mirror every other image, "
+        "and so do the strong views that are made of theirs.",
+        choices=("on", "off"),
+    )
     strong_augmentation: str = setting(
         "auto",
-        "Policy of the strong view. auto: the dataset's default.",
+        "Policy of the strong view. auto: the dataset's default; ctaugment: "
+        "magnitudes are learned from the labeled images.",
         choices=(
             "auto",
             *RAND_AUGMENT_POLICIES,
+            "autoaugment_cifar10",
+            "autoaugment_svhn",
+            "autoaugment_imagenet",
+            "ctaugment",
             "affine_digits",
             "jitter_points",
         ),
@@ -112,15 +137,16 @@ class SplitOptions:
         "auto",
         "Policy of the contrastive views of self-supervised methods. simclr: "
         "for large images; simclr_small: for those of CIFAR-10; simclr_digits: "
-        "without flips; affine_digits: the strong policy. auto: by the size of "
-        "the images and whether the dataset's weak policy flips them.",
-        choices=(
-            "auto",
-            "simclr",
-            "simclr_small",
-            "simclr_digits",
-            "affine_digits",
-        ),
+        "without flips. auto: by the size of the images and whether the "
+        "dataset's weak policy flips them.",
+        choices=("auto", "simclr", "simclr_small", "simclr_digits"),
+    )
+    ctaugment_every: int = setting(
+        0,
+        "CTAugment: steps after which views are drawn with the magnitudes "
+        "learned until then. The data pipeline begins anew each time. 0 = "
+        "--evaluate_every.",
+        minimum=0,
     )
 
 
@@ -149,6 +175,14 @@ class NetworkOptions:
         minimum=0.0,
         maximum=0.99,
     )
+    dropblock: float = setting(
+        0.0,
+        "Rate of DropBlock with regions of 7x7 at the end of the run; it rises "
+        "linearly from 0 (published: 0.1). 0 = off. For "
+        f"{', '.join(models.with_dropblock())}.",
+        minimum=0.0,
+        maximum=0.99,
+    )
     init_weights: str = setting(
         "",
         "Where the weights before the last layer come from. imagenet: "
@@ -161,6 +195,16 @@ class NetworkOptions:
         f"the same, but a product of rank {models.LORA_RANK} is added to every "
         "kernel.",
         choices=("none", "backbone", "lora"),
+    )
+    cache_features: int = setting(
+        0,
+        "--freeze=backbone: number of weak and of strong views of each image "
+        "of which the frozen layers compute features, once for all runs; "
+        "training draws from these, and trains the last layer on them. 0 = "
+        "every step augments images and runs all layers.",
+        minimum=0,
+        maximum=64,
+        read_by={"freeze": ("backbone",)},
     )
     backbone_learning_rate_scale: float = setting(
         1.0,
@@ -250,6 +294,14 @@ class OptimizationOptions:
     gradient_clip_norm: float = setting(
         0.0, "Bound on the gradient's global norm. 0 = off.", minimum=0.0
     )
+    sam_rho: float = setting(
+        0.0,
+        "Sharpness-aware minimization (arXiv 2010.01412): the gradient is "
+        "computed after a step of this length up the loss, which doubles the "
+        "time (published: 0.05). For methods that train one network on one "
+        "loss. 0 = off.",
+        minimum=0.0,
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -312,10 +364,24 @@ class MonitoringOptions:
         "run.",
         minimum=0,
     )
+    patience: int = setting(
+        0,
+        "End a stage after so many evaluations in succession without a higher "
+        "validation accuracy of the exported network. 0 = never. What is "
+        "exported is up to --selection; a learning rate that decays has not "
+        "reached its end then.",
+        minimum=0,
+    )
     evaluate_on_labeled: bool = setting(
         False,
         "Evaluate on the labeled images, too. They are not augmented; the rows "
         "in metrics.jsonl are those of the split labeled.",
+    )
+    real_labels: str = setting(
+        "",
+        "JSON file with a list of classes for each test image, such as that of "
+        "ImageNet-ReaL (arXiv 2006.07159). The share of the predictions that "
+        "are among them is reported, too. Empty = none.",
     )
     eval_batch_size: int = setting(
         256, "Images per evaluation batch.", minimum=1, maximum=65_536
@@ -342,6 +408,18 @@ class MonitoringOptions:
         "images in a step.",
         choices=("auto", "on", "off"),
     )
+    tracker: str = setting(
+        "none",
+        "Where metrics, settings and reports go besides the run's folder: "
+        "mlflow or wandb, which have to be installed and are configured by "
+        "their environment variables. One that fails does not end the run.",
+        choices=("none", "mlflow", "wandb"),
+    )
+    profile_steps: str = setting(
+        "",
+        "Profile these steps for TensorBoard: first,last, such as 20,30, "
+        "counted from 1. Empty = none.",
+    )
     verbose: int = setting(
         2,
         "2: progress bar; 1: one line per evaluation; 0: only the plan and the "
@@ -358,6 +436,14 @@ class RunOptions:
         "",
         "Folder of the run. An existing run with the same settings is resumed. "
         "Empty = a new folder below runs/.",
+    )
+    extend_to: int = setting(
+        0,
+        "Continue the finished run in --run_dir to so many steps. The other "
+        "settings are those of the run, --num_steps too. From there on the "
+        "learning rate is that of a run of so many steps; ramps and other "
+        "lengths stay. 0 = off.",
+        minimum=0,
     )
     allow_changed: str = setting(
         "",

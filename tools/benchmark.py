@@ -18,6 +18,11 @@ prints the resident memory of a process that makes the batches of many steps.
 measures by how much training steps raise the peak memory of a fresh process,
 with and without recomputed activations and with gradient accumulation, and
 writes OUT/memory.md.
+
+    python tools/benchmark.py methods --before=COMMIT --out=results
+
+times a training step of every method beside what its passes amount to and, with
+--before, beside the step of an earlier version, and writes OUT/steps.md.
 """
 
 import argparse
@@ -34,7 +39,7 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from tools import benchmark_pillow
+from tools import benchmark_pillow, benchmark_steps
 
 SIDE = 32
 NUM_IMAGES = 10_000
@@ -406,6 +411,12 @@ def main():
     memory.add_argument("--out", help="folder for memory.md")
     memory.add_argument("--settings", help=argparse.SUPPRESS)
     memory.set_defaults(run=run_memory)
+    methods = commands.add_parser("methods", help="time of training steps")
+    methods.add_argument("--algos", help="default: all")
+    methods.add_argument("--before", help="a commit to compare with")
+    methods.add_argument("--repeats", type=int, default=7)
+    methods.add_argument("--out", help="folder for steps.md")
+    methods.set_defaults(run=benchmark_steps.run_methods)
     args = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     args.run(args)

@@ -5,14 +5,16 @@
 
 Networks start from random weights. Each file is compared with its network as
 `tf-metassl export` does; ONNX files are read by OpenVINO, too, if it is
-installed. A network that is in OUT/formats.jsonl is not measured again; the
-table is OUT/formats.md.
+installed. Each network has a process of its own, because conversions do not
+give all of their memory back. A network that is in OUT/formats.jsonl is not
+measured again; the table is OUT/formats.md.
 """
 
 import importlib.util
 import json
 import pathlib
 import platform
+import subprocess
 import sys
 import tempfile
 
@@ -122,10 +124,21 @@ def page(records, missing):
     )
 
 
+def append(path, name):
+    """Measures a network and appends its record to a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = record(name, *measured(name, pathlib.Path(folder)))
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(found) + "\n")
+
+
 def main(_):
     """Measures what is missing, network by network, and writes the page."""
     out = pathlib.Path(flags.FLAGS.out)
     path = out / "formats.jsonl"
+    if flags.FLAGS.network:
+        append(path, flags.FLAGS.network)
+        return
     names = [n for n in models.NETWORKS if n != "two_moons_mlp"]
     names += FURTHER
     found = {}
@@ -135,11 +148,10 @@ def main(_):
     for name in names:
         if name in found or name in flags.FLAGS.without:
             continue
-        with tempfile.TemporaryDirectory() as folder:
-            found[name] = record(name, *measured(name, pathlib.Path(folder)))
+        command = [sys.executable, __file__, f"--out={out}"]
+        subprocess.run([*command, f"--network={name}"], check=True)
+        found[name] = json.loads(path.read_text("utf-8").splitlines()[-1])
         print(row(found[name]), end="", flush=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(found[name]) + "\n")
     records = [found[name] for name in names if name in found]
     missing = [name for name in names if name not in found]
     (out / "formats.md").write_text(page(records, missing), "utf-8")
@@ -147,5 +159,6 @@ def main(_):
 
 if __name__ == "__main__":
     flags.DEFINE_string("out", "results", "Folder of the page.")
+    flags.DEFINE_string("network", "", "Measure this one and end.")
     flags.DEFINE_list("without", [], "Networks to leave out.")
     app.run(main)

@@ -314,6 +314,12 @@ def measured(path):
     return text[start:end].strip()
 
 
+def feedback():
+    """The tables of results/feedback.md, with smaller headings."""
+    text = (ROOT / "results" / "feedback.md").read_text("utf-8")
+    return text[text.index("## ") :].replace("## ", "### ").strip()
+
+
 # Row of the paper's Table 5 -> what is added to a reading's name in ours.
 TABLE_5 = {
     "Without MixUp": ", no MixUp",
@@ -381,6 +387,8 @@ def block(name):
         return methods_table(*arguments)
     if kind == "measured":
         return measured(*arguments)
+    if kind == "feedback":
+        return feedback()
     if kind == "readings":
         return readings()
     raise ValueError(f"Unknown block {name!r}.")

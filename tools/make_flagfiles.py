@@ -64,6 +64,7 @@ PASSES = {
     "fixmatch": (3, 6),
     "uda": (3, 6),
     "noisy_student": (3, 3),
+    "billion_scale": (3, 3),
     # Teacher: all views. Student: a strong view, its derivative in a separate
     # pass, and the gradient of the labeled loss.
     "meta_pseudo_labels": (6, 12),
@@ -126,7 +127,9 @@ def passes(run):
     if run.config.algo == "vat" and hp.entropy_weight:
         # The clean pass has a gradient as well.
         unlabeled += 2
-    return labeled, unlabeled
+    # A sharpness-aware step sees its batch twice.
+    times = 2 if run.config.sam_rho else 1
+    return times * labeled, times * unlabeled
 
 
 def images_per_step(run):
@@ -144,6 +147,8 @@ def _is_regularizer(run):
 def num_steps(run):
     """`(steps, steps with unlabeled images)` of all stages but finetuning."""
     hp = run.config.hyperparameters
+    if run.config.algo == "billion_scale":
+        return run.config.num_steps, hp.student_steps
     rounds = getattr(hp, "num_rounds", 0) * getattr(hp, "round_steps", 0)
     # The first teacher is trained on labeled images alone.
     return run.config.num_steps + rounds, rounds or run.config.num_steps

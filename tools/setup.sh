@@ -63,7 +63,7 @@ echo "Installing $TENSORFLOW and the other requirements into .venv"
 sed "s/^tensorflow>/$TENSORFLOW>/" requirements.txt > .venv/requirements.txt
 requirements=(-r .venv/requirements.txt)
 if [[ ${1:-} == --dev ]]; then
-  for further in dev docs export; do
+  for further in dev docs export tune; do
     requirements+=(-r "requirements-$further.txt")
   done
 fi

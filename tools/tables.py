@@ -606,29 +606,34 @@ _PHOTOS = Instrument(
         "--image_size=96",
         "--model=efficientnet_lite0",
         "--init_weights=imagenet",
-        "--num_steps=200",
-        "--evaluate_every=100",
         "--batch_size=32",
+        "--evaluate_every=100",
+        "--learning_rate=0.05",
     ),
     ("--unlabeled_batch_ratio=2",),
 )
-_LAST_LAYER = ("--freeze=backbone", "--learning_rate=0.05")
+_LAST_LAYER = ("--num_steps=400", "--freeze=backbone", "--cache_features=4")
 # What is trained of the network -> flags.
 _PRETRAINED = {
     "supervised, last layer": ("--algo=supervised", *_LAST_LAYER),
     "supervised, LoRA": (
         "--algo=supervised",
+        "--num_steps=200",
         "--freeze=lora",
-        "--learning_rate=0.05",
         "--backbone_learning_rate_scale=0.01",
     ),
     "supervised, all layers": (
         "--algo=supervised",
-        "--learning_rate=0.05",
+        "--num_steps=200",
         "--backbone_learning_rate_scale=0.02",
     ),
     "Meta-Semi, last layer": (*_META_SEMI, *_LAST_LAYER),
     "Meta-Semi, strong views, last layer": (*_STRONG_FORM, *_LAST_LAYER),
+    "strong views, constant weights, last layer": (
+        *_STRONG_FORM,
+        "--example_weights=constant",
+        *_LAST_LAYER,
+    ),
     "Meta Pseudo Labels, last layer": (
         "--algo=meta_pseudo_labels",
         *_LAST_LAYER,
@@ -643,6 +648,11 @@ _PRETRAINED_CONTRASTS = tuple(
     ("supervised, last layer", row)
     for row in _PRETRAINED
     if row != "supervised, last layer"
+) + (
+    (
+        "strong views, constant weights, last layer",
+        "Meta-Semi, strong views, last layer",
+    ),
 )
 
 

@@ -67,6 +67,7 @@ ALGORITHMS = {
     "byol": Method("byol:Byol", hp.Byol),
     "moco_v2": Method("moco_v2:MoCoV2", hp.MoCoV2),
     "noisy_student": Method("noisy_student:NoisyStudent", hp.NoisyStudent),
+    "billion_scale": Method("billion_scale:BillionScale", hp.BillionScale),
     "ensemble_self_training": Method(
         "ensemble_self_training:EnsembleSelfTraining", hp.EnsembleSelfTraining
     ),

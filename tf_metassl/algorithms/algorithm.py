@@ -9,9 +9,15 @@ import tensorflow as tf
 
 from tf_metassl import models
 from tf_metassl.algorithms.trainer import Trainer
-from tf_metassl.contract import Views
+from tf_metassl.contract import Views, view_kind
 from tf_metassl.meta import functional
-from tf_metassl.ops import averaging, draws, remat, replicas
+from tf_metassl.ops import (
+    augmentation_rates,
+    averaging,
+    draws,
+    remat,
+    replicas,
+)
 from tf_metassl.ops.schedules import linear_ramp
 
 
@@ -74,6 +80,10 @@ class Algorithm(Trainer):
         elapsed: scalar variable in [0, 1], the used share of the run's time
             budget; None without a budget. The training loop assigns it,
             learning-rate schedules read it.
+        class_weights: `[C]` floats, the weights of the classes in the labeled
+            loss, see `class_weighted`; None: all have the weight 1.
+        ctaugment: whether the magnitudes of strong views are learned
+            (`--strong_augmentation=ctaugment`).
         name: name of the Keras model.
 
     Raises:
@@ -95,6 +105,8 @@ class Algorithm(Trainer):
         seed=0,
         rebuild=None,
         elapsed=None,
+        class_weights=None,
+        ctaugment=False,
         name=None,
     ):
         super().__init__(name=name)
@@ -108,12 +120,19 @@ class Algorithm(Trainer):
         self.num_images = num_images
         self.rebuild = rebuild
         self.elapsed = elapsed
+        # A tuple, because Keras would wrap a list in one of its own.
+        self.class_weights = (
+            None if class_weights is None else tuple(map(float, class_weights))
+        )
         self._seed = seed
         for role in self.roles:
             setattr(self, role, networks[role])
         if self.reads_features:
             self.student_and_features = models.features(self.student)
         self.ema = None
+        self.learned_rates = self.drawn_rates = None
+        if ctaugment:
+            self.create_rates()
         self.build_averages()
         self.create_metrics()
         self._micro_batch = 0
@@ -157,7 +176,22 @@ class Algorithm(Trainer):
         With several micro-batches their gradients are summed first. The result
         is that of the whole batch, except that batch norm takes its statistics
         from one micro-batch at a time.
+
+        With `sam_rho` the gradient is that at the parameters of a higher loss,
+        see `_sharpness_aware`.
         """
+        state = self._state_of_losses()
+        before = [tf.identity(variable.value) for variable in state]
+        total, gradients = self._loss_and_gradients(batch)
+        if self._sam_rho:
+            gradients = self._sharpness_aware(batch, gradients, state, before)
+        self.apply_gradients("student", gradients)
+        self.update_ema()
+        self.track_share("loss", total)
+        return {}
+
+    def _loss_and_gradients(self, batch):
+        """This replica's shares of the loss of `batch` and of its gradient."""
         total, gradients = 0.0, []
         for part in self._split(batch):
             # Without the dependency the activations of all micro-batches would
@@ -170,10 +204,74 @@ class Algorithm(Trainer):
                     new = [a + b for a, b in zip(gradients, new, strict=True)]
                 gradients = new
                 total += loss
-        self.apply_gradients("student", gradients)
-        self.update_ema()
-        self.track_share("loss", total)
-        return {}
+        return total, gradients
+
+    def _state_of_losses(self):
+        """The variables that `compute_losses` may change, a list.
+
+        Batch-norm averages, dropout's random states and what the method
+        remembers; not the averaged student, which is updated after the step.
+        Empty without `sam_rho`, which alone needs it.
+        """
+        if not self._sam_rho:
+            return []
+        averaged = {id(v) for v in self.ema.variables} if self.ema else set()
+        return [
+            v for v in self.non_trainable_variables if id(v) not in averaged
+        ]
+
+    def _sharpness_aware(self, batch, gradients, state, before):
+        """The gradient of the batch at perturbed parameters.
+
+        The perturbation is rho * g / |g|, g the gradient over the global
+        batch, all-reduced, so that a step does not depend on the number of
+        replicas; the paper's code has one perturbation per replica. Weight
+        decay is no part of g, as in equation 1 of the paper. The second pass
+        has the draws of the first, and only the first changes batch-norm
+        averages, what the method remembers and the metrics.
+
+        Source: Foret, Kleiner, Mobahi, Neyshabur, arXiv 2010.01412, equations 2
+        and 3.
+
+        Args:
+            batch: this replica's batch.
+            gradients: its share of the gradient at the parameters themselves.
+            state: the variables that `compute_losses` may change.
+            before: their values before that gradient was computed.
+
+        Returns:
+            This replica's share of the gradient, in the same order.
+        """
+        variables = self.trained_variables("student")
+        direction = replicas.sum_over_replicas(gradients)
+        scale = self._sam_rho / (tf.linalg.global_norm(direction) + 1e-12)
+        with tf.control_dependencies(gradients):
+            after = [tf.identity(variable.value) for variable in state]
+            params = [tf.identity(variable.value) for variable in variables]
+        for variable, value in zip(state, before, strict=True):
+            variable.assign(value)
+        for variable, value, g in zip(
+            variables, params, direction, strict=True
+        ):
+            variable.assign(value + tf.cast(scale, g.dtype) * g)
+        self.tracks = False
+        _, gradients = self._loss_and_gradients(batch)
+        self.tracks = True
+        with tf.control_dependencies(gradients):
+            for variable, value in zip(
+                [*state, *variables], [*after, *params], strict=True
+            ):
+                variable.assign(value)
+        return gradients
+
+    @property
+    def has_one_loss(self):
+        """Whether a step is one gradient of `compute_losses`.
+
+        False for methods that define a `train_step` of their own, and those
+        with a later stage that does.
+        """
+        return type(self).train_step is Algorithm.train_step
 
     @property
     def can_accumulate(self):
@@ -184,7 +282,7 @@ class Algorithm(Trainer):
         loss of an image depends on the other images of the batch, through a
         threshold or a divisor, overrides this with False.
         """
-        return type(self).train_step is Algorithm.train_step
+        return self.has_one_loss
 
     def build_averages(self):
         """Builds the moving averages of the student, right after `roles`."""
@@ -240,15 +338,79 @@ class Algorithm(Trainer):
         """CTAugment's rates that the pipeline draws with, a variable, or None.
 
         See `tf_metassl.ops.augmentation_rates`. The pipeline prepares batches
-        in advance. It reads this variable at evaluations only, because with
-        rates that changed at every step the batches would depend on its speed.
-        The variable differs from the one that the method updates, so that a run
-        that is resumed between two evaluations draws with the same rates.
+        in advance. It reads this variable every `--ctaugment_every` steps only,
+        because with rates that changed at every step the batches would depend
+        on its speed. The variable differs from the one that steps update, so
+        that a run that is resumed in between draws with the same rates.
         """
-        return None
+        return self.drawn_rates if self._learns_rates else None
+
+    @property
+    def _learns_rates(self):
+        """Whether CTAugment's rates are learned and views are drawn by them.
+
+        The main stage of a method may have no strong views, but a later one.
+        """
+        views = self.views.labeled + self.views.unlabeled
+        kinds = set(map(view_kind, views))
+        return self.drawn_rates is not None and bool(
+            kinds & {"strong", "ctaugment"}
+        )
 
     def refresh_augmentation_rates(self):
-        """Called at every evaluation: publishes the rates learned so far."""
+        """Called every `--ctaugment_every` steps: publishes the rates."""
+        if self._learns_rates:
+            self.drawn_rates.assign(
+                tf.convert_to_tensor(self.learned_rates.value)
+            )
+
+    @property
+    def batch_views(self):
+        """The views that a batch has: `views`, and probes to rate magnitudes.
+
+        A probe is an augmented labeled image, see `training_step`.
+        """
+        views = self.views
+        if not self._learns_rates:
+            return views
+        return dataclasses.replace(views, labeled=(*views.labeled, "probe"))
+
+    def training_step(self, batch):
+        """`train_step`, then an update of CTAugment's rates with its result.
+
+        The rates are updated by how well the deployable network recognizes the
+        probes in inference mode.
+        """
+        results = self.train_step(batch)
+        if self._learns_rates:
+            self._update_rates(batch["labeled"])
+        return results
+
+    def create_rates(self):
+        """Creates CTAugment's rates, those that are learned and drawn with."""
+        rates = augmentation_rates.initial()
+        for name in ("learned_rates", "drawn_rates"):
+            variable = self.state_variable(
+                name, tuple(rates.shape), dtype="float32"
+            )
+            variable.assign(rates)
+            setattr(self, name, variable)
+
+    def _update_rates(self, labeled):
+        """Updates the rates of the bins that the probes were drawn from."""
+        probs = tf.nn.softmax(
+            self.deployable_model(labeled["probe"], training=False)
+        )
+        distance = tf.abs(probs - self.one_hot(labeled["label"]))
+        proximity = 1.0 - 0.5 * tf.reduce_sum(distance, axis=-1)  # [B]
+        self.learned_rates.assign(
+            augmentation_rates.update(
+                self.learned_rates.value,
+                replicas.all_rows(labeled["probe_op"]),
+                replicas.all_rows(labeled["probe_bin"]),
+                replicas.all_rows(tf.cast(proximity, tf.float32)),
+            )
+        )
 
     def select_unlabeled(self, rows):
         """The rows of the unlabeled pool that this stage trains on.
@@ -281,6 +443,25 @@ class Algorithm(Trainer):
     def one_hot(self, label):
         """`[N]` integer labels -> `[N, C]` one-hot rows."""
         return tf.one_hot(label, self.num_classes, dtype=keras.config.floatx())
+
+    def class_weighted(self, losses, label):
+        """Weights the losses of labeled images by their classes.
+
+        Every method applies it to its labeled loss, for --class_balance=loss.
+
+        Args:
+            losses: `[N]`.
+            label: `[N, C]` distributions over classes, not smoothed. A mixture
+                has the mean weight of its classes.
+
+        Returns:
+            `[N]`: loss * sum_c label_c class_weight_c; no gradient flows to
+            `label`. `losses` themselves if no class weights are set.
+        """
+        if self.class_weights is None:
+            return losses
+        weights = tf.constant(self.class_weights, losses.dtype)
+        return losses * tf.stop_gradient(tf.linalg.matvec(label, weights))
 
     @staticmethod
     def forward(network, *image_groups):

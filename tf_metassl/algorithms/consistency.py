@@ -66,8 +66,9 @@ class Consistency(Algorithm):
         self.track_pseudo_labels(
             batch["unlabeled"]["oracle_label"], terms.target, terms.selected
         )
+        losses = cross_entropy(label, terms.labeled.logits)
         return self.weighted_sum(
-            replicas.share_of_mean(cross_entropy(label, terms.labeled.logits)),
+            replicas.share_of_mean(self.class_weighted(losses, label)),
             self.unlabeled_loss(batch, terms),
         )
 

@@ -92,7 +92,8 @@ class FixMatch(Algorithm):
 
     def labeled_loss(self, label, logits):
         """This replica's share of the loss of labels and logits `[B, C]`."""
-        return replicas.share_of_mean(cross_entropy(label, logits))
+        losses = cross_entropy(label, logits)
+        return replicas.share_of_mean(self.class_weighted(losses, label))
 
     def additional_loss(self, logits, example_weight):
         """This replica's share of a term that a subclass adds; 0 here.

@@ -50,7 +50,8 @@ class Ict(Consistency):
 
         self.track_labeled(labeled["label"], logits_l)
         self.track_pseudo_labels(unlabeled["oracle_label"], teacher_logits)
+        labeled_losses = cross_entropy(label, logits_l)  # [B]
         return self.weighted_sum(
-            replicas.share_of_mean(cross_entropy(label, logits_l)),
+            replicas.share_of_mean(self.class_weighted(labeled_losses, label)),
             replicas.share_of_mean(losses),
         )

@@ -13,8 +13,7 @@ class LabelSmoothing(Algorithm):
         labeled = batch["labeled"]
         logits = self.forward(self.student, labeled["weak"])  # [B, C]
         self.track_labeled(labeled["label"], logits)
-        smoothed = smooth_labels(
-            self.one_hot(labeled["label"]),
-            self.hyperparameters.label_smoothing,
-        )
-        return replicas.share_of_mean(cross_entropy(smoothed, logits))
+        label = self.one_hot(labeled["label"])
+        smoothed = smooth_labels(label, self.hyperparameters.label_smoothing)
+        losses = cross_entropy(smoothed, logits)
+        return replicas.share_of_mean(self.class_weighted(losses, label))

@@ -2,17 +2,15 @@
 
 import typing
 
-import keras
 import tensorflow as tf
 
+from tf_metassl.algorithms import finetuning
 from tf_metassl.algorithms.algorithm import Algorithm, Stage
-from tf_metassl.algorithms.supervised import Supervised
 from tf_metassl.contract import Views
-from tf_metassl.hyperparameters import Hyperparameters
 from tf_metassl.meta import feedback as feedback_lib
 from tf_metassl.meta import functional
 from tf_metassl.meta.lookahead import lookahead_step
-from tf_metassl.ops import averaging, pseudo_labels, remat, replicas
+from tf_metassl.ops import pseudo_labels, replicas
 from tf_metassl.ops.losses import (
     consistency_cross_entropy,
     cross_entropy,
@@ -171,33 +169,10 @@ class MetaPseudoLabels(Algorithm):
             Stage(
                 "finetune",
                 hp.finetune_steps,
-                self._finetuner,
+                lambda: finetuning.finetuner(self, hp.finetune_learning_rate),
                 hp.finetune_batch_size,
             )
         ]
-
-    def _finetuner(self):
-        """Plain supervised training that starts from the averaged student."""
-        student = averaging.trainable_copy(
-            self.deployable_model, like=self.student, name="finetuned"
-        )
-        finetuner = Supervised(
-            networks={"student": student},
-            hyperparameters=Hyperparameters(ema_decay=0.0),
-            num_classes=self.num_classes,
-        )
-        rate = self.hyperparameters.finetune_learning_rate
-        finetuner.compile(
-            optimizers={
-                "student": keras.optimizers.SGD(
-                    rate, momentum=0.9, nesterov=True
-                )
-            },
-            jit_compile=self.jit_compile,
-            steps_per_execution=self.steps_per_execution,
-            recompute=remat.is_on(self.student),
-        )
-        return finetuner
 
     def _label(self, teacher_logits, unlabeled):
         """The pseudo-label; it has a gradient with `exact_soft` only."""
@@ -245,7 +220,8 @@ class MetaPseudoLabels(Algorithm):
             logits, _ = functional.call(
                 self.student, params, state, labeled["weak"]
             )
-            return replicas.share_of_mean(cross_entropy(label, logits))
+            losses = cross_entropy(label, logits)
+            return replicas.share_of_mean(self.class_weighted(losses, label))
 
         return StudentBefore(
             functional.parameters(self.student),
@@ -278,11 +254,10 @@ class MetaPseudoLabels(Algorithm):
 
     def _labeled_loss(self, labeled, logits):
         """The teacher's loss on labeled data, this replica's share."""
-        label = smooth_labels(
-            self.one_hot(labeled["label"]),
-            self.hyperparameters.label_smoothing,
-        )
-        return replicas.share_of_mean(cross_entropy(label, logits))
+        label = self.one_hot(labeled["label"])
+        smoothed = smooth_labels(label, self.hyperparameters.label_smoothing)
+        losses = cross_entropy(smoothed, logits)
+        return replicas.share_of_mean(self.class_weighted(losses, label))
 
     def _uda_loss(self, teacher):
         """The teacher's UDA loss, this replica's share, and its mask `[U]`."""

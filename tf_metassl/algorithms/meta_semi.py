@@ -139,12 +139,23 @@ class MetaSemi(Algorithm):
         theta = functional.parameters(self.student)
         state = functional.state(self.student)
 
+        learned = concat(pool, supervised) if separate else pool
+
+        def weighted(losses):
+            """Class weights for the labeled images, which come last."""
+            if self.class_weights is None:
+                return losses
+            of_pool, of_labels = tf.split(losses, [num_unlabeled, -1])
+            label = learned.target[num_unlabeled:]
+            return tf.concat(
+                [of_pool, self.class_weighted(of_labels, label)], axis=0
+            )
+
         def losses_at(params):
-            learned = concat(pool, supervised) if separate else pool
             logits, new_state = functional.call(
                 self.student, params, state, learned.images
             )
-            losses = cross_entropy(learned.target, logits)
+            losses = weighted(cross_entropy(learned.target, logits))
             return losses[:num_examples], (losses, logits, new_state)
 
         judge_outputs = []
@@ -153,7 +164,9 @@ class MetaSemi(Algorithm):
             logits, _ = functional.call(
                 self.student, params, state, judge.images
             )
-            losses = cross_entropy(judge.target, logits)
+            losses = self.class_weighted(
+                cross_entropy(judge.target, logits), judge.target
+            )
             judge_outputs.append((losses, logits))
             return replicas.share_of_mean(losses)
 

@@ -108,7 +108,9 @@ class MixMatch(Algorithm):
         hp = self.hyperparameters
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
         labeled_loss = replicas.share_of_mean(
-            cross_entropy(targets[0], logits[0])
+            self.class_weighted(
+                cross_entropy(targets[0], logits[0]), targets[0]
+            )
         )
         unlabeled_loss = replicas.share_of_mean(
             self.unlabeled_losses(

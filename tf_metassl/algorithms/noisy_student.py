@@ -45,13 +45,13 @@ class NoisyStudent(Algorithm):
         """See `Algorithm.compute_losses`."""
         hp = self.hyperparameters
         labeled = batch["labeled"]
-        label = smooth_labels(
-            self.one_hot(labeled["label"]), hp.label_smoothing
-        )
+        label = self.one_hot(labeled["label"])
+        smoothed = smooth_labels(label, hp.label_smoothing)
         if self._teacher is None:
             logits = self.forward(self.student, labeled[self.view])
             self.track_labeled(labeled["label"], logits)
-            return replicas.share_of_mean(cross_entropy(label, logits))
+            losses = cross_entropy(smoothed, logits)
+            return replicas.share_of_mean(self.class_weighted(losses, label))
 
         unlabeled = batch["unlabeled"]
         logits_l, logits_u = self.forward(
@@ -60,7 +60,10 @@ class NoisyStudent(Algorithm):
         pseudo_label = _PSEUDO_LABELS[hp.pseudo_label](
             tf.gather(self.predictions.value, unlabeled["index"])
         )  # [U, C]
-        labeled_loss = replicas.share_of_mean(cross_entropy(label, logits_l))
+        losses = cross_entropy(smoothed, logits_l)
+        labeled_loss = replicas.share_of_mean(
+            self.class_weighted(losses, label)
+        )
         unlabeled_loss = replicas.share_of_mean(
             cross_entropy(pseudo_label, logits_u)
         )

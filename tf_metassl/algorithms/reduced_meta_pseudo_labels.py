@@ -23,7 +23,7 @@ class ReducedMetaPseudoLabels(Uda):
     stages are those of `ReducedStudent`.
     """
 
-    can_accumulate = False  # The student's stage is a meta step.
+    has_one_loss = False  # The student's stage is a meta step.
 
     def later_stages(self):
         """The student's stage, and its finetuning."""

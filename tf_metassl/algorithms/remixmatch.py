@@ -7,7 +7,6 @@ from tf_metassl.algorithms.algorithm import float_images
 from tf_metassl.algorithms.mixmatch import MixMatch
 from tf_metassl.contract import Views
 from tf_metassl.ops import (
-    augmentation_rates,
     averaging,
     draws,
     pseudo_labels,
@@ -38,6 +37,7 @@ class ReMixMatch(MixMatch):
 
     metric_names = (*MixMatch.metric_names, "strong_loss", "rotation_loss")
     reads_features = True
+    can_accumulate = False  # It remembers a mean over the batch of each step.
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -48,13 +48,7 @@ class ReMixMatch(MixMatch):
         self.past_probs = self.state_variable(
             "past_probs", (_HISTORY, classes), 1.0 / classes
         )
-        rates = augmentation_rates.initial()
-        for name in ("learned_rates", "drawn_rates"):
-            variable = self.state_variable(
-                name, tuple(rates.shape), dtype="float32"
-            )
-            variable.assign(rates)
-            setattr(self, name, variable)
+        self.create_rates()
         self.rotation_head = keras.Sequential(
             [
                 keras.Input(self.student_and_features.outputs[0].shape[1:]),
@@ -68,7 +62,7 @@ class ReMixMatch(MixMatch):
         """See `Algorithm.views`."""
         hp = self.hyperparameters
         return Views(
-            labeled=("ctaugment", "probe"),
+            labeled=("ctaugment",),
             unlabeled=("weak", *self._strong_views),
             mixup_alpha=hp.mixup_alpha,
             mix_weight_rule=hp.mix_weight_rule,
@@ -79,27 +73,12 @@ class ReMixMatch(MixMatch):
         count = self.hyperparameters.num_strong_views
         return tuple(f"ctaugment_{n}" for n in range(1, count + 1))
 
-    @property
-    def augmentation_rates(self):
-        """See `Algorithm.augmentation_rates`."""
-        return self.drawn_rates
-
-    def refresh_augmentation_rates(self):
-        """See `Algorithm.refresh_augmentation_rates`."""
-        self.drawn_rates.assign(tf.convert_to_tensor(self.learned_rates.value))
-
     def trained_variables(self, role):
         """The student's variables and those of the rotation head."""
         return [
             *super().trained_variables(role),
             *self.rotation_head.trainable_variables,
         ]
-
-    def train_step(self, batch):
-        """Takes a step, then updates CTAugment's rates with its result."""
-        results = super().train_step(batch)
-        self._update_rates(batch["labeled"])
-        return results
 
     def compute_losses(self, batch):
         """See `Algorithm.compute_losses`."""
@@ -177,19 +156,3 @@ class ReMixMatch(MixMatch):
     def unlabeled_losses(targets, logits):
         """See `MixMatch.unlabeled_losses`."""
         return cross_entropy(targets, logits)
-
-    def _update_rates(self, labeled):
-        """Updates the rates of the bins that the probes were drawn from."""
-        probs = tf.nn.softmax(
-            self.deployable_model(labeled["probe"], training=False)
-        )
-        distance = tf.abs(probs - self.one_hot(labeled["label"]))
-        proximity = 1.0 - 0.5 * tf.reduce_sum(distance, axis=-1)  # [B]
-        self.learned_rates.assign(
-            augmentation_rates.update(
-                self.learned_rates.value,
-                replicas.all_rows(labeled["probe_op"]),
-                replicas.all_rows(labeled["probe_bin"]),
-                replicas.all_rows(tf.cast(proximity, tf.float32)),
-            )
-        )

@@ -10,6 +10,7 @@ from tf_metassl.models.layers import BatchNormalization
 from tf_metassl.ops import averaging, projections, remat, replicas
 from tf_metassl.ops.losses import cross_entropy
 from tf_metassl.ops.schedules import TimedSchedule, WarmupSchedule
+from tf_metassl.ops.sgd import Sgd
 
 _VIEWS = ("contrastive_1", "contrastive_2")
 
@@ -131,8 +132,9 @@ class SelfSupervised(Algorithm):
         last = self.student.get_layer("logits")
         logits = last(tf.stop_gradient(features))
         self.track_labeled(labeled["label"], logits)
+        label = self.one_hot(labeled["label"])
         return replicas.share_of_mean(
-            cross_entropy(self.one_hot(labeled["label"]), logits)
+            self.class_weighted(cross_entropy(label, logits), label)
         )
 
     def later_stages(self):
@@ -159,17 +161,14 @@ class SelfSupervised(Algorithm):
             networks={"student": student},
             hyperparameters=hp,
             num_classes=self.num_classes,
+            class_weights=self.class_weights,
             elapsed=self.elapsed,
         )
         schedule = WarmupSchedule(hp.finetune_learning_rate, hp.finetune_steps)
         if self.elapsed is not None:
             schedule = TimedSchedule(schedule, hp.finetune_steps, self.elapsed)
         finetuner.compile(
-            optimizers={
-                "student": keras.optimizers.SGD(
-                    schedule, momentum=0.9, nesterov=True
-                )
-            },
+            optimizers={"student": Sgd(schedule, momentum=0.9, nesterov=True)},
             weight_decay=self._weight_decay,
             jit_compile=self.jit_compile,
             steps_per_execution=self.steps_per_execution,

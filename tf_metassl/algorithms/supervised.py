@@ -14,6 +14,6 @@ class Supervised(Algorithm):
         (view,) = self.views.labeled
         logits = self.forward(self.student, labeled[view])  # [B, C]
         self.track_labeled(labeled["label"], logits)
-        return replicas.share_of_mean(
-            cross_entropy(self.one_hot(labeled["label"]), logits)
-        )
+        label = self.one_hot(labeled["label"])
+        losses = cross_entropy(label, logits)
+        return replicas.share_of_mean(self.class_weighted(losses, label))

@@ -7,7 +7,8 @@ import tensorflow as tf
 
 from tf_metassl.contract import FOREIGN
 from tf_metassl.models import pretrained
-from tf_metassl.ops import remat, replicas
+from tf_metassl.models.layers import DropBlock
+from tf_metassl.ops import averaging, remat, replicas
 from tf_metassl.ops.metrics import (
     ClassEntropy,
     ConfusionMatrix,
@@ -26,9 +27,9 @@ class Trainer(keras.Model):
     report metrics (`track` and others).
 
     A subclass defines `roles`, `metric_names`, `num_classes`,
-    `evaluated_networks`, `deployable_model`, `trained_variables`,
-    `training_networks`, `can_accumulate` and `train_step`, and calls
-    `create_metrics` as soon as its networks exist.
+    `evaluated_networks`, `deployable_model`, `elapsed`, `trained_variables`,
+    `training_networks`, `has_one_loss`, `can_accumulate`, `train_step` and
+    `training_step`, and calls `create_metrics` as soon as its networks exist.
 
     Args:
         name: name of the Keras model.
@@ -41,6 +42,9 @@ class Trainer(keras.Model):
         super().__init__(name=name)
         self._optimizers = {}
         self._micro_batches = 1
+        self._sam_rho = 0.0
+        # False while a batch is seen a second time.
+        self.tracks = True
 
     # Optimizers.
 
@@ -57,6 +61,8 @@ class Trainer(keras.Model):
         steps_per_execution=1,
         gradient_accumulation_steps=1,
         recompute=False,
+        dropblock_steps=0,
+        sam_rho=0.0,
     ):
         """Attaches one optimizer per role and creates all of their slots.
 
@@ -77,6 +83,11 @@ class Trainer(keras.Model):
                 computed from. Activations are in memory for one at a time.
             recompute: compute activations again for the gradient, see
                 `tf_metassl.ops.remat`.
+            dropblock_steps: steps over which the rate of DropBlock rises
+                linearly; 0 for all of it at once. With a time budget it rises
+                with the time instead.
+            sam_rho: length of the perturbation of sharpness-aware
+                minimization, for methods with one loss; 0 for none.
 
         Raises:
             ValueError: if the optimizers are not those of the roles, or the
@@ -98,6 +109,14 @@ class Trainer(keras.Model):
                 f"the step of {type(self).__name__} is not a sum over "
                 "micro-batches. Use --remat, or a smaller --batch_size."
             )
+        if sam_rho and not self.has_one_loss:
+            raise ValueError(
+                f"--sam_rho={sam_rho}: the step of {type(self).__name__} is "
+                "not the gradient of one loss, so that sharpness-aware "
+                "minimization is not defined for it. Leave --sam_rho at 0, or "
+                "change --algo."
+            )
+        self._sam_rho = sam_rho
         self._micro_batches = gradient_accumulation_steps
         if recompute:
             for network in self.training_networks:
@@ -118,6 +137,17 @@ class Trainer(keras.Model):
             # A restore would lose slots that the first step creates.
             optimizer.build(self.trained_variables(role))
             setattr(self, f"{role}_optimizer", optimizer)
+            for layer in averaging.leaves(getattr(self, role)):
+                if isinstance(layer, DropBlock) and dropblock_steps:
+                    layer.progress = functools.partial(
+                        self._progress, dropblock_steps
+                    )
+
+    def _progress(self, num_steps):
+        """The share of the run that is over, a float32 scalar."""
+        if self.elapsed is not None:
+            return tf.cast(self.elapsed, tf.float32)
+        return tf.minimum(tf.cast(self.step, tf.float32) / num_steps, 1.0)
 
     @property
     def step(self):
@@ -239,7 +269,8 @@ class Trainer(keras.Model):
             values: scalar or `[N]`.
             weight: None or `[N]`; rows with weight 0 do not count.
         """
-        self._trackers[name].update_state(values, sample_weight=weight)
+        if self.tracks:
+            self._trackers[name].update_state(values, sample_weight=weight)
 
     def track_share(self, name, share):
         """Adds the sum of a share over replicas to a running mean.
@@ -271,7 +302,8 @@ class Trainer(keras.Model):
                 foreign images where it is positive as
                 `foreign_selected_share`.
         """
-        self._trackers["pseudo_label_entropy"].update_state(pseudo_label)
+        if self.tracks:
+            self._trackers["pseudo_label_entropy"].update_state(pseudo_label)
         known = tf.cast(oracle_label >= 0, tf.float32)
         correct = is_correct(oracle_label, pseudo_label)
         self.track("pseudo_label_accuracy", correct, known)
@@ -343,7 +375,7 @@ class Trainer(keras.Model):
         """Builds the function that `fit` calls; see `_step_function`."""
         if self.train_function is None or force:
             self.train_function = self._step_function(
-                self.train_step, self.train_metrics, self.steps_per_execution
+                self.training_step, self.train_metrics, self.steps_per_execution
             )
         return self.train_function
 

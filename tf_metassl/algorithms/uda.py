@@ -69,6 +69,7 @@ class Uda(FixMatch):
         """
         hp = self.hyperparameters
         losses = cross_entropy(label, logits)  # [B]
+        losses = self.class_weighted(losses, label)
         if hp.tsa_schedule == "off":
             return replicas.share_of_mean(losses)
         threshold = tsa_threshold(

@@ -67,7 +67,7 @@ def source(
     held_out = ""
     if test is None:
         fraction = options.get("test_fraction", 0.2)
-        rows = _held_out(labels, fraction)
+        rows = rows_to_hold_out(labels, fraction)
         if not len(rows):
             raise ConfigError(
                 "test: nothing can be held out of so few labeled images. Give "
@@ -235,8 +235,16 @@ def pair(name, values, num_classes=None):
     return images, labels.astype(np.int32)
 
 
-def _held_out(labels, fraction):
-    """Rows of some images of each class, at least one and not all of them."""
+def rows_to_hold_out(labels, fraction):
+    """Rows of some images of each class, at least one and not all of them.
+
+    Args:
+        labels: `[N]` integers, negative where unknown.
+        fraction: share of each class.
+
+    Returns:
+        Rows, sorted.
+    """
     order = np.random.default_rng(0).permutation(len(labels))
     chosen = []
     for k in range(int(labels.max()) + 1):

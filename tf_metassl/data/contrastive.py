@@ -59,6 +59,10 @@ class ContrastivePolicy(Policy):
         """True: contrast and gray need luminances."""
         return True
 
+    def without_mirroring(self):
+        """See `Policy.without_mirroring`."""
+        return dataclasses.replace(self, flip=False)
+
     @property
     def _window(self):
         return WindowPolicy(flip=self.flip, area=self.area)

@@ -67,13 +67,19 @@ class Dataset:
 # The loader of what tensorflow-datasets prepares.
 TFDS = "tf_metassl.data.tfds_sources:load"
 
-_SIZES = ("channels", "image_size", "stored_size", "cache_dir", "cache_gib")
+_SIZES = (
+    *("channels", "image_size", "resize", "stored_size"),
+    *("cache_dir", "cache_gib"),
+)
 _PREPARED = ("data_dir", "manual_dir", "label_split", *_SIZES)
 _FILES = (
     *("test_fraction", "max_bad_fraction", "label_split", *_SIZES),
     *("missing_labels", "max_image_bytes", "max_image_pixels", "max_value"),
 )
-_FOLDERS = ("labeled_dir", "unlabeled_dir", "validation_dir", "test_dir")
+_FOLDERS = (
+    *("labeled_dir", "unlabeled_dir", "validation_dir", "test_dir"),
+    "group_by",
+)
 
 # Starting points. Only the defaults of digits were chosen by validation
 # accuracy, see results/.
@@ -192,12 +198,28 @@ DATASETS = {
     "csv": Dataset(
         loader="tf_metassl.data.folder:load_csv",
         defaults=_OWN_IMAGES,
-        reads=("manifest", *_FILES),
+        reads=("manifest", "group_by", *_FILES),
     ),
     "array_file": Dataset(
         loader="tf_metassl.data.array_file:load",
         defaults=_OWN_IMAGES,
         reads=("array_file", "test_fraction", "label_split"),
+    ),
+    "tfrecord": Dataset(
+        loader="tf_metassl.data.tfrecord:load",
+        defaults=_OWN_IMAGES,
+        reads=("tfrecord", *_FILES),
+    ),
+    "tfds": Dataset(
+        loader="tf_metassl.data.tfds_sources:load_any",
+        defaults=_OWN_IMAGES,
+        reads=(
+            "tfds_name",
+            "data_dir",
+            "test_fraction",
+            "label_split",
+            *_SIZES,
+        ),
     ),
     "arrays": Dataset(
         loader="tf_metassl.data.arrays:load",

@@ -1,19 +1,34 @@
 """Decodes image files, and says why one cannot be decoded."""
 
 import contextlib
+import functools
 import io
 import threading
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 # MPO, written by some cameras, is a JPEG followed by further JPEGs.
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+FORMATS = (
+    *("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF"),
+    # Where Pillow has a decoder, see `_open`.
+    *("AVIF", "HEIF"),
+)
+# The brand of a file in the container of ISO/IEC 14496-12 -> its format, and
+# what decodes it.
+_BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), ("AVIF", "Pillow 11.3 or later")),
+    **dict.fromkeys(
+        (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"),
+        ("HEIC", "the package pillow-heif"),
+    ),
+}
 # The largest value of images with 16 bits.
 FULL_RANGE = 65_535
 _BITS_PER_SAMPLE = 258  # A tag of TIFF.
 # Memory per pixel, relative to the other formats' 4 bytes: measured, 16 bytes.
-_WEIGHTS = {"WEBP": 4}
+# The last two are taken to need as much as WebP.
+_WEIGHTS = {"WEBP": 4, "AVIF": 4, "HEIF": 4}
 
 
 class BadImageError(ValueError):
@@ -68,22 +83,26 @@ def decode(
     channels=3,
     *,
     max_pixels=None,
+    resize="shorter_side",
     max_value=FULL_RANGE,
     budget=None,
 ):
     """Decodes an image file: JPEG, PNG, BMP, GIF (first frame), WebP or TIFF.
+
+    HEIC files are decoded if the package pillow-heif is installed, AVIF files
+    by Pillow 11.3 and later.
 
     The image is turned upright by its EXIF orientation. Transparency is
     dropped, as TensorFlow's decoders do.
 
     Args:
         data: bytes of the file.
-        image_size: height and width of the result: the shorter side is resized
-            to it and the center is cut out. 0 = the image's own size.
+        image_size: height and width of the result. 0 = the image's own size.
         channels: 3 = color, 1 = gray.
         max_pixels: larger images are refused before they are decoded, but for
             JPEGs that can be decoded at a fraction of their size; None: no
             limit.
+        resize: see `fit`.
         max_value: the value of images with 16 bits that becomes 255; 0 = the
             largest one of each image.
         budget: a `Budget` that all threads share, or None.
@@ -93,13 +112,20 @@ def decode(
 
     Raises:
         BadImageError: if the file is not a complete image of a known format,
-            or its shorter side is less than `image_size`.
+            or is smaller than `image_size`: its longer side with `letterbox`,
+            else its shorter side.
     """
     if not data:
         raise BadImageError("zero bytes")
     try:
-        image = Image.open(io.BytesIO(data))
+        image = _open(data)
     except UnidentifiedImageError as error:
+        if _brand(data) in _BRANDS:
+            kind, decoder = _BRANDS[_brand(data)]
+            raise BadImageError(
+                f"{kind} file, which cannot be decoded here: install "
+                f"{decoder}; or the file is broken"
+            ) from error
         raise BadImageError("not an image") from error
     except Exception as error:  # A broken header can raise anything.
         raise BadImageError(f"broken: {error}") from error
@@ -123,14 +149,42 @@ def decode(
     with budget.spent(_pixels(image) * _WEIGHTS.get(image.format, 1)):
         if max_value != FULL_RANGE and channels == 3 and _is_deep_color(image):
             image = _deep_color(image, data, max_value)
-        return _pixels_of(image, image_size, channels, max_value)
+        return _pixels_of(image, image_size, channels, resize, max_value)
+
+
+def _open(data):
+    """Opens an image with Pillow, and with the decoder for HEIC if need be."""
+    if _brand(data) in _BRANDS:
+        _register_heif()
+    return Image.open(io.BytesIO(data))
+
+
+def optional_formats():
+    """The formats that not every installation decodes and this one does."""
+    _register_heif()
+    found = {"AVIF": features.check("avif"), "HEIF": "HEIF" in Image.OPEN}
+    return [name for name, known in found.items() if known]
+
+
+def _brand(data):
+    """The brand of a file, such as `heic`; empty for other containers."""
+    return data[8:12] if data[4:8] == b"ftyp" else b""
+
+
+@functools.cache
+def _register_heif():
+    """Makes Pillow open HEIC files, if pillow-heif is installed."""
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
 
 
 def _pixels(image):
     return image.width * image.height
 
 
-def _pixels_of(image, image_size, channels, max_value):
+def _pixels_of(image, image_size, channels, resize, max_value):
     """The second half of `decode`, which takes the memory."""
     try:
         image.load()
@@ -145,12 +199,13 @@ def _pixels_of(image, image_size, channels, max_value):
     mode = "RGB" if channels == 3 else "L"
     if image.mode != mode:  # It would copy the image.
         image = image.convert(mode)
-    if min(image.size) < image_size:
+    side = max(image.size) if resize == "letterbox" else min(image.size)
+    if side < image_size:
         raise BadImageError(
             f"smaller than {image_size} pixels: {image.height}x{image.width}"
         )
     if image_size and image.size != (image_size, image_size):
-        image = fit(image, image_size)
+        image = fit(image, image_size, resize)
     return np.asarray(image).reshape(image.height, image.width, channels)
 
 
@@ -191,28 +246,47 @@ def _scaled(values, max_value):
     return np.rint(scaled, out=scaled).astype(np.uint8)
 
 
-def fit(image, side):
-    """Resizes the shorter side of an image and cuts out the center.
+def fit(image, side, resize="shorter_side"):
+    """Makes a square of an image, with antialiased bilinear resizing.
 
-    This is `PIL.ImageOps.fit` with antialiased bilinear resizing, always the
-    columns before the rows: which come first depends on Pillow's version, and
-    results differ by a level, because they are rounded in between.
+    The columns are resized before the rows: which come first depends on
+    Pillow's version, and results differ by a level, because they are rounded in
+    between.
 
     Args:
-        image: a `PIL.Image`.
+        image: a `PIL.Image`, not smaller than the result.
         side: height and width of the result.
+        resize: `shorter_side`: it is resized and the center is cut out, as
+            `PIL.ImageOps.fit` does; `letterbox`: the longer side is resized
+            and the rest is black, on both sides of the image; `squash`: both
+            sides are resized.
     """
     width, height = image.size
-    cut = min(image.size)
-    left, top = (width - cut) / 2, (height - cut) / 2
+    cut_x, cut_y, out_x, out_y = width, height, side, side
+    if resize == "shorter_side":
+        cut_x = cut_y = min(image.size)
+    elif resize == "letterbox":
+        longer = max(image.size)
+        out_x, out_y = (
+            max((2 * length * side + longer) // (2 * longer), 1)
+            for length in image.size
+        )
+    left, top = (width - cut_x) / 2, (height - cut_y) / 2
     image = image.resize(
-        (side, height),
+        (out_x, height),
         Image.Resampling.BILINEAR,
-        box=(left, 0, left + cut, height),
+        box=(left, 0, left + cut_x, height),
     )
-    return image.resize(
-        (side, side), Image.Resampling.BILINEAR, box=(0, top, side, top + cut)
+    image = image.resize(
+        (out_x, out_y),
+        Image.Resampling.BILINEAR,
+        box=(0, top, out_x, top + cut_y),
     )
+    if image.size == (side, side):
+        return image
+    whole = Image.new(image.mode, (side, side))
+    whole.paste(image, ((side - out_x) // 2, (side - out_y) // 2))
+    return whole
 
 
 def _eight_bits(image, max_value):

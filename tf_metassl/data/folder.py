@@ -26,11 +26,11 @@ from tf_metassl.data import (
 )
 from tf_metassl.data import options as options_lib
 from tf_metassl.data.decode import (
-    FULL_RANGE,
     BadImageError,
     Budget,
     decode,
     limits_of_our_own,
+    optional_formats,
 )
 from tf_metassl.files import write_bytes
 
@@ -44,6 +44,7 @@ _PLACES = (
     "validation_dir",
     "test_dir",
     "manifest",
+    "tfrecord",
 )
 
 
@@ -72,9 +73,11 @@ def load_folder(name, dataset, options, run_dir=None):
         patience.Watch(_PATIENCE) as watch,
         watch.doing(f"listing the files of {options.labeled_dir}"),
     ):
-        found = image_files.in_folders(options)
+        options, recognized = image_files.recognized(options)
+        class_names, files, notes = image_files.in_folders(options)
+    found = class_names, files, [*recognized, *notes]
     given = f"--labeled_dir={options.labeled_dir}"
-    return _source(name, dataset, found, given, options, run_dir)
+    return source(name, dataset, found, given, options, run_dir)
 
 
 def load_csv(name, dataset, options, run_dir=None):
@@ -103,12 +106,21 @@ def load_csv(name, dataset, options, run_dir=None):
         patience.Watch(_PATIENCE) as watch,
         watch.doing(f"looking for the files of {path}"),
     ):
-        found = manifest.in_manifest(path, options.missing_labels)
+        found = manifest.in_manifest(
+            path, options.missing_labels, options.group_by
+        )
     given = f"--manifest={options.manifest}"
-    return _source(name, dataset, found, given, options, run_dir)
+    return source(name, dataset, found, given, options, run_dir)
 
 
-def _source(name, dataset, found, given, options, run_dir):
+@contextlib.contextmanager
+def _reading(options):
+    """Decodes files; see `source`."""
+    with reader(options) as (read, pool):
+        yield functools.partial(pool.map, read)
+
+
+def source(name, dataset, found, given, options, run_dir, *, reading=_reading):
     """Decodes the files and checks the result.
 
     Args:
@@ -118,6 +130,8 @@ def _source(name, dataset, found, given, options, run_dir):
         given: the flag and its value, for messages on labeled images.
         options: a `DataOptions`.
         run_dir: folder for the list of unusable files, or None.
+        reading: context manager of `options`; yields a function of a list of
+            `ImageFile` that gives the pixels of each, or why there are none.
 
     Returns:
         A `Source`.
@@ -130,6 +144,8 @@ def _source(name, dataset, found, given, options, run_dir):
             f"{given} has only the class {class_names[0]!r}: at least two are "
             "needed."
         )
+    files, divided = image_files.undivided(files)
+    notes = [*notes, *divided]
     held_out = ""
     if any(file.split == "test" for file in files):
         if options.test_fraction != options_lib.DataOptions.test_fraction:
@@ -137,11 +153,13 @@ def _source(name, dataset, found, given, options, run_dir):
     else:
         files = image_files.hold_out(files, options.test_fraction)
         _check_held_out(files, given, options)
+        files, divided = image_files.undivided(files)
+        notes += divided
         held_out = (
             f"The test images are {options.test_fraction:.0%} of each class's "
             "labeled images, held out because no others are given."
         )
-    cache = _decoded(name, files, options)
+    cache = _decoded(name, files, options, reading)
     decoded = json.loads((cache / "files.json").read_text())
     left_out = _check_bad(decoded["bad"], len(files), options, run_dir)
     train, test = store.read(cache, ("train", "test"), options.cache_gib)
@@ -163,7 +181,13 @@ def _source(name, dataset, found, given, options, run_dir):
             filter(None, (balance, held_out, *notes, left_out))
         ),
         validation_rows=validation_rows if len(validation_rows) else None,
+        groups=_groups(decoded) if options.group_by else None,
     )
+
+
+def _groups(decoded):
+    """`[N]` integers, equal for training images of one group."""
+    return image_files.numbered(decoded["group"])
 
 
 def _check_held_out(files, given, options):
@@ -207,13 +231,20 @@ def _check_classes(train, test, validation_rows, class_names, given):
 # Reading files.
 
 
-def _decoded(name, files, options):
+def _decoded(name, files, options, reading):
     """Returns the folder of the decoded files."""
     places = {
         flag: os.path.abspath(os.path.expanduser(getattr(options, flag)))
         for flag in _PLACES
         if getattr(options, flag)
     }
+    suffixes = {file.path.suffix.lower() for file in files}
+    if suffixes & {".avif", ".heic", ".heif"}:
+        # What has been left out can be used when a decoder is there.
+        places["formats"] = optional_formats()
+    if options.unlabeled_dir:
+        _, folders = image_files.unlabeled_folders(options)
+        places["unlabeled_dir"] = ",".join(map(os.path.abspath, folders))
     return store.cached(
         options_lib.cache_folder(options),
         name,
@@ -222,26 +253,20 @@ def _decoded(name, files, options):
             "image_size": options_lib.stored_size(options, options.image_size),
             "channels": options.channels,
             "test_fraction": options.test_fraction,
-            # Absent where it changes nothing, as in the caches of versions
-            # without this setting.
-            **(
-                {"max_value": options.max_value}
-                if options.max_value != FULL_RANGE
-                else {}
-            ),
+            **options_lib.changed(options, "max_value", "group_by", "resize"),
         },
         fingerprint=image_files.fingerprint(files),
-        build=lambda folder: _build(folder, files, options),
+        build=lambda folder: _build(folder, files, options, reading),
     )
 
 
-def _build(folder, files, options):
+def _build(folder, files, options, reading):
     """Writes the pixels, and `files.json` on which files are used."""
     notes = {}
-    with reader(options) as (read, pool):
+    with reading(options) as read:
         for name in ("train", "test"):
             part = [f for f in files if (f.split == "test") == (name == "test")]
-            batches = functools.partial(_batches, part, read, pool)
+            batches = functools.partial(_batches, part, read)
             notes[name] = store.write(folder, name, batches, total=len(part))
     found = {
         "bad": [
@@ -251,6 +276,9 @@ def _build(folder, files, options):
             is_validation
             for note in notes["train"]
             for is_validation in note["validation"]
+        ],
+        "group": [
+            name for note in notes["train"] for name in note.get("group", ())
         ],
     }
     (folder / "files.json").write_text(json.dumps(found))
@@ -264,9 +292,9 @@ def reader(options):
         options: a `DataOptions`.
 
     Yields:
-        `(read, pool)`: a function of an `ImageFile` that returns what
-        `_read` does and names a file that takes long, and the threads to call
-        it in.
+        `(read, pool)`: a function of an `ImageFile`, and perhaps of its bytes,
+        that returns what `_read` does and names a file that takes long, and
+        the threads to call it in.
     """
     # A second thread may decode beside one with the largest image.
     budget = Budget(2 * options.max_image_pixels)
@@ -279,21 +307,19 @@ def reader(options):
         # Pillow warns about unusual but readable files.
         warnings.simplefilter("ignore")
 
-        def read(file):
+        def read(file, data=None):
             with watch.doing(f"reading {file.path}"):
-                return _read(file, options, budget)
+                return _read(file, options, budget, data)
 
         yield read, pool
 
 
-def _batches(files, read, pool, done):
+def _batches(files, read, done):
     """Yields `(images, labels, ids, note)` of the files, in order.
 
     Args:
         files: list of `ImageFile`.
-        read: function of a file that returns its pixels, or why there are
-            none.
-        pool: executor of threads.
+        read: function of a list of files, see `source`.
         done: batches of 256 files that are left out because they have been
             decoded before.
     """
@@ -301,9 +327,9 @@ def _batches(files, read, pool, done):
     for start in range(256 * done, len(files), 256):
         chunk = files[start : start + 256]
         images, good, bad = [], [], []
-        for file, image in zip(chunk, pool.map(read, chunk), strict=True):
+        for file, image in zip(chunk, read(chunk), strict=True):
             if isinstance(image, str):
-                bad.append((str(file.path), image))
+                bad.append((file.where, image))
                 continue
             images.append(image)
             good.append(file)
@@ -321,37 +347,40 @@ def _batches(files, read, pool, done):
             {
                 "bad": bad,
                 "validation": [file.split == "validation" for file in good],
+                "group": [file.group for file in good],
             },
         )
 
 
-def _read(file, options, budget=None):
+def _read(file, options, budget=None, data=None):
     """Decodes a file as training does.
 
     Args:
         file: an `ImageFile`.
         options: a `DataOptions`.
         budget: see `decode`.
+        data: its bytes; None: they are read.
 
     Returns:
         `[H, W, C]` uint8 pixels; a string that says why there are none.
     """
     if file.problem:
         return file.problem
-    if not file.path.is_file():
+    if data is None and not file.path.is_file():
         return "not a file" if file.path.exists() else "no such file"
     try:
-        num_bytes = file.path.stat().st_size
+        num_bytes = file.path.stat().st_size if data is None else len(data)
         if num_bytes > options.max_image_bytes:
             return (
                 f"too large: {num_bytes:,} bytes, more than "
                 f"--max_image_bytes={options.max_image_bytes}"
             )
         return decode(
-            file.path.read_bytes(),
+            file.path.read_bytes() if data is None else data,
             options_lib.stored_size(options, options.image_size),
             options.channels or 3,
             max_pixels=options.max_image_pixels,
+            resize=options.resize,
             max_value=options.max_value,
             budget=budget,
         )

@@ -73,12 +73,14 @@ def decode(data: tf.Tensor, decoding: Decoding) -> tf.Tensor:
         image = gray(image)
     side = decoding.stored_size
     if side:
-        smallest = tf.reduce_min(tf.shape(image)[:2])
+        letterbox = decoding.resize == "letterbox"
+        reduce = tf.reduce_max if letterbox else tf.reduce_min
+        smallest = reduce(tf.shape(image)[:2])
         message = f"The image is smaller than {side} pixels."
         with tf.control_dependencies(
             [tf.debugging.assert_greater_equal(smallest, side, message)]
         ):
-            image = fit(image, side)
+            image = fit(image, side, decoding.resize)
         top, left = (side - height) // 2, (side - width) // 2
         image = image[top : top + height, left : left + width]
     tf.debugging.assert_equal(
@@ -160,44 +162,55 @@ def gray(image: tf.Tensor) -> tf.Tensor:
     return tf.cast(shifted, tf.uint8)
 
 
-def fit(image: tf.Tensor, side: int) -> tf.Tensor:
-    """Resizes the shorter side and cuts out the center, as `decode.fit`.
+def fit(image: tf.Tensor, side: int, resize: str = "shorter_side") -> tf.Tensor:
+    """Makes a square of an image, as `decode.fit`.
 
     Args:
-        image: `[H, W, C]` uint8, of at least `side` pixels.
+        image: `[H, W, C]` uint8, not smaller than the result.
         side: height and width of the result.
+        resize: as there.
 
     Returns:
         `[side, side, C]` uint8.
     """
     height, width = tf.shape(image)[0], tf.shape(image)[1]
-    cut = tf.minimum(height, width)
+    shorter, longer = tf.minimum(height, width), tf.maximum(height, width)
 
-    def resampled(image: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
-        """The second axis of `[A, length, C]`, resampled to `side`."""
-        weights = _weights(length, cut, side)
+    def resampled(
+        image: tf.Tensor, length: tf.Tensor, out: tf.Tensor
+    ) -> tf.Tensor:
+        """The second axis of `[A, length, C]`, resampled to `out`."""
+        cut = shorter if resize == "shorter_side" else length
+        weights = _weights(length, cut, out)
         values = tf.einsum("xw,awc->axc", weights, tf.cast(image, tf.float64))
         # All values are whole numbers, which 64 bits hold exactly.
         rounded = tf.floor((values + 2.0 ** (_PRECISION_BITS - 1)) / _ONE)
         return tf.cast(tf.clip_by_value(rounded, 0.0, 255.0), tf.uint8)
 
-    wide = tf.cond(
-        tf.equal(width, side), lambda: image, lambda: resampled(image, width)
-    )
-    turned = tf.transpose(wide, [1, 0, 2])
-    high = tf.cond(
-        tf.equal(height, side),
-        lambda: turned,
-        lambda: resampled(turned, height),
-    )
-    result = tf.transpose(high, [1, 0, 2])
+    def turned(image: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+        """Resamples the second axis, and exchanges it with the first one."""
+        out = tf.constant(side)
+        if resize == "letterbox":
+            out = tf.maximum((2 * length * side + longer) // (2 * longer), 1)
+        image = tf.cond(
+            tf.equal(length, out),
+            lambda: image,
+            lambda: resampled(image, length, out),
+        )
+        if resize == "letterbox":
+            before = (side - out) // 2
+            after = side - out - before
+            image = tf.pad(image, [[0, 0], [before, after], [0, 0]])
+        return tf.transpose(image, [1, 0, 2])
+
+    result = turned(turned(image, width), height)
     return tf.ensure_shape(result, [side, side, image.shape[-1]])
 
 
 _ONE = float(2**_PRECISION_BITS)
 
 
-def _weights(length: tf.Tensor, cut: tf.Tensor, side: int) -> tf.Tensor:
+def _weights(length: tf.Tensor, cut: tf.Tensor, out: tf.Tensor) -> tf.Tensor:
     """Pillow's bilinear weights with antialiasing, in units of 2**-22.
 
     Source: `precompute_coeffs` and `normalize_coeffs_8bpc` of Resample.c.
@@ -205,17 +218,17 @@ def _weights(length: tf.Tensor, cut: tf.Tensor, side: int) -> tf.Tensor:
     Args:
         length: of the axis, int32.
         cut: pixels in its middle that are used, int32.
-        side: pixels that come out.
+        out: pixels that come out, int32.
 
     Returns:
-        `[side, length]` float64, whole numbers.
+        `[out, length]` float64, whole numbers.
     """
     size, used = tf.cast(length, tf.float64), tf.cast(cut, tf.float64)
     first = (size - used) / 2.0
-    scale = used / side
+    scale = used / tf.cast(out, tf.float64)
     support = tf.maximum(scale, 1.0)
-    out = tf.range(side, dtype=tf.float64)
-    center = (first + (out + 0.5) * scale)[:, tf.newaxis]
+    position = tf.cast(tf.range(out), tf.float64)
+    center = (first + (position + 0.5) * scale)[:, tf.newaxis]
     # Casts to int truncate in C.
     begin = tf.maximum(tf.floor(center - support + 0.5), 0.0)
     end = tf.minimum(tf.floor(center + support + 0.5), size)

@@ -19,14 +19,16 @@ class _Row(NamedTuple):
     label: str
     split: str
     line: int
+    group: str = ""
 
 
-def in_manifest(path, missing_labels="refuse"):
+def in_manifest(path, missing_labels="refuse", group_by=""):
     """Lists the files that a CSV manifest names.
 
     Args:
         path: of the manifest, a `pathlib.Path`.
         missing_labels: what labels such as `nan` mean, see `--missing_labels`.
+        group_by: the column that names groups, see `--group_by`; empty: none.
 
     Returns:
         `(class_names, files, notes)`: files are a list of `ImageFile`, labeled
@@ -37,7 +39,9 @@ def in_manifest(path, missing_labels="refuse"):
             message names the line.
     """
     rows = [
-        row for row in _rows(path) if not _is_litter(pathlib.PurePath(row.path))
+        row
+        for row in _rows(path, group_by)
+        if not _is_litter(pathlib.PurePath(row.path))
     ]
     rows = _without_missing_labels(rows, missing_labels, f"--manifest={path}")
     if not any(row.label for row in rows):
@@ -51,6 +55,7 @@ def in_manifest(path, missing_labels="refuse"):
             label=index[spelling.text(row.label)] if row.label else -1,
             split="train" if row.split == "unlabeled" else row.split,
             line=row.line,
+            group=row.group,
         )
         for row in rows
     ]
@@ -60,7 +65,7 @@ def in_manifest(path, missing_labels="refuse"):
     return list(classes), files, notes
 
 
-def _rows(path):
+def _rows(path, group_by):
     """Every line of the manifest as a `_Row`."""
     flag = f"--manifest={path}"
     if not path.is_file():
@@ -72,7 +77,8 @@ def _rows(path):
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             reader.fieldnames = _columns(reader.fieldnames or (), flag)
-            return [_row(row, flag, reader.line_num) for row in reader]
+            column = _group_column(reader.fieldnames, group_by, flag)
+            return [_row(row, flag, reader.line_num, column) for row in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(
             f"{flag} is not a CSV file in UTF-8: {error}"
@@ -107,7 +113,33 @@ def _columns(names, flag):
     return columns
 
 
-def _row(row, flag, line):
+def _group_column(columns, group_by, flag):
+    """The function of a row that tells its group.
+
+    Args:
+        columns: names of the columns, in lower case.
+        group_by: see `--group_by`.
+        flag: the manifest, for messages.
+
+    Raises:
+        ValueError: if there is no such column, or several.
+    """
+    name = group_by.strip().casefold()
+    if columns.count(name) > 1:
+        raise ValueError(f"{flag} has several columns {name}: keep one.")
+    if name in columns:
+        return lambda row: row[name]
+    if name == "parent":
+        return lambda row: pathlib.PurePath(row["path"]).parent.as_posix()
+    if name:
+        raise ValueError(
+            f"--group_by={group_by}: {flag} has no such column; it has "
+            f"{', '.join(columns)}. parent stands for the folder of the path."
+        )
+    return lambda row: ""
+
+
+def _row(row, flag, line, group):
     where = f"{flag}, line {line}"
     if None in row:
         raise ValueError(f"{where}: more columns than the first line has.")
@@ -125,7 +157,7 @@ def _row(row, flag, line):
     label = "" if split == "unlabeled" else row["label"]
     if split in ("validation", "test") and not label:
         raise ValueError(f"{where}: a {split} image needs a label.")
-    return _Row(row["path"], label, split, line)
+    return _Row(row["path"], label, split, line, group(row))
 
 
 def _is_litter(path):

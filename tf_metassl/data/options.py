@@ -6,6 +6,7 @@ import pathlib
 
 from tf_metassl.hyperparameters import setting
 
+RESIZES = ("shorter_side", "letterbox", "squash")
 LABEL_SPLITS = ("balanced", "proportional", "long_tailed", "first")
 
 
@@ -25,12 +26,15 @@ class DataOptions:
     )
     labeled_dir: str = setting(
         "",
-        "--dataset=folder: the labeled images, in one sub-folder per class.",
+        "--dataset=folder: the labeled images, in one sub-folder per class; or "
+        "a folder with the sub-folders train, validation, test and unlabeled, "
+        "or some of them.",
     )
     unlabeled_dir: str = setting(
         "",
-        "--dataset=folder: unlabeled images, in any sub-folders. Empty = the "
-        "labeled images beyond --num_labeled.",
+        "--dataset=folder: unlabeled images, in any sub-folders; several "
+        "folders are separated by commas. Empty = the labeled images beyond "
+        "--num_labeled.",
     )
     validation_dir: str = setting(
         "",
@@ -54,33 +58,62 @@ class DataOptions:
         "x_val, y_val, x_test, y_test, x_unlabeled and class_names; or a "
         "folder of idx files, as MNIST's.",
     )
+    tfrecord: str = setting(
+        "",
+        "--dataset=tfrecord: TFRecord files of tf.train.Example, such as "
+        "DIR/*.tfrecord, with image/encoded and image/class/label or "
+        "image/class/text; records without a label are unlabeled. A file whose "
+        "name has the word validation, test or unlabeled holds that split.",
+    )
+    tfds_name: str = setting(
+        "",
+        "--dataset=tfds: an image classification dataset that "
+        "tensorflow-datasets has prepared in --data_dir, such as beans or "
+        "NAME/CONFIG:VERSION.",
+    )
     missing_labels: str = setting(
         "refuse",
-        "folder and csv: what a label or a sub-folder means whose name usually "
-        "says that there is no label, such as nan, none, ?, -1 or unlabeled. "
+        "folder, csv and tfrecord: what a label or a sub-folder means whose "
+        "name usually says that there is no label, such as nan, none, ?, -1 or "
+        "unlabeled. "
         "refuse: the run stops and counts them; unlabeled: the images have no "
         "label; class: it is the name of a class.",
         choices=("refuse", "unlabeled", "class"),
     )
+    group_by: str = setting(
+        "",
+        "folder and csv: images that belong together, such as those of a "
+        "patient, are all for training, all for validation or all for testing. "
+        "parent: those of one sub-folder, by its path below the folder of the "
+        "class; or the name of a column of --manifest. Empty = every image "
+        "stands alone.",
+    )
     test_fraction: float = setting(
         0.2,
-        "folder, csv and array_file without test images: share of each class's "
-        "labeled images that is held out for testing.",
+        "folder, csv, array_file, tfrecord and tfds without test images: share "
+        "of each class's labeled images that is held out for testing.",
         minimum=0.0,
         maximum=0.9,
     )
     channels: int = setting(
         0,
-        "3 = color, 1 = gray, 0 = as published (folder and csv: color).",
+        "3 = color, 1 = gray, 0 = as published (folder, csv and tfrecord: "
+        "color).",
         choices=(0, 1, 3),
     )
     image_size: int = setting(
         0,
-        "Height and width of the images: the shorter side is resized, the "
-        "center cut out. 0 = as published (imagenet: 224; folder and csv: the "
-        "size that all images share).",
+        "Height and width of the images, see --resize. 0 = as published "
+        "(imagenet: 224; folder and csv: the size that all images share).",
         minimum=0,
         maximum=8192,
+    )
+    resize: str = setting(
+        "shorter_side",
+        "How images become squares of --image_size. shorter_side: it is "
+        "resized, and the center is cut out; letterbox: the longer side is "
+        "resized, and the rest is black; squash: both sides are resized.",
+        choices=RESIZES,
     )
     stored_size: int = setting(
         0,
@@ -93,26 +126,28 @@ class DataOptions:
     )
     max_bad_fraction: float = setting(
         0.01,
-        "folder and csv: the run stops if a larger share of the image files "
-        "cannot be used.",
+        "folder, csv and tfrecord: the run stops if a larger share of the "
+        "images cannot be used.",
         minimum=0.0,
         maximum=1.0,
     )
     max_image_bytes: int = setting(
         200_000_000,
-        "folder and csv: larger files are not read.",
+        "folder, csv and tfrecord: larger files are not read.",
         minimum=1,
     )
     max_image_pixels: int = setting(
         100_000_000,
-        "folder and csv: images with more pixels are not decoded; JPEGs are "
-        "decoded at a fraction of their size if that is large enough.",
+        "folder, csv and tfrecord: images with more pixels are not decoded; "
+        "JPEGs are decoded at a fraction of their size if that is large "
+        "enough.",
         minimum=1,
     )
     max_value: int = setting(
         65_535,
-        "folder and csv: the value of images with 16 bits that becomes 255: "
-        "4095 for 12 bits, 1023 for 10. 0 = the largest one of each image.",
+        "folder, csv and tfrecord: the value of images with 16 bits that "
+        "becomes 255: 4095 for 12 bits, 1023 for 10. 0 = the largest one of "
+        "each image.",
         minimum=0,
         maximum=65_535,
     )
@@ -169,6 +204,24 @@ def stored_size(options: DataOptions, image_size: int, times: float = 1) -> int:
             f"--image_size={image_size}: raise it, or leave it out."
         )
     return options.stored_size or round(image_size * times)
+
+
+def changed(options: DataOptions, *names: str) -> dict[str, object]:
+    """The settings that are not the default, for the key of a cache.
+
+    A setting that is left out there where it changes nothing keeps the caches
+    of versions without it.
+
+    Args:
+        options: a `DataOptions`, or anything with its fields.
+        *names: of the settings.
+    """
+    defaults = DataOptions()
+    return {
+        name: getattr(options, name)
+        for name in names
+        if getattr(options, name) != getattr(defaults, name)
+    }
 
 
 def cache_folder(options: DataOptions) -> pathlib.Path:

@@ -25,14 +25,16 @@ class Decoding:
 
     Attributes:
         image_shape: height, width and channels of the input.
-        stored_size: the shorter side is resized to this many pixels before the
+        stored_size: height and width to which pictures are resized before the
             center is cut out; 0: pictures must have the size of the input.
         max_value: see `--max_value`.
+        resize: see `--resize`.
     """
 
     image_shape: tuple[int, int, int]
     stored_size: int
     max_value: int = FULL_RANGE
+    resize: str = "shorter_side"
 
     def options(self) -> DataOptions:
         """The settings with which training decodes a file in this way."""
@@ -40,6 +42,7 @@ class Decoding:
             image_size=self.stored_size,
             channels=self.image_shape[2],
             max_value=self.max_value,
+            resize=self.resize,
         )
 
 

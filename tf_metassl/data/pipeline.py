@@ -29,12 +29,15 @@ class Pool:
         rows: `[M]` rows of the source's training images.
         batch_size: rows per global batch.
         views: views of each image, see `tf_metassl.contract.Views`.
+        balanced: whether every class is drawn equally often; all rows must
+            have a label then.
     """
 
     name: str
     rows: np.ndarray
     batch_size: int
     views: tuple[str, ...]
+    balanced: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Augmentation:
         strong: a key of `policies.STRONG_POLICIES`, or a `Policy`.
         magnitude: magnitude of the strong policy; None for its own.
         contrastive: a key of `policies.CONTRASTIVE_POLICIES`, or a `Policy`.
+        mirror: whether policies may mirror images.
         probabilities: of CTAugment's bins, see
             `tf_metassl.ops.augmentation_rates`; None: all bins are equally
             probable.
@@ -55,6 +59,7 @@ class Augmentation:
     strong: str | policies.Policy
     magnitude: float | None = None
     contrastive: str | policies.Policy = "simclr_small"
+    mirror: bool = True
     probabilities: np.ndarray | None = None
 
 
@@ -64,8 +69,8 @@ def augmentation(source, options):
     Args:
         source: the `tf_metassl.data.store.Source` whose policies `auto` means.
         options: anything with `weak_augmentation`, `strong_augmentation`,
-            `contrastive_augmentation` and `strong_magnitude`, 0 for a policy's
-            own.
+            `contrastive_augmentation`, `strong_magnitude`, 0 for a policy's
+            own, and `mirror`.
     """
     weak, strong = options.weak_augmentation, options.strong_augmentation
     contrastive = options.contrastive_augmentation
@@ -78,6 +83,7 @@ def augmentation(source, options):
         strong=source.strong_policy if strong == "auto" else strong,
         magnitude=options.strong_magnitude or None,
         contrastive=contrastive,
+        mirror=options.mirror == "on",
     )
 
 
@@ -126,19 +132,60 @@ def epoch_rows(num_rows, first, count, seed):
         where an epoch ends inside the batch.
     """
     draw = first + tf.range(count, dtype=tf.int64)
-    epoch = draw // num_rows
-    seeds = tf.stack(
-        [
-            tf.fill([count], tf.cast(seed[0], tf.int64)),
-            tf.fill([count], tf.cast(seed[1], tf.int64)),
-            epoch,
-        ],
-        axis=1,
+    size = tf.fill([count], tf.constant(num_rows, tf.int64))
+    return _shuffled(draw % num_rows, size, draw // num_rows, seed)
+
+
+def balanced_rows(labels, first, count, seed):
+    """Positions in a pool for consecutive draws, every class equally often.
+
+    C draws from a multiple of C on are of the C classes, in a fresh order. Of
+    the draws of a class each row is drawn once before one is drawn again.
+
+    Args:
+        labels: `[M]` integers, the classes of the rows of the pool.
+        first: scalar int64, number of draws made before.
+        count: how many draws to return, static.
+        seed: `[2]` int32, stateless seed of the pool.
+
+    Returns:
+        `[count]` int64 in [0, M).
+    """
+    _, starts, sizes = np.unique(
+        np.sort(labels), return_index=True, return_counts=True
     )
+    num_classes = len(sizes)
+    members = tf.constant(np.argsort(labels, kind="stable"), tf.int64)
+    place = epoch_rows(
+        num_classes, first, count, host_draws.fold_in(seed, "class")
+    )
+    size = tf.gather(tf.constant(sizes, tf.int64), place)
+    # Every class has been drawn once in each of the rounds before.
+    drawn = (first + tf.range(count, dtype=tf.int64)) // num_classes
+    row = _shuffled(
+        drawn % size, size, drawn // size * num_classes + place, seed
+    )
+    return tf.gather(members, tf.gather(tf.constant(starts), place) + row)
+
+
+def _shuffled(index, size, epoch, seed):
+    """The places of numbers in permutations.
+
+    Args:
+        index: `[n]` int64 in [0, size).
+        size: `[n]` int64, of the permutations.
+        epoch: `[n]` int64, the permutation of each; which is a function of it,
+            the size and the seed.
+        seed: `[2]` int32.
+
+    Returns:
+        `[n]` int64 in [0, size).
+    """
+    seeds = [tf.zeros_like(epoch) + tf.cast(seed[i], tf.int64) for i in (0, 1)]
     return tf.raw_ops.RandomIndexShuffle(
-        index=draw % num_rows,
-        seed=seeds,
-        max_index=tf.constant(num_rows - 1, tf.int64),
+        index=index,
+        seed=tf.stack([*seeds, epoch], axis=1),
+        max_index=size - 1,
         rounds=4,
     )
 
@@ -222,6 +269,14 @@ def view_of(images, view, seed, total, rows, augmentation, size=None):
 
 def _layers(kind, augmentation):
     """Policies of a kind of view, by name, in the order of application."""
+    layers = _with_mirroring(kind, augmentation)
+    if augmentation.mirror:
+        return layers
+    return {name: p.without_mirroring() for name, p in layers.items()}
+
+
+def _with_mirroring(kind, augmentation):
+    """`_layers` with `mirror`."""
     if kind == "clean":
         return {}
     if kind == "contrastive":
@@ -231,6 +286,10 @@ def _layers(kind, augmentation):
         strong = policies.strong(augmentation.strong)
         if augmentation.magnitude is not None:
             strong = strong.with_magnitude(augmentation.magnitude)
+        if isinstance(strong, CTAugmentPolicy):
+            strong = dataclasses.replace(
+                strong, probabilities=augmentation.probabilities
+            )
         if strong.replaces_weak:
             return {kind: strong}
         layers[kind] = strong
@@ -291,12 +350,12 @@ class _Batches:
         rows = slice(start, start + share)
         pool_seed = host_draws.fold_in(self.seed, pool.name)
         step_seed = host_draws.fold_in(pool_seed, step)
-        position = epoch_rows(
-            len(pool.rows),
-            step * pool.batch_size + tf.cast(start, tf.int64),
-            share,
-            pool_seed,
-        )
+        first = step * pool.batch_size + tf.cast(start, tf.int64)
+        if pool.balanced:
+            of_rows = self.source.train.labels[pool.rows]
+            position = balanced_rows(of_rows, first, share, pool_seed)
+        else:
+            position = epoch_rows(len(pool.rows), first, share, pool_seed)
         index = tf.gather(tf.constant(pool.rows, tf.int64), position)
         if pool.name == "labeled":
             group = {"index": index, "label": tf.gather(self.labels, index)}

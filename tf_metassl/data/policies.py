@@ -2,8 +2,10 @@
 
 import dataclasses
 
+from tf_metassl.data import auto_augment
 from tf_metassl.data.affine import AffinePolicy
 from tf_metassl.data.contrastive import ContrastivePolicy
+from tf_metassl.data.ctaugment import CTAugmentPolicy
 from tf_metassl.data.function_policy import FunctionPolicy
 from tf_metassl.data.jitter import JitterPolicy
 from tf_metassl.data.policy import Policy
@@ -79,6 +81,13 @@ STRONG_POLICIES = {
     # Xie et al., arXiv 1904.12848. The authors' code fills with the dataset's
     # mean color, 113 ... 125 for CIFAR-10.
     "uda": RandAugmentPolicy(ops=_UDA_OPS),
+    # Cubuk et al., arXiv 1805.09501, by the dataset of the search.
+    "autoaugment_cifar10": auto_augment.CIFAR10,
+    "autoaugment_svhn": auto_augment.SVHN,
+    "autoaugment_imagenet": auto_augment.IMAGENET,
+    # Sohn et al., arXiv 2001.07685: ReMixMatch's operations with magnitudes
+    # that are learned, and a cutout.
+    "ctaugment": CTAugmentPolicy(),
     # Our own choice for gray digits of 8 x 8 to 28 x 28 pixels; no paper has
     # it. No flips and no inversion: a mirrored 2 is no digit, and a negative is
     # another domain.
@@ -104,7 +113,6 @@ CONTRASTIVE_POLICIES = {
     "simclr_digits": ContrastivePolicy(
         flip=False, area=(0.3, 1.0), strength=0.5
     ),
-    "affine_digits": STRONG_POLICIES["affine_digits"],
 }
 # The widest image that the paper's policy for CIFAR-10 is for.
 _SMALL = 64

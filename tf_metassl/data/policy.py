@@ -47,6 +47,10 @@ class Policy:
             "RandAugment policies take one. Leave --strong_magnitude at 0."
         )
 
+    def without_mirroring(self):
+        """The same policy, but it mirrors no image."""
+        return self
+
     def draw(self, seed, num_images, image_shape, output_size=None):
         """Makes the random choices for each image.
 

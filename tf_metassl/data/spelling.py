@@ -61,6 +61,17 @@ def one_line(name):
     )
 
 
+def shortened(name, length=24):
+    """A name in one line that is no longer than `length` characters.
+
+    A long one is shortened in the middle: names often differ at their ends.
+    """
+    name = one_line(name)
+    if len(name) <= length:
+        return name
+    return f"{name[: length // 2]}…{name[-((length - 1) // 2) :]}"
+
+
 def forms(name):
     """A name in the Unicode normal forms that file systems use, itself first.
 

@@ -6,6 +6,7 @@ import hashlib
 import numpy as np
 
 from tf_metassl import files
+from tf_metassl.data import groups as groups_lib
 from tf_metassl.data import spelling
 
 # How many of a kind are named where there may be many.
@@ -47,6 +48,7 @@ def split(
     labeled_rows=None,
     validation_rows=None,
     class_names=None,
+    groups=None,
 ):
     """Splits training rows, the same way for the same seed.
 
@@ -69,6 +71,9 @@ def split(
             Validation rows are chosen among the others if there are enough.
         validation_rows: rows that are the validation images; None: choose.
         class_names: for messages.
+        groups: `[N]` integers, equal for rows that must not be divided: whole
+            groups are held out, in about the numbers asked for, and no other
+            row of them is used. None: every row stands alone.
 
     Returns:
         `Splits`, each sorted.
@@ -91,14 +96,18 @@ def split(
     if label_split == "first" and num_labeled:
         labeled = np.flatnonzero(can_label)[:num_labeled]
     if validation_rows is None:
-        validation = _hold_out(
-            np.where(known, labels, -1), num_validation, labeled, labeled_rows
-        )
+        able = np.where(known, labels, -1)
+        validation = _hold_out(able, num_validation, labeled, labeled_rows)
+        if groups is not None and num_validation:
+            validation = _whole_groups(able, validation, labeled, groups)
     else:
         validation = np.asarray(validation_rows)
-    pool = np.setdiff1d(np.arange(len(labels)), validation)
+    held_out = _inside(labels, validation)
+    if groups is not None:
+        held_out = np.isin(groups, groups[validation])
+    pool = np.flatnonzero(~held_out)
 
-    can_label &= ~_inside(labels, validation)
+    can_label &= ~held_out
     left = np.count_nonzero(can_label)
     if num_labeled > left or not left:
         raise ValueError(
@@ -152,6 +161,21 @@ def default_num_validation(labels, num_labeled=0, validation_rows=None):
     total = int(counts.sum())
     size = min(total // 5, 100, total - num_labeled, int(np.sum(counts // 2)))
     return size if size >= 10 else 0
+
+
+def class_weights(labels, num_classes):
+    """Weights by which all classes count the same, for --class_balance=loss.
+
+    Args:
+        labels: `[N]` integers, those of the labeled images.
+        num_classes: C.
+
+    Returns:
+        `[C]` floats, N / (C * number of the class). Their mean over the
+        labeled images is 1 if every class has one.
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    return len(labels) / (num_classes * np.maximum(counts, 1))
 
 
 def check_unlabeled(splits):
@@ -436,6 +460,39 @@ def _hold_out(labels, size, labeled, labeled_rows):
         f"--num_validation={size} leaves some classes no image that can be "
         "labeled: lower it. --num_validation=0 holds none out."
     )
+
+
+def _whole_groups(labels, rows, labeled, groups):
+    """Validation rows of whole groups, about as many of each class as `rows`.
+
+    Args:
+        labels: `[N]` integers, -1 where unknown.
+        rows: the validation rows, if each stood alone.
+        labeled: rows whose groups are not chosen, or None.
+        groups: `[N]` integers.
+
+    Raises:
+        ValueError: if there are no such groups.
+    """
+    able = labels >= 0
+    if labeled is not None:
+        able &= ~np.isin(groups, groups[labeled])
+    order = np.random.default_rng(2007).permutation(np.unique(groups[able]))
+    inside = groups_lib.choose(
+        groups,
+        labels,
+        np.bincount(labels[rows], minlength=labels.max() + 1),
+        order,
+    )
+    chosen = np.flatnonzero(inside & (labels >= 0))
+    groups_lib.check_share(
+        len(chosen),
+        len(rows),
+        "validation",
+        "Change --num_validation, or give the validation images: "
+        "--validation_dir, or csv: rows with the split validation.",
+    )
+    return chosen
 
 
 def _inside(labels, rows, default=False):

@@ -46,7 +46,8 @@ class Images:
     """Images with random access.
 
     Attributes:
-        pixels: `[M, H, W, C]` uint8, an array or a `np.memmap`.
+        pixels: `[M, H, W, C]` uint8, an array or a `np.memmap`; float32 for
+            features of images.
         labels: `[N]` int32; -1 where the label is unknown.
         rows: `[N]` int64, where in `pixels` each image is; None: M = N, in
             this order.
@@ -61,7 +62,8 @@ class Images:
     hashes: np.ndarray | None = None
 
     def __post_init__(self):
-        if self.pixels.dtype != np.uint8 or self.pixels.ndim != 4:
+        known = self.pixels.dtype in (np.uint8, np.float32)
+        if not known or self.pixels.ndim != 4:
             raise ValueError(
                 "pixels: expected uint8 [N, H, W, C], got "
                 f"{self.pixels.dtype} {self.pixels.shape}."
@@ -136,7 +138,10 @@ class Images:
             images = tf.gather(self._pixel_tensor, index)
         else:
             images = tf.numpy_function(
-                self.read, [index], tf.uint8, stateful=False
+                self.read,
+                [index],
+                tf.as_dtype(self.pixels.dtype),
+                stateful=False,
             )
         images.set_shape([index.shape[0], *self.shape])
         return images
@@ -189,6 +194,8 @@ class Source:
             None: all with a label.
         validation_rows: rows of `train` that are the validation images; None:
             some have to be held out.
+        groups: `[N]` integers, equal for images of `train` that must not be
+            divided between training and validation; None: all may be.
     """
 
     info: DatasetInfo
@@ -199,6 +206,7 @@ class Source:
     description: str = ""
     labeled_rows: np.ndarray | None = None
     validation_rows: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
 
 def hash_pixels(images):
@@ -336,7 +344,16 @@ def lock(path):
     )
 
 
-def cached(cache_dir, name, *, settings, fingerprint, build):
+def cached(
+    cache_dir,
+    name,
+    *,
+    settings,
+    fingerprint,
+    build,
+    doing="Decoding the images",
+    result="decoded images",
+):
     """Returns the folder of decoded images; builds it unless it is complete.
 
     If several processes start together, one builds the folder and the others
@@ -349,6 +366,8 @@ def cached(cache_dir, name, *, settings, fingerprint, build):
         fingerprint: string that changes when the original images change; the
             folder is built anew then.
         build: function of a path, writes files into the folder there.
+        doing: what that is, for messages.
+        result: what is in the folder then.
 
     Returns:
         A `pathlib.Path`.
@@ -372,13 +391,11 @@ def cached(cache_dir, name, *, settings, fingerprint, build):
                 aside = _aside(folder, fingerprint, held)
                 if held:
                     _remove_rests(folder, aside)
-                patience.say(
-                    f"Decoding the images of {name} once, into {folder}"
-                )
+                patience.say(f"{doing} of {name} once, into {folder}")
                 _build(folder, aside, settings, fingerprint, build)
     except OSError as error:
         raise ValueError(
-            f"The decoded images of {name} cannot be kept in {folder}: "
+            f"The {result} of {name} cannot be kept in {folder}: "
             f"{error.strerror or error}. Set --cache_dir to a folder with "
             "enough space that can be written."
         ) from error

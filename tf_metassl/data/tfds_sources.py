@@ -18,7 +18,8 @@ import tensorflow as tf
 
 from tf_metassl.contract import DatasetInfo
 from tf_metassl.data import options as options_lib
-from tf_metassl.data import store
+from tf_metassl.data import spelling, store
+from tf_metassl.data.arrays import rows_to_hold_out
 
 _CONNECT_SECONDS = 5.0
 _IMAGENET_LIST = "10percent.txt"
@@ -62,7 +63,13 @@ def load(name, dataset, options, run_dir=None):
             store.write(
                 folder,
                 name,
-                functools.partial(_batches, builder, parts, published, shape),
+                functools.partial(
+                    _batches,
+                    builder,
+                    parts,
+                    published,
+                    _Form(shape, options.resize),
+                ),
                 total=sum(sizes[split] for split in parts),
                 sort_by_id=True,
             )
@@ -74,6 +81,7 @@ def load(name, dataset, options, run_dir=None):
             "data": str(builder.data_dir),
             "splits": splits,
             "shape": list(shape),
+            **options_lib.changed(options, "resize"),
         },
         fingerprint=_fingerprint(builder.data_dir),
         build=build,
@@ -94,12 +102,222 @@ def load(name, dataset, options, run_dir=None):
     )
 
 
+def load_any(name, dataset, options, run_dir=None):
+    """Loads the dataset of image classification that `--tfds_name` names.
+
+    It has been prepared in `--data_dir`; its builder need not be known. Its
+    split `test` are the test images, if they have labels, and its split
+    `validation` the validation images.
+
+    Args:
+        name: of the row.
+        dataset: its row of `tf_metassl.data.datasets.DATASETS`.
+        options: a `DataOptions`.
+        run_dir: not used.
+
+    Returns:
+        A `Source`.
+
+    Raises:
+        ValueError: if it is not there, is no image classification, is damaged
+            or does not fit the options; the message says what to do.
+    """
+    del run_dir
+    builder = _on_disk(options)
+    given = f"--tfds_name={options.tfds_name}"
+    image, label = _features(builder, given)
+    by_role = _splits_by_role(builder, given)
+    published = dataclasses.replace(
+        dataset.published,
+        test=by_role.get("test", ""),
+        unlabeled=by_role.get("unlabeled"),
+    )
+    size, shape = _image_shapes(name, published, builder, options, image)
+    if None in (*size, *shape):
+        raise ValueError(
+            f"{given}: the images differ in size, or their size is not known, "
+            "so --image_size must be set."
+        )
+    if shape[2] not in (1, 3):
+        raise ValueError(
+            f"{given}: the images have {shape[2]} channels; 1 or 3 are "
+            "expected."
+        )
+    form = _Form(shape, options.resize, image, label)
+    roles = ("train", "validation", "unlabeled")
+    train_splits = [by_role[role] for role in roles if role in by_role]
+
+    def build(folder):
+        parts = {"train": train_splits}
+        if published.test:
+            parts["test"] = [published.test]
+        for part, splits in parts.items():
+            counts = [builder.info.splits[s].num_examples for s in splits]
+            store.write(
+                folder,
+                part,
+                functools.partial(_batches, builder, splits, published, form),
+                total=sum(counts),
+                sort_by_id=True,
+            )
+
+    cache = store.cached(
+        options_lib.cache_folder(options),
+        name,
+        settings={
+            "data": str(builder.data_dir),
+            "splits": [*train_splits, published.test],
+            "shape": list(shape),
+            **options_lib.changed(options, "resize"),
+        },
+        fingerprint=_fingerprint(builder.data_dir),
+        build=build,
+    )
+    parts = ("train", "test") if published.test else ("train",)
+    train, *tests = store.read(cache, parts, options.cache_gib)
+    names = tuple(builder.info.features[label].names)
+    notes = [f"{builder.info.full_name} from {builder.data_dir}."]
+    test = tests[0] if tests else None
+    if test is not None and not np.all(test.labels >= 0):
+        notes.append("Its test images have no labels and are not used.")
+        test = None
+    validation = _rows_of(train, by_role.get("validation"))
+    if test is None:
+        labels = train.labels.copy()
+        labels[validation] = -1
+        rows = rows_to_hold_out(labels, options.test_fraction)
+        if not len(rows):
+            raise ValueError(
+                f"{given}: nothing can be held out for testing. Raise "
+                "--test_fraction."
+            )
+        notes.append(
+            f"The test images are {options.test_fraction:.0%} of each class's "
+            "labeled images, held out because no others are given."
+        )
+        left = np.setdiff1d(np.arange(len(train)), rows)
+        test, train = train.take(rows), train.take(left)
+        validation = _rows_of(train, by_role.get("validation"))
+    return store.Source(
+        info=DatasetInfo(
+            name=name, class_names=names, image_shape=(*size, shape[2])
+        ),
+        train=train,
+        test=test,
+        weak_policy="random_crop"
+        if options.stored_size
+        else dataset.weak_policy,
+        strong_policy=dataset.strong_policy,
+        description=" ".join(notes),
+        validation_rows=validation if len(validation) else None,
+    )
+
+
+def _on_disk(options):
+    """The builder of what has been prepared for `--tfds_name`."""
+    import tensorflow_datasets as tfds
+
+    if not options.tfds_name:
+        raise ValueError(
+            "--dataset=tfds needs --tfds_name, the name of a dataset that "
+            "tensorflow-datasets has prepared in --data_dir."
+        )
+    place, _, version = options.tfds_name.partition(":")
+    folder = _data_dir(options) / place
+    if version:
+        found = [folder / version / "dataset_info.json"]
+        found = [path for path in found if path.is_file()]
+    else:
+        found = list(folder.glob("*/dataset_info.json"))
+    if not found:
+        configs = sorted(
+            {p.parent.parent.name for p in folder.glob("*/*/dataset_info.json")}
+        )
+        hint = f" It has the configurations {', '.join(configs)}: give {place}"
+        raise ValueError(
+            f"--tfds_name={options.tfds_name}: nothing is prepared in {folder}."
+            + (f"{hint}/{configs[0]}." if configs else "")
+            + " Prepare it with tensorflow-datasets, or set --data_dir to the "
+            "folder that contains it."
+        )
+
+    def number(path):
+        return [
+            (int(part), "") if part.isdecimal() else (-1, part)
+            for part in path.parent.name.split(".")
+        ]
+
+    return tfds.builder_from_directory(max(found, key=number).parent)
+
+
+def _features(builder, given):
+    """The names of the features with the image and with the label."""
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    wanted = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
+    result = []
+    for usual, kind in wanted.items():
+        names = [n for n in features if isinstance(features[n], kind)]
+        if len(names) > 1 and usual in names:
+            names = [usual]
+        if len(names) != 1:
+            listed = ", ".join(
+                f"{n} ({type(features[n]).__name__})" for n in features
+            )
+            raise ValueError(
+                f"{given} is no image classification: expected one feature "
+                f"{kind.__name__}, as {usual}; it has {listed}."
+            )
+        result += names
+    return result
+
+
+def _splits_by_role(builder, given):
+    """`train`, `validation`, `test` and `unlabeled` -> name of the split."""
+    names = list(builder.info.splits)
+    by_role = {}
+    for split in names:
+        if role := spelling.split(split):
+            by_role.setdefault(role, split)
+    if "train" not in by_role:
+        raise ValueError(
+            f"{given}: expected a split train; it has {', '.join(names)}."
+        )
+    return by_role
+
+
+def _rows_of(images, split):
+    """Rows with a label that are from a split, by their ids."""
+    if split is None:
+        return np.zeros(0, np.int64)
+    of_split = np.char.startswith(images.ids, f"{split}_".encode())
+    return np.flatnonzero(of_split & (images.labels >= 0))
+
+
 # Reading.
 
 
-def _image_shapes(name, published, builder, options):
+@dataclasses.dataclass(frozen=True)
+class _Form:
+    """What becomes of the features of an example.
+
+    Attributes:
+        shape: of the images that are stored.
+        resize: see `--resize`.
+        image: name of the feature with the image.
+        label: name of the one with the label.
+    """
+
+    shape: tuple[int, int, int]
+    resize: str
+    image: str = "image"
+    label: str = "label"
+
+
+def _image_shapes(name, published, builder, options, image="image"):
     """(height, width) of the views, and the shape of the stored images."""
-    height, width, channels = builder.info.features["image"].shape
+    height, width, channels = builder.info.features[image].shape
     size = options.image_size or published.image_size
     stored = options_lib.stored_size(options, size, published.stored_ratio)
     if stored and height and stored > min(height, width):
@@ -118,7 +336,7 @@ def _image_shapes(name, published, builder, options):
 _BATCH = 256
 
 
-def _batches(builder, splits, published, shape, done):
+def _batches(builder, splits, published, form, done):
     """Yields `(images, labels, ids, None)` of several splits.
 
     Sorted by id, images are in published order.
@@ -127,23 +345,29 @@ def _batches(builder, splits, published, shape, done):
         builder: of the dataset.
         splits: names of the splits.
         published: a `Published`.
-        shape: of the images.
+        form: a `_Form`.
         done: batches that are left out because they have been decoded before.
     """
     for split in splits:
         count = builder.info.splits[split].num_examples
         num_batches = -(-count // _BATCH)
         if done < num_batches:
-            yield from _batches_of(builder, split, published, shape, done)
+            yield from _batches_of(builder, split, published, form, done)
         done = max(done - num_batches, 0)
 
 
-def _batches_of(builder, split, published, shape, done):
+def _batches_of(builder, split, published, form, done):
     """The batches of one split after the first `done`."""
     import tensorflow_datasets as tfds
 
     def fit(example):
-        return {**example, "image": _fit(example["image"], shape)}
+        found = {
+            "image": _fit(example[form.image], form.shape, form.resize),
+            "label": example[form.label],
+        }
+        if published.key in example:
+            found[published.key] = example[published.key]
+        return found
 
     # One file after the other, so that the position tells the number.
     config = tfds.ReadConfig(interleave_cycle_length=1)
@@ -177,8 +401,8 @@ def _batches_of(builder, split, published, shape, done):
         raise _damaged(builder, split, f"{start} images instead of {count}")
 
 
-def _fit(image, shape):
-    """Resizes the shorter side, cuts out the center, converts channels."""
+def _fit(image, shape, resize):
+    """Converts channels and resizes an image, see `--resize`."""
     height, width, channels = shape
     if image.shape[2] != channels:
         to_gray = channels == 1
@@ -188,11 +412,17 @@ def _fit(image, shape):
         image = convert(image)
     if image.shape[:2] != (height, width):
         sides = tf.cast(tf.shape(image)[:2], tf.float32)
-        factor = tf.cast(height, tf.float32) / tf.reduce_min(sides)
-        sides = tf.cast(tf.round(sides * factor), tf.int32)
+        if resize == "squash":
+            sides = tf.constant([height, width])
+        else:
+            letterbox = resize == "letterbox"
+            side = (tf.reduce_max if letterbox else tf.reduce_min)(sides)
+            factor = tf.cast(height, tf.float32) / side
+            sides = tf.cast(tf.round(sides * factor), tf.int32)
+            sides = tf.maximum(sides, 1)
         resized = tf.image.resize(image, sides, antialias=True)
-        top, left = (sides[0] - height) // 2, (sides[1] - width) // 2
-        resized = resized[top : top + height, left : left + width]
+        # One of them pads and cuts nothing, as does the other.
+        resized = tf.image.resize_with_crop_or_pad(resized, height, width)
         image = tf.cast(tf.round(resized), tf.uint8)
     return tf.ensure_shape(image, shape)
 

@@ -32,6 +32,10 @@ class CropPolicy(Policy):
     mode: str = "reflect"
     fill_value: int = 128
 
+    def without_mirroring(self):
+        """See `Policy.without_mirroring`."""
+        return dataclasses.replace(self, flip=False)
+
     def _draw(self, seed, num_images, image_shape):
         seeds = host_draws.split(seed, 3)
         last = 2 * self._padding_pixels(image_shape)
@@ -83,6 +87,10 @@ class WindowPolicy(Policy):
     flip: bool = True
     area: tuple[float, float] | None = None
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def without_mirroring(self):
+        """See `Policy.without_mirroring`."""
+        return dataclasses.replace(self, flip=False)
 
     def draw(self, seed, num_images, image_shape, output_size=None):
         """Draws a flip and a window for each image, see `Policy.draw`."""

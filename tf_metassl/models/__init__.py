@@ -25,6 +25,8 @@ class Network(typing.NamedTuple):
             0...1, by which it scales pixels whatever `--normalization` says;
             None for networks that follow it.
         is_own: whether it is a network of the user's own.
+        takes_dropblock: whether it can be built with DropBlock.
+        has_batch_norm: whether it has batch norm, not another norm or none.
     """
 
     function: str
@@ -34,6 +36,8 @@ class Network(typing.NamedTuple):
     smallest: int = 1
     scaling: tuple | None = None
     is_own: bool = False
+    takes_dropblock: bool = False
+    has_batch_norm: bool = True
 
     @property
     def has_own_scaling(self):
@@ -57,7 +61,12 @@ def _cnn13(variant, dropout):
 
 def _resnet(depth):
     options = {"depth": depth}
-    return Network("tf_metassl.models.resnet:resnet", options, image_size=224)
+    return Network(
+        "tf_metassl.models.resnet:resnet",
+        options,
+        image_size=224,
+        takes_dropblock=True,
+    )
 
 
 def _efficientnet(width, depth, image_size, dropout):
@@ -66,6 +75,53 @@ def _efficientnet(width, depth, image_size, dropout):
         "tf_metassl.models.efficientnet:efficientnet",
         options,
         dropout,
+        image_size,
+        smallest=32,
+    )
+
+
+def _bottlenecks(blocks, groups, group_width, dropout=0.0, senet=False):
+    options = {"blocks": blocks, "groups": groups, "group_width": group_width}
+    return Network(
+        "tf_metassl.models.bottlenecks:bottlenecks",
+        options | ({"senet": True} if senet else {}),
+        dropout,
+        image_size=224,
+    )
+
+
+def _bit(blocks, width, image_size):
+    options = {"blocks": blocks, "width": width}
+    return Network(
+        "tf_metassl.models.bit:bit",
+        options,
+        image_size=image_size,
+        has_batch_norm=False,
+    )
+
+
+def _vit(patch, width, depth, heads):
+    options = {"patch": patch, "width": width, "depth": depth, "heads": heads}
+    return Network(
+        "tf_metassl.models.vit:vit",
+        options,
+        image_size=224,
+        smallest=patch,
+        has_batch_norm=False,
+    )
+
+
+def _searched(cells, stacks, filters, stem, image_size):
+    options = {
+        "cells": cells,
+        "stacks": stacks,
+        "filters": filters,
+        "stem": stem,
+    }
+    return Network(
+        "tf_metassl.models.searched:searched",
+        options,
+        0.5,
         image_size,
         smallest=32,
     )
@@ -86,7 +142,9 @@ NETWORKS = {
     # Fits a few hundred labels in full, and trains in minutes on one core.
     "strided_cnn": _small_cnn(16, (32, 2), (64, 1), (96, 2), (128, 1)),
     "two_moons_mlp": Network(
-        "tf_metassl.models.two_moons_mlp:two_moons_mlp", image_size=1
+        "tf_metassl.models.two_moons_mlp:two_moons_mlp",
+        image_size=1,
+        has_batch_norm=False,
     ),
     "cnn13": _cnn13("plain", 0.5),
     "cnn13_mean_teacher": _cnn13("mean_teacher", 0.5),
@@ -117,6 +175,40 @@ NETWORKS = {
     # Meta Pseudo Labels reports 390 million parameters, and its code a width
     # of 5.0, which gives 317 million. This width gives 390 at the depth of B6.
     "efficientnet_b6_wide": _efficientnet(5.55, 2.6, 512, 0.5),
+    # Groups x filters of a group.
+    "resnext_101_32x4d": _bottlenecks((3, 4, 23, 3), 32, 4),
+    "resnext_101_64x4d": _bottlenecks((3, 4, 23, 3), 64, 4),
+    "resnext_101_32x16d": _bottlenecks((3, 4, 23, 3), 32, 16),
+    "resnext_101_32x48d": _bottlenecks((3, 4, 23, 3), 32, 48),
+    "senet_154": _bottlenecks((3, 8, 36, 3), 64, 4, 0.2, senet=True),
+    "densenet_264": Network(
+        "tf_metassl.models.applications:densenet_264",
+        image_size=224,
+        smallest=32,
+    ),
+    "inception_v4": Network(
+        "tf_metassl.models.inception_v4:inception_v4",
+        dropout=0.2,
+        image_size=299,
+        smallest=75,
+    ),
+    "polynet": Network(
+        "tf_metassl.models.polynet:polynet",
+        dropout=0.2,
+        image_size=331,
+        smallest=75,
+    ),
+    "pnasnet_5": _searched("pnasnet_5", (4, 3, 3), 216, 96, 331),
+    # Normal cells of a stack and filters, N and F of the papers.
+    "amoebanet_a": _searched("amoebanet_a", (6, 6, 6), 190, 32, 331),
+    "amoebanet_b": _searched("amoebanet_b", (6, 6, 6), 512, 32, 480),
+    "amoebanet_c": _searched("amoebanet_c", (6, 6, 6), 228, 32, 331),
+    # Depth and factor on the filters.
+    "bit_50_1": _bit((3, 4, 6, 3), 1, 224),
+    "bit_152_4": _bit((3, 8, 36, 3), 4, 480),
+    "vit_b16": _vit(16, 768, 12, 12),
+    "vit_l16": _vit(16, 1024, 24, 16),
+    "vit_h14": _vit(14, 1280, 32, 16),
 }
 
 # Families and what a user brings, as they are shown in help and errors.
@@ -173,12 +265,18 @@ def find(name):
     )
 
 
+def with_dropblock():
+    """The names of the networks that can be built with DropBlock, a list."""
+    return [name for name, row in NETWORKS.items() if row.takes_dropblock]
+
+
 def build(
     name,
     image_shape,
     num_classes,
     *,
     dropout=None,
+    dropblock=0.0,
     synchronized=False,
     mean=None,
     std=None,
@@ -193,6 +291,7 @@ def build(
         num_classes: C.
         dropout: rate before the last layer, in cnn13 after its two poolings;
             0 adds no layer, None takes the network's own.
+        dropblock: final rate of DropBlock; 0 adds no layer.
         synchronized: batch statistics over all replicas.
         mean: of each channel, on a scale of 0...1, to be subtracted from the
             pixels; None scales pixels to -1...1.
@@ -213,6 +312,14 @@ def build(
     found = find(name)
     if dropout is None:
         dropout = found.dropout
+    further = dict(found.options)
+    if dropblock:
+        if not found.takes_dropblock:
+            raise ValueError(
+                f"--model={name} has no DropBlock: leave --dropblock at 0, or "
+                f"use --model={', '.join(with_dropblock())}."
+            )
+        further["dropblock"] = dropblock
     # Keras is imported here, so that listing the networks does without.
     import keras
 
@@ -246,7 +353,7 @@ def build(
             num_classes,
             dropout=dropout,
             synchronized=synchronized,
-            **found.options,
+            **further,
         )
         network = keras.Model(pixels, logits)
     network.name = network_name or name.replace(":", ".")
@@ -290,8 +397,9 @@ def features(network):
 
     if not any(layer.name == "logits" for layer in network.layers):
         raise ValueError(
-            "This method has a further head on the network's features: call "
-            "the last dense layer of your network (--model) `logits`."
+            "This method has a further head on the network's features, or "
+            "--cache_features stores them: call the last dense layer of your "
+            "network (--model) `logits`."
         )
     return keras.Model(
         network.inputs[0],

@@ -4,6 +4,9 @@ import re
 
 import keras
 
+# The public functions of keras.applications fix the blocks.
+from keras.src.applications import densenet
+
 from tf_metassl.errors import ConfigError
 from tf_metassl.models.layers import (
     classifier,
@@ -63,6 +66,35 @@ def application(images, num_classes, *, name, dropout, synchronized):
         dropout,
         kernel_initializer=fan_out_uniform(),
     )
+
+
+def densenet_264(images, num_classes, *, dropout, synchronized):
+    """keras.applications' DenseNet with the blocks of DenseNet-264.
+
+    Source: Huang et al., arXiv 1608.06993, table 1. 33,337,704 parameters for
+    1,000 classes, as counted for torch's network of these blocks; the paper's
+    figure 3 has about 34 million.
+
+    Args:
+        images: scaled images, a Keras tensor `[N, H, W, C]`, at least 32x32.
+        num_classes: C.
+        dropout: rate before the last layer; 0 adds no layer.
+        synchronized: batch statistics over all replicas.
+
+    Returns:
+        Logits, a Keras tensor `[N, C]`.
+    """
+    body = densenet.DenseNet(
+        [6, 12, 64, 48],
+        include_top=False,
+        weights=None,
+        input_shape=images.shape[1:],
+        name="densenet",
+    )
+    body = with_moving_statistics(body)
+    if synchronized:
+        synchronize(body)
+    return classifier(body(images), num_classes, dropout)
 
 
 def imagenet_body(name):

@@ -26,7 +26,8 @@ class Costs:
         trainable: number of trained values.
         averages: number of other values, such as batch-norm averages.
         flops: operations of a forward pass per image. A multiply-add counts
-            2; convolutions and dense layers count, nothing else.
+            2; convolutions, dense layers and self-attention count, nothing
+            else.
         activation_bytes: per image, the outputs of all layers together, about
             the memory that training keeps for the backward pass.
     """
@@ -85,6 +86,14 @@ def _leaves(network):
 
 
 def _flops(layer):
+    if isinstance(layer, layers.MultiHeadAttention):
+        # Self-attention of T tokens of as many features as it returns: four
+        # dense layers, and two products of T x T.
+        tokens, width = layer.output.shape[1:]
+        return 2 * tokens * width * (4 * width + 2 * tokens)
+    if isinstance(layer, layers.SeparableConv2D):
+        weights = sum(math.prod(v.shape) for v in layer.weights)
+        return 2 * weights * math.prod(layer.output.shape[1:-1])
     if not isinstance(layer, _MULTIPLIERS):
         return 0
     # `layer.kernel` may be computed, as with weight norm.

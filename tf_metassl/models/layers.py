@@ -120,6 +120,66 @@ def fan_out_uniform():
     )
 
 
+@keras.saving.register_keras_serializable("tf_metassl")
+class DropBlock(layers.Layer):
+    """Drops square regions of every channel in training.
+
+    Each channel of an image has regions of its own, which lie inside the map.
+    What is left of an image is divided by its share, so that its sum keeps its
+    expectation; the authors' code takes that share over the batch, which would
+    depend on the number of replicas.
+
+    Source: Ghiasi, Lin, Le, arXiv 1810.12890, algorithm 1.
+
+    Args:
+        rate: about the share of values that is dropped, 1 - keep_prob.
+        size: height and width of a region; at most those of the map.
+        **kwargs: of `keras.layers.Layer`.
+    """
+
+    # Function without arguments that returns the share of the rate that
+    # applies at this step; None: all of it. Training sets it.
+    progress = None
+
+    def __init__(self, rate, size=7, **kwargs):
+        super().__init__(**kwargs)
+        self.rate = rate
+        self.size = size
+        self.seed_generator = keras.random.SeedGenerator()
+        self.built = True
+
+    def call(self, inputs, training=False):
+        """`[N, H, W, C]` -> the same shape."""
+        if not training:
+            return inputs
+        rate = (
+            self.rate
+            if self.progress is None
+            else (self.rate * self.progress())
+        )
+        height, width, channels = inputs.shape[1:]
+        size = min(self.size, height, width)
+        places = height - size + 1, width - size + 1
+        noise = keras.random.uniform(
+            (ops.shape(inputs)[0], *places, channels),
+            dtype="float32",
+            seed=self.seed_generator,
+        )
+        density = height * width / (size**2 * places[0] * places[1])
+        corners = ops.cast(noise < rate * density, "float32")
+        around = [[0, 0], [size - 1, size - 1], [size - 1, size - 1], [0, 0]]
+        dropped = ops.max_pool(ops.pad(corners, around), size, 1, "valid")
+        kept = 1.0 - dropped
+        share = ops.mean(kept, axis=(1, 2, 3), keepdims=True)
+        mask = kept / ops.maximum(share, 1e-6)
+        return inputs * ops.cast(mask, inputs.dtype)
+
+    def get_config(self):
+        """The constructor's arguments."""
+        config = super().get_config()
+        return {**config, "rate": self.rate, "size": self.size}
+
+
 class MovingStatistics:
     """Mixin: moving averages of batch statistics that are never cold.
 
@@ -261,6 +321,8 @@ def with_keras_batch_norm(network):
         kind = type(layer)
         if kind is BatchNormalization:
             kind = layers.BatchNormalization
+        if kind is DropBlock:
+            return layers.Identity(name=layer.name)
         copy = kind.from_config(layer.get_config())
         copy.trainable = True
         return copy

@@ -7,6 +7,7 @@ from keras import layers
 
 from tf_metassl.models.layers import (
     BatchNormalization,
+    DropBlock,
     classifier,
     fan_out_normal,
     synchronize,
@@ -16,7 +17,7 @@ from tf_metassl.models.layers import (
 SMALL = 64
 
 
-def resnet(images, num_classes, *, depth, dropout, synchronized):
+def resnet(images, num_classes, *, depth, dropout, synchronized, dropblock=0.0):
     """keras.applications' ResNet, changed to match published ResNets.
 
     Convolutions have no bias, which batch norm would cancel, and the 3x3
@@ -30,6 +31,9 @@ def resnet(images, num_classes, *, depth, dropout, synchronized):
         depth: 50 or 152.
         dropout: rate before the last layer; 0 adds no layer.
         synchronized: batch statistics over all replicas.
+        dropblock: rate of DropBlock (arXiv 1810.12890) on what follows every
+            convolution of the last two stages, and on shortcuts; a quarter of
+            it in the last but one, as in the authors' code. 0 adds no layer.
 
     Returns:
         Logits, a Keras tensor `[N, C]`.
@@ -60,10 +64,23 @@ def resnet(images, num_classes, *, depth, dropout, synchronized):
             return BatchNormalization.from_config(settings)
         return type(layer).from_config(settings)
 
+    def called(layer, *args, **kwargs):
+        found = re.fullmatch(
+            r"conv([45])_block\d+_(1_relu|2_relu|add)", layer.name
+        )
+        if not dropblock or not found:
+            return layer(*args, **kwargs)
+        rate = dropblock * 4.0 ** (int(found[1]) - 5)
+        if found[2] == "add":
+            (branches,) = args
+            return layer([DropBlock(rate)(branch) for branch in branches])
+        return DropBlock(rate)(layer(*args, **kwargs))
+
     body = keras.models.clone_model(
         application,
         input_tensors=keras.Input(images.shape[1:], dtype=images.dtype),
         clone_function=changed,
+        call_function=called,
     )
     if synchronized:
         synchronize(body)

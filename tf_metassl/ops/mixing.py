@@ -1,11 +1,11 @@
-"""MixUp with weights and partners that the data pipeline draws."""
+"""MixUp and CutMix, with weights and partners that the data pipeline draws."""
 
 from collections.abc import Sequence
 
 import tensorflow as tf
 
 from tf_metassl.contract import MIX_BLOCK
-from tf_metassl.ops.checks import check_rank
+from tf_metassl.ops.checks import check_rank, known_size
 
 
 def num_blocks(size: int | None, block: int = MIX_BLOCK) -> int:
@@ -106,3 +106,52 @@ def mixup(
     return weight * values + (1.0 - weight) * partners(
         values, mix_partner, block
     )
+
+
+def cutmix(
+    images: tf.Tensor,
+    mix_weight: tf.Tensor,
+    mix_partner: tf.Tensor,
+    center: tf.Tensor,
+    block: int = MIX_BLOCK,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Replaces a rectangle of every image by that of its partner.
+
+    The sides of the rectangle are sqrt(1 - weight) of those of the image,
+    rounded as in the authors' code; what lies outside the image is cut off.
+    Mix the labels by `mixup` with the weight that is returned, the share of
+    the image that is left.
+
+    Source: Yun et al., arXiv 1905.04899, equations 1 and 2 of the paper, which
+    draws one weight and rectangle per batch, not per image.
+
+    Args:
+        images: `[N, H, W, C]` of any dtype, H and W static.
+        mix_weight: `[N]`, the share of the row itself; 1 is the identity.
+        mix_partner: `[N]` int32, see `partners`.
+        center: `[N, 2]` in [0, 1), y and x of the rectangle's center as shares
+            of height and width.
+        block: rows per block.
+
+    Returns:
+        `(images, weight)`: `[N, H, W, C]` of the same dtype, and `[N]`, which
+        has no gradient. Gradients of the images flow to both sources.
+    """
+    check_rank("images", images, 4)
+    check_rank("mix_weight", mix_weight, 1)
+    check_rank("center", center, 2)
+    shape = [known_size("images", images, axis) for axis in (1, 2)]
+    share = tf.sqrt(1.0 - tf.cast(mix_weight, tf.float32))
+    inside = []
+    for axis, size in enumerate(shape):
+        half = tf.cast(size * share, tf.int32) // 2
+        middle = tf.cast(size * tf.cast(center[:, axis], tf.float32), tf.int32)
+        place = tf.range(size)[tf.newaxis]
+        begin, end = (middle - half)[:, None], (middle + half)[:, None]
+        inside.append((place >= begin) & (place < end))  # [N, size]
+    cut = inside[0][:, :, None] & inside[1][:, None]  # [N, H, W]
+    mixed = tf.where(
+        tf.expand_dims(cut, -1), partners(images, mix_partner, block), images
+    )
+    covered = tf.reduce_mean(tf.cast(cut, mix_weight.dtype), axis=[1, 2])
+    return mixed, 1.0 - covered

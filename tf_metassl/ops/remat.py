@@ -120,12 +120,18 @@ def _in_order(network):
 
 def _node(network, operation):
     """The call of `operation` that belongs to `network`."""
-    (node,) = [
+    found = [
         node
         for node in operation._inbound_nodes
         if any(node in nodes for nodes in network._nodes_by_depth.values())
     ]
-    return node
+    if len(found) > 1:
+        raise ValueError(
+            f"--remat cuts networks whose layers are called once; "
+            f"{operation.name} is called {len(found)} times. Use "
+            "--remat=false."
+        )
+    return found[0]
 
 
 def _joined(pieces, count):

@@ -23,6 +23,8 @@ from tf_metassl.run.inventory import SPLITS, Inventory
 _SHOWN, _NAMES = 24, 10
 # Pixels on the longer side of a picture.
 _SIDE = 64
+# Characters of a name below a picture.
+_CAPTION = 40
 # A class is small if it has less than this share of the largest one.
 _SMALL = 0.1
 
@@ -32,11 +34,13 @@ class Picture(NamedTuple):
 
     Attributes:
         uri: the pixels as a `data:` URI.
-        caption: lines below it.
+        caption: lines below it, in which long names are shortened.
+        names: the label and the file, in full.
     """
 
     uri: str
     caption: list[str]
+    names: str
 
 
 def number(count: int, one: str, several: str = "") -> str:
@@ -46,7 +50,8 @@ def number(count: int, one: str, several: str = "") -> str:
 
 def _listed(names: list[str]) -> str:
     shown = ", ".join(map(spelling.one_line, names[:_NAMES]))
-    return shown + (", ..." if len(names) > _NAMES else "")
+    more = len(names) - _NAMES
+    return shown + (f" and {more:,} more" if more > 0 else "")
 
 
 def sentences(found: Findings) -> dict[str, list[str]]:
@@ -286,10 +291,13 @@ def render(found: Findings, items: Inventory) -> str:
 
     def picture(k: int, *lines: str) -> Picture:
         caption = [SPLITS[items.split[k]], *lines]
-        if label := items.class_name(items.label[k]):
-            caption[0] += f": {spelling.one_line(label)}"
-        caption.append(spelling.one_line(items.name(k)))
-        return Picture(_uri(items.read(np.array([k]))[0]), caption)
+        label, name = items.class_name(items.label[k]), items.name(k)
+        if label:
+            caption[0] += f": {spelling.shortened(label, _CAPTION)}"
+        caption.append(spelling.shortened(name, _CAPTION))
+        uri = _uri(items.read(np.array([k]))[0])
+        full = ", ".join(map(spelling.one_line, filter(None, (label, name))))
+        return Picture(uri, caption, full)
 
     pairs = [
         (
@@ -303,7 +311,7 @@ def render(found: Findings, items: Inventory) -> str:
         picture(
             doubt.number,
             f"{doubt.probability:.1%} probable; {doubt.best:.1%} "
-            + spelling.one_line(items.class_name(doubt.predicted)),
+            + spelling.shortened(items.class_name(doubt.predicted), _CAPTION),
         )
         for doubt in found.doubts[:_SHOWN]
     ]

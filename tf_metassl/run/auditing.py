@@ -17,6 +17,9 @@ from tf_metassl.run import audit_page, build, findings, inventory
 from tf_metassl.run.findings import Findings
 from tf_metassl.run.inventory import SPLITS, Inventory
 
+# Datasets of which files may be unusable.
+_WITH_FILES = ("folder", "csv", "tfrecord")
+
 PAGE = "audit.html"
 
 
@@ -55,7 +58,7 @@ def audit(
     except ValueError as error:
         raise ConfigError(str(error)) from error
     items = inventory.of_source(config, source, rows)
-    bad = _bad_files(out) if config.dataset in ("folder", "csv") else []
+    bad = _bad_files(out) if config.dataset in _WITH_FILES else []
     found = findings.find(items, describe, bad)
     summary = audit_page.summary(found)
     text = json.dumps(summary, indent=1, ensure_ascii=False)

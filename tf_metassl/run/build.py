@@ -27,7 +27,14 @@ from tf_metassl.errors import ConfigError
 from tf_metassl.models import pretrained
 from tf_metassl.ops import augmentation_rates, schedules
 from tf_metassl.ops.lars import Lars
-from tf_metassl.run import distribution, run_directory
+from tf_metassl.ops.sgd import Sgd
+from tf_metassl.run import (
+    distribution,
+    feature_cache,
+    real_labels,
+    run_directory,
+)
+from tf_metassl.run.real_labels import Labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +47,9 @@ class Experiment:
         source: the dataset.
         splits: its labeled, unlabeled and validation rows.
         algorithm: the compiled method of the main stage.
+        features: with `--cache_features`, the features of the dataset.
+        backbone: the network that has computed them.
+        real_labels: the classes of each test image, see `--real_labels`.
     """
 
     config: Config
@@ -47,16 +57,34 @@ class Experiment:
     source: sources.Source
     splits: splits.Splits
     algorithm: Algorithm
+    features: sources.Source | None = None
+    backbone: keras.Model | None = None
+    real_labels: Labels | None = None
 
     @property
     def augmentation(self):
         """The augmentation policies, with `auto` resolved."""
         return pipeline.augmentation(self.source, self.config)
 
+    @property
+    def seen(self):
+        """What the networks of the algorithm see, a `Source`."""
+        return self.features or self.source
+
     @functools.cached_property
     def validation_images(self):
-        """The held-out training images."""
-        return self.source.train.take(self.splits.validation)
+        """The held-out training images, as networks see them."""
+        return self.seen.train.take(self.splits.validation)
+
+    def whole(self, network):
+        """A network of the algorithm as one that takes images.
+
+        Args:
+            network: such as `algorithm.deployable_model`.
+        """
+        if self.backbone is None:
+            return network
+        return feature_cache.whole(self.backbone, network)
 
     @property
     def examples(self):
@@ -74,7 +102,7 @@ class Experiment:
             ratio = published.stored_ratio if published else 1.0
             sizes = dataclasses.replace(config, image_size=shape[0])
             stored = options_lib.stored_size(sizes, shape[0], ratio)
-        return pictures.Decoding(shape, stored, config.max_value)
+        return pictures.Decoding(shape, stored, config.max_value, config.resize)
 
     @property
     def has_validation(self):
@@ -82,10 +110,10 @@ class Experiment:
         return len(self.splits.validation) > 0
 
     def images(self, split):
-        """The images of the split `labeled`, `validation` or `test`."""
+        """What networks see of the split `labeled`, `validation` or `test`."""
         if split == "labeled":
-            return self.source.train.take(self.splits.labeled)
-        return self.source.test if split == "test" else self.validation_images
+            return self.seen.train.take(self.splits.labeled)
+        return self.seen.test if split == "test" else self.validation_images
 
     def pools(self, algorithm, batch_size=0):
         """The `Pool`s that the batches of `algorithm` are drawn from.
@@ -100,10 +128,14 @@ class Experiment:
         size = batch_size or self.config.batch_size
         pools = [
             pipeline.Pool(
-                "labeled", self.splits.labeled, size, algorithm.views.labeled
+                "labeled",
+                self.splits.labeled,
+                size,
+                algorithm.batch_views.labeled,
+                balanced=self.config.class_balance == "sampling",
             )
         ]
-        if algorithm.views.unlabeled:
+        if algorithm.batch_views.unlabeled:
             try:
                 rows = algorithm.select_unlabeled(self.splits.unlabeled)
             except ValueError as error:
@@ -113,7 +145,7 @@ class Experiment:
                     "unlabeled",
                     rows,
                     size * self.config.unlabeled_batch_ratio,
-                    algorithm.views.unlabeled,
+                    algorithm.batch_views.unlabeled,
                 )
             )
         return pools
@@ -140,6 +172,10 @@ class Experiment:
             replicas.
         """
         augmentation = self.augmentation
+        if self.backbone is not None:
+            augmentation = feature_cache.augmentation(
+                self.config.cache_features
+            )
         if algorithm.augmentation_rates is not None:
             rates = algorithm.augmentation_rates.value
             augmentation = dataclasses.replace(
@@ -151,9 +187,9 @@ class Experiment:
 
         def make_dataset(**shards):
             return pipeline.training_dataset(
-                self.source,
+                self.seen,
                 self.pools(algorithm, batch_size),
-                views=algorithm.views,
+                views=algorithm.batch_views,
                 augmentation=augmentation,
                 seed=self.config.seed + seed_offset,
                 first_step=first_step,
@@ -195,19 +231,44 @@ def build_experiment(
     try:
         strategy = _prepare(config, strategy)
         config, source, rows = load_data(config, run_dir, source)
+        scaling = _scaling(config, source.train, run_dir)
+        features = backbone = None
+        if config.cache_features:
+            backbone = _backbone(config, source.info, scaling, initial)
+            features = feature_cache.load(config, source, backbone)
+        sets = None
+        if config.real_labels:
+            sets = real_labels.read(
+                config.real_labels, len(source.test), source.info.num_classes
+            )
         algorithm = _algorithm(
-            config, strategy, source, run_dir, source.train, initial
+            config,
+            strategy,
+            features or source,
+            scaling,
+            initial,
+            backbone,
+            rows,
         )
         pipeline.check_channels(
-            algorithm.views,
+            algorithm.batch_views,
             pipeline.augmentation(source, config),
             source.info.image_shape[2],
         )
-        if algorithm.views.unlabeled:
+        if algorithm.batch_views.unlabeled:
             splits.check_unlabeled(rows)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    return Experiment(config, strategy, source, rows, algorithm)
+    return Experiment(
+        config,
+        strategy,
+        source,
+        rows,
+        algorithm,
+        features,
+        backbone,
+        real_labels=sets,
+    )
 
 
 def load_data(config, run_dir=None, source=None):
@@ -260,15 +321,25 @@ def build_without_images(config, run_dir):
     none = np.zeros(0, np.int64)
     try:
         strategy = _prepare(config)
-        algorithm = _algorithm(config, strategy, source, run_dir, None)
+        scaling = _scaling(config, None, run_dir)
+        features = backbone = None
+        if config.cache_features:
+            backbone = _backbone(config, info, scaling)
+            feature_cache.load_backbone(backbone, run_dir)
+            features = feature_cache.without_images(source, backbone)
+        algorithm = _algorithm(
+            config, strategy, features or source, scaling, None, backbone
+        )
     except ValueError as error:
         raise ConfigError(str(error)) from error
     rows = splits.Splits(none, none, none)
-    return Experiment(config, strategy, source, rows, algorithm)
+    return Experiment(
+        config, strategy, source, rows, algorithm, features, backbone
+    )
 
 
 def _prepare(config, strategy=None):
-    """Sets precision, devices and seed; returns the strategy."""
+    """Sets precision and devices; returns the strategy."""
     keras.config.set_dtype_policy(config.precision)
     strategy = strategy or distribution.make_strategy(
         config.strategy,
@@ -278,28 +349,39 @@ def _prepare(config, strategy=None):
     )
     if config.jit_compile:
         distribution.check_xla(strategy)
-    keras.utils.set_random_seed(config.seed)
     return strategy
 
 
-def _algorithm(config, strategy, source, run_dir, images, initial=None):
-    """The algorithm of the main stage, built in the scope of `strategy`.
+def _scaling(config, images, run_dir):
+    """How networks scale pixels, see `statistics.scaling`.
 
     Args:
         config: a `Config`.
-        strategy: a `tf.distribute` strategy.
-        source: a `Source`.
+        images: from which it is computed; None: it has to be in `run_dir`.
         run_dir: folder of the run, or None.
-        images: from which the scaling of pixels is computed; None: it has to
-            be there.
-        initial: see `build_experiment`.
     """
-    scaling = statistics.scaling(
+    return statistics.scaling(
         config.normalization,
         config.dataset,
         images,
         run_dir and run_directory.normalization(run_dir),
     )
+
+
+def _algorithm(config, strategy, source, scaling, initial, backbone, rows=None):
+    """The algorithm of the main stage, built in the scope of `strategy`.
+
+    Args:
+        config: a `Config`.
+        strategy: a `tf.distribute` strategy.
+        source: the `Source` that its networks see.
+        scaling: see `_scaling`.
+        initial: see `build_experiment`.
+        backbone: see `Experiment`.
+        rows: the `Splits`; None: nothing is trained.
+    """
+    # Whatever has been built before: a twin starts from the same weights.
+    keras.utils.set_random_seed(config.seed)
     with strategy.scope():
         return build_algorithm(
             config,
@@ -308,7 +390,27 @@ def _algorithm(config, strategy, source, run_dir, images, initial=None):
             len(source.train),
             scaling,
             initial=initial,
+            backbone=backbone,
+            class_weights=class_weights(config, source, rows),
         )
+
+
+def class_weights(config, source, rows):
+    """The weights of the classes in the labeled loss, see --class_balance.
+
+    Args:
+        config: a `Config`.
+        source: the `Source`.
+        rows: its `Splits`; None: nothing is trained.
+
+    Returns:
+        `[C]` floats; None if all are 1.
+    """
+    if config.class_balance != "loss" or rows is None:
+        return None
+    return splits.class_weights(
+        source.train.labels[rows.labeled], source.info.num_classes
+    )
 
 
 def _with_defaults(config, source):
@@ -348,6 +450,7 @@ def split(source, config):
         labeled_rows=source.labeled_rows,
         validation_rows=source.validation_rows,
         class_names=source.info.class_names,
+        groups=source.groups,
     )
     if config.known_classes:
         rows = dataclasses.replace(
@@ -359,6 +462,13 @@ def split(source, config):
                 foreign_share=config.foreign_share,
                 seed=config.split_seed,
             ),
+        )
+    if config.patience and not len(rows.validation):
+        raise ValueError(
+            f"--patience={config.patience} needs validation images, but none "
+            "is held out: raise --num_validation (now "
+            f"{config.num_validation}), give --validation_dir, or leave "
+            "--patience out."
         )
     if config.selection == "best_validation" and not len(rows.validation):
         raise ValueError(
@@ -378,6 +488,8 @@ def build_algorithm(
     scaling=None,
     cls=None,
     initial=None,
+    backbone=None,
+    class_weights=None,
 ):
     """Builds networks, optimizers and the compiled method.
 
@@ -392,6 +504,9 @@ def build_algorithm(
         scaling: see `tf_metassl.data.statistics.scaling`.
         cls: class of a later stage; None for that of the method.
         initial: see `build_experiment`.
+        backbone: see `Experiment`; the networks of the method are the last
+            layer of it alone.
+        class_weights: see `Algorithm`.
 
     Returns:
         A compiled `Algorithm`.
@@ -407,20 +522,36 @@ def build_algorithm(
     def rebuild(num_steps, cls=cls):
         changed = dataclasses.replace(config, num_steps=num_steps)
         return build_algorithm(
-            changed, info, num_replicas, num_images, scaling, cls, initial
+            changed,
+            info,
+            num_replicas,
+            num_images,
+            scaling,
+            cls,
+            initial,
+            backbone,
+            class_weights,
+        )
+
+    def build_network(role):
+        dropout = config.hyperparameters.dropout_of(role)
+        dropout = config.dropout if dropout is None else dropout
+        if backbone is not None:
+            return feature_cache.head(backbone, dropout, role)
+        return _network(
+            config, info, num_replicas, scaling, initial, dropout, role
         )
 
     return assemble(
         config,
         cls or algorithm_class(config.algo),
-        functools.partial(
-            _network, config, info, num_replicas, scaling, initial
-        ),
+        build_network,
         functools.partial(_optimizer, config, elapsed),
         num_classes=info.num_classes,
         num_images=num_images,
         rebuild=rebuild,
         elapsed=elapsed,
+        class_weights=class_weights,
     )
 
 
@@ -441,6 +572,7 @@ def assemble(config, cls, build_network, build_optimizer, **arguments):
         networks=cls.build_networks(build_network, arguments["num_classes"]),
         hyperparameters=config.hyperparameters,
         seed=config.seed,
+        ctaugment=config.strong_augmentation == "ctaugment",
         **arguments,
     )
     algorithm.compile(
@@ -454,23 +586,39 @@ def assemble(config, cls, build_network, build_optimizer, **arguments):
         steps_per_execution=config.steps_per_execution,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         recompute=config.remat,
+        dropblock_steps=config.num_steps,
+        sam_rho=config.sam_rho,
     )
     return algorithm
 
 
-def _network(config, info, num_replicas, scaling, initial, role):
-    """A new network for `role`."""
+def _backbone(config, info, scaling, initial=None):
+    """The network whose frozen layers `--cache_features` applies once."""
+    keras.utils.set_random_seed(config.seed)
+    return _network(config, info, 1, scaling, initial)
+
+
+def _network(
+    config,
+    info,
+    num_replicas,
+    scaling,
+    initial=None,
+    dropout=0.0,
+    role="backbone",
+):
+    """A new network for `role`; see `build_algorithm`."""
     synchronized = {
         "auto": num_replicas > 1,
         "local": False,
         "synchronized": True,
     }[config.batch_norm]
-    dropout = config.hyperparameters.dropout_of(role)
     network = models.build(
         config.model,
         info.image_shape,
         info.num_classes,
-        dropout=config.dropout if dropout is None else dropout,
+        dropout=dropout,
+        dropblock=config.dropblock,
         synchronized=synchronized,
         **(scaling or {}),
         network_name=role,
@@ -511,7 +659,7 @@ def _optimizer(config, elapsed, role):
         )
     if config.optimizer == "lars":
         return Lars(schedule, momentum=config.momentum, name=f"{role}_lars")
-    return keras.optimizers.SGD(
+    return Sgd(
         schedule,
         momentum=config.momentum,
         nesterov=config.momentum > 0,

@@ -18,7 +18,8 @@ from tf_metassl.run.termination import Terminated
 class Recorder(keras.callbacks.Callback):
     """Evaluates and records metrics at the end of every epoch; saves.
 
-    An epoch is the interval between two evaluations, not a pass over a pool.
+    An epoch is the interval between two evaluations, not a pass over a pool; or
+    a part of it, if the data are renewed more often.
     A checkpoint is written after every evaluation, every
     `--checkpoint_minutes`, and when the process is asked to end. It contains
     the running means of the epoch that it falls into. A checkpoint at the end
@@ -39,6 +40,10 @@ class Recorder(keras.callbacks.Callback):
             the first step and includes evaluations. The stage is then
             evaluated and ends. Checkpoints record that it has ended, so that a
             restart on a faster or slower machine does not change it.
+        is_between: whether the last call of `fit` ended between two
+            evaluations, because the data were to be renewed.
+        has_ended: whether the stage ends before its last step, because its
+            time or its patience is used up.
     """
 
     def __init__(self, run, state, evaluate):
@@ -58,11 +63,23 @@ class Recorder(keras.callbacks.Callback):
         self._read_metrics = None
         self._started = self._saved = time.monotonic()
         self._first_batch = None
+        self.is_between = False
 
     @property
     def out_of_time(self):
         """See the attributes of the class."""
         return self._state.out_of_time
+
+    @property
+    def has_ended(self):
+        """See the attributes of the class."""
+        return self._state.has_ended(self._run.config.patience)
+
+    @property
+    def state(self):
+        """The `ResumeState` of now, between two epochs."""
+        step = self.model.finished_steps
+        return dataclasses.replace(self._state, step=step)
 
     def on_train_begin(self, logs=None):
         """Sets the elapsed time again. See `keras.callbacks.Callback`."""
@@ -97,6 +114,15 @@ class Recorder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """See `keras.callbacks.Callback` and `finish_epoch`."""
         del epoch
+        step = self.model.finished_steps
+        self.is_between = not self.out_of_time and (
+            step % self._run.config.evaluate_every > 0
+            and step < self._run.stage.num_steps
+        )
+        if self.is_between:
+            # The next call of `fit` resets the means.
+            self._metrics_to_restore = self._train_metrics()
+            return
         validation = self.finish_epoch(logs or {})
         # Keras passes these to later callbacks, such as the progress line.
         if logs is not None:
@@ -146,6 +172,7 @@ class Recorder(keras.callbacks.Callback):
             self._state,
             last_evaluation=self.model.finished_steps,
             best_validation=max(best, accuracy),
+            evaluations_without_gain=self._without_gain(accuracy > best),
         )
         # The best one first: a run that has to be resumed from before this
         # step finds it again.
@@ -155,6 +182,8 @@ class Recorder(keras.callbacks.Callback):
         self._watch_collapse()
         if self._ending():
             raise _terminated(path)
+        if self.has_ended:
+            self.model.stop_training = True
         return validation
 
     def save(self, train_metrics, name=None):
@@ -191,6 +220,12 @@ class Recorder(keras.callbacks.Callback):
         )
         self._saved = time.monotonic()
         return path
+
+    def _without_gain(self, gained):
+        """The evaluations since the last gain, counted with patience alone."""
+        if gained or not self._run.config.patience:
+            return 0
+        return self._state.evaluations_without_gain + 1
 
     def _ending(self):
         requested = self._run.termination.requested
@@ -243,6 +278,9 @@ class Recorder(keras.callbacks.Callback):
         self._run.metrics_file.write(step, "train", train)
         for split, values in results.items():
             self._run.metrics_file.write(step, split, values)
+        folder = f"{self._run.log_folder}/" * bool(self._run.log_folder)
+        for split, values in {"train": train, **results}.items():
+            self._run.tracker.metrics(step, folder + split, values)
         self._board.write(
             step,
             {**results, "train": train | seconds},
@@ -294,6 +332,47 @@ class DivergenceGuard(keras.callbacks.Callback):
             raise TrainingDivergedError(
                 f"The loss became {loss:g}", self.model.finished_steps
             )
+
+
+class Profiler(keras.callbacks.Callback):
+    """Profiles some steps of a stage for TensorBoard.
+
+    With `--steps_per_execution` it begins and ends with whole calls.
+
+    Args:
+        folder: of TensorBoard.
+        first: the first step, counted from 1.
+        last: the last step; none is profiled if it is before the first.
+    """
+
+    def __init__(self, folder, first, last):
+        super().__init__()
+        self._folder = str(folder)
+        self._first, self._last = first, last
+        self._running = False
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """See `keras.callbacks.Callback`."""
+        del batch, logs
+        # The next step is a profiled one; a resumed run may begin after it.
+        coming = self.model.finished_steps + 1
+        per_call = self.model.steps_per_execution
+        reaches = self._first < coming + per_call
+        if not self._running and reaches and coming <= self._last:
+            tf.profiler.experimental.start(self._folder)
+            self._running = True
+
+    def on_train_batch_end(self, batch, logs=None):
+        """See `keras.callbacks.Callback`."""
+        del batch, logs
+        if self.model.finished_steps >= self._last:
+            self.stop()
+
+    def stop(self):
+        """Writes what was profiled, if there is anything."""
+        if self._running:
+            self._running = False
+            tf.profiler.experimental.stop()
 
 
 class _Interrupter(keras.callbacks.Callback):

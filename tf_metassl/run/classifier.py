@@ -120,7 +120,7 @@ def from_run(config: Config, run_dir: AnyPath) -> Classifier:
         decoding=experiment.decoding,
         calibration=Calibration.load(run_dir),
         networks={
-            role: _logits(network, info.image_shape)
+            role: _logits(experiment.whole(network), info.image_shape)
             for role, network in ordered.items()
         },
     )

@@ -26,6 +26,7 @@ from tf_metassl.run.termination import Terminated
 COMMANDS = {
     "audit": "look at the images and labels before a training",
     "train": "train, evaluate and export a classifier",
+    "tune": "search settings by the validation accuracy",
     "evaluate": "evaluate a finished run again, or on other images",
     "predict": "classify picture files",
     "pseudo_label": "label picture files for another training",
@@ -294,12 +295,19 @@ def from_flags(values=None):
     Raises:
         ConfigError: if a value is not allowed, or excludes another one.
     """
+    return config_lib.resolve(given_settings(values))
+
+
+def given_settings(values=None):
+    """The settings among the parsed flags that were given, name -> value.
+
+    Args:
+        values: flag values; the global ones if None.
+    """
     values = flags.FLAGS if values is None else values
     names = [row.name for _, rows in sections() for row in rows]
     given = {name: getattr(values, name) for name in names if name in values}
-    return config_lib.resolve(
-        {name: value for name, value in given.items() if value is not None}
-    )
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def parse(arguments):

@@ -12,6 +12,7 @@ from tf_metassl.run import (
     calibration,
     checkpoints,
     distribution,
+    real_labels,
     report,
     resume,
 )
@@ -40,7 +41,7 @@ def evaluate(experiment, algorithm, split, watchers=()):
         return pipeline.evaluation_dataset(
             images,
             batch_size=size,
-            size=experiment.source.info.image_shape[:2],
+            size=experiment.seen.info.image_shape[:2],
             **shards,
         )
 
@@ -60,19 +61,19 @@ def predict(experiment, network, images=None):
     Args:
         experiment: the `Experiment`.
         network: a Keras network; it is run in inference mode.
-        images: `Images`; None for all training images.
+        images: `Images`, as networks see them; None for all training images.
 
     Returns:
         `[M, C]` float array in the order of the images.
     """
-    images = experiment.source.train if images is None else images
+    images = experiment.seen.train if images is None else images
     if not len(images):
         return np.zeros((0, experiment.source.info.num_classes), np.float32)
     apply = tf.function(functools.partial(network, training=False))
     batches = pipeline.evaluation_dataset(
         images,
         batch_size=experiment.config.eval_batch_size,
-        size=experiment.source.info.image_shape[:2],
+        size=experiment.seen.info.image_shape[:2],
     )
     logits = [apply(batch["image"]).numpy() for batch in batches]
     return np.concatenate(logits)[: len(images)]
@@ -131,10 +132,16 @@ def final_metrics(experiment, algorithm, stage):
     Returns:
         A list of dicts with `stage`, `network`, `deployed` and what `evaluate`
         gives for each split that has images: `validation_accuracy`,
-        `test_accuracy`, ...
+        `test_accuracy`, ...; with `--real_labels` also `test_real_precision`.
     """
     parts = ("validation", "test") if experiment.has_validation else ("test",)
     results = {part: evaluate(experiment, algorithm, part) for part in parts}
+    if experiment.real_labels is not None:
+        for role, network in algorithm.evaluated_networks.items():
+            logits = predict(experiment, network, experiment.images("test"))
+            results["test"][f"{role}_real_precision"] = real_labels.precision(
+                experiment.real_labels, logits.argmax(axis=1)
+            )
     deployed = deployable_role(algorithm)
     return [
         {

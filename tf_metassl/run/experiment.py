@@ -18,6 +18,7 @@ from tf_metassl.run import (
     cluster,
     distribution,
     evaluation,
+    feature_cache,
     forecast,
     html_report,
     initial_weights,
@@ -28,6 +29,7 @@ from tf_metassl.run import (
     twin,
 )
 from tf_metassl.run import stage as stage_lib
+from tf_metassl.run import tracker as tracker_lib
 from tf_metassl.run.build import build_experiment
 from tf_metassl.run.metrics_file import MetricsFile
 from tf_metassl.run.termination import Termination
@@ -60,7 +62,9 @@ def train(config, termination=None, source=None):
     """
     termination = termination or Termination()
     with _folders(config) as (run_dir, output):
+        tracker_lib.check(config)
         config = run_directory.with_recorded_defaults(config, run_dir)
+        config = run_directory.extended(config, run_dir)
         run_directory.check_settings(config, run_dir)
         experiment = build_experiment(
             config,
@@ -74,37 +78,111 @@ def train(config, termination=None, source=None):
         ):
             batch_seed_version = _record(experiment, run_dir, output)
             plan = _announce(experiment)
-            # The main stage, then those that the method adds to it.
-            first_step, results, recoveries = 0, [], []
-            for stage in stage_lib.stages(experiment):
-                algorithm = stage_lib.build_stage(experiment, stage)
-                run = stage_lib.StageRun(
-                    experiment,
-                    algorithm,
-                    stage,
-                    run_dir,
-                    output,
-                    first_step=first_step,
-                    termination=termination,
-                    batch_seed_version=batch_seed_version,
-                )
-                recoveries += stage_lib.run_stage(run)
-                first_step += stage.num_steps
+            tracker = tracker_lib.Tracker()
+            if distribution.is_chief(experiment.strategy):
+                tracker = tracker_lib.start(config, run_dir)
+            extensions = run_directory.extensions(output)
+            results = []
+            events = [report.extension(config, *e) for e in extensions]
+            for run, state in _stages(
+                experiment,
+                run_dir,
+                output,
+                termination,
+                batch_seed_version,
+                tracker,
+            ):
+                algorithm, stage = run.algorithm, run.stage
+                events += report.stage_events(stage, state, config.patience)
                 # Nothing else evaluates the test images.
                 results += evaluation.final_metrics(
                     experiment, algorithm, stage.name
                 )
             compared = _compare_with_twin(run)
-            _finish(
-                experiment,
-                algorithm,
-                run_dir,
-                plan,
-                results,
-                recoveries,
-                compared,
-            )
+            last_step = run.first_step + state.step
+            try:
+                _finish(
+                    experiment,
+                    algorithm,
+                    run_dir,
+                    plan,
+                    results,
+                    events,
+                    compared,
+                )
+            finally:
+                tracker.finish(run_dir, last_step, results[-1])
     return run_dir
+
+
+def validation_accuracy(config, termination):
+    """Trains a run in order to choose settings, and measures it.
+
+    As `train`, but nothing is evaluated on test images, exported or reported.
+
+    Args:
+        config: a `Config` with a `run_dir`; an existing run in it is resumed.
+        termination: a `Termination`, to end early at a checkpoint.
+
+    Returns:
+        The validation accuracy of the network that would be exported, of the
+        checkpoint that `--selection` asks for.
+
+    Raises:
+        ConfigError: also if there are no validation images.
+        UserError: as `train`.
+    """
+    with _folders(config) as (run_dir, output):
+        config = run_directory.with_recorded_defaults(config, run_dir)
+        run_directory.check_settings(config, run_dir)
+        experiment = build_experiment(
+            config, output, initial=initial_weights.load(config)
+        )
+        if not experiment.has_validation:
+            raise ConfigError(
+                "Settings are compared on validation images, and none is held "
+                "out: raise --num_validation or give --validation_dir."
+            )
+        version = _record(experiment, run_dir, output)
+        for run, _ in _stages(
+            experiment, run_dir, output, termination, version
+        ):
+            algorithm = run.algorithm
+        found = evaluation.deployable_metrics(
+            experiment, algorithm, "validation"
+        )
+        return found["validation_accuracy"]
+
+
+def _stages(
+    experiment,
+    run_dir,
+    output,
+    termination,
+    batch_seed_version,
+    tracker=None,
+):
+    """Trains the main stage, then those that the method adds to it.
+
+    Yields:
+        The `StageRun` and the last `ResumeState` of each.
+    """
+    first_step = 0
+    for stage in stage_lib.stages(experiment):
+        run = stage_lib.StageRun(
+            experiment,
+            stage_lib.build_stage(experiment, stage),
+            stage,
+            run_dir,
+            output,
+            first_step=first_step,
+            termination=termination,
+            batch_seed_version=batch_seed_version,
+            tracker=tracker or tracker_lib.Tracker(),
+        )
+        state = stage_lib.run_stage(run)
+        first_step += stage.num_steps
+        yield run, state
 
 
 @contextlib.contextmanager
@@ -167,6 +245,8 @@ def _record(experiment, run_dir, output):
         config, output, {**fingerprint, "batch_seed_version": version}
     )
     run_directory.save_dataset(source, output)
+    if experiment.backbone is not None:
+        feature_cache.save_backbone(experiment.backbone, output)
     splits.save_ids(source, experiment.splits, output / "labeled_ids.txt")
     return version
 
@@ -207,13 +287,13 @@ def _compare_with_twin(last):
         log_folder=twin.NAME,
     )
     try:
-        recoveries = stage_lib.run_stage(run)
+        state = stage_lib.run_stage(run)
     except TrainingDivergedError as error:
         # What the run has learned does not depend on it.
         return twin.Result([f"The supervised twin was not trained: {error}"])
     result = _compared(last, run)
     files.write_text(path, json.dumps(result.record, indent=2) + "\n")
-    said = [report.recovery(entry) for entry in recoveries]
+    said = report.stage_events(stage, state, experiment.config.patience)
     return dataclasses.replace(result, notes=[*result.notes, *said])
 
 
@@ -240,7 +320,8 @@ def _compared(last, twin_run):
     if pairs.verdict != "better":
         chosen = np.random.default_rng(0).permutation(rows.unlabeled)
         chosen = np.sort(chosen[: twin.MAX_POOL])
-        pool = twin.pool(predict(last, source.train.take(chosen)), labels)
+        seen = experiment.seen.train.take(chosen)
+        pool = twin.pool(predict(last, seen), labels)
     row = {
         "stage": "train",
         "network": "supervised twin",
@@ -260,9 +341,7 @@ def _compared(last, twin_run):
     )
 
 
-def _finish(
-    experiment, algorithm, run_dir, plan, results, recoveries, compared
-):
+def _finish(experiment, algorithm, run_dir, plan, results, events, compared):
     """Writes and prints the report; exports the deployable network.
 
     Raises:
@@ -280,7 +359,7 @@ def _finish(
                 run_dir,
                 plan=plan,
                 results=results,
-                recoveries=recoveries,
+                events=events,
                 rows=rows,
                 confusion=confusion,
                 class_names=names,
@@ -305,7 +384,13 @@ def _finish(
                 plan=plan,
                 results=shown,
                 notes=report.notes(
-                    results, recoveries, rows, evaluations, compared
+                    results,
+                    events,
+                    rows,
+                    evaluations,
+                    compared,
+                    confusion,
+                    names,
                 ),
                 rows=rows,
                 confusion=confusion,
@@ -319,7 +404,7 @@ def _finish(
         try:
             tensorboard_log.write_result(
                 run_dir,
-                config_lib.compared(experiment.config),
+                config_lib.distinguishing(experiment.config),
                 {k: v for k, v in results[-1].items() if k in _RESULTS},
                 run_dir / "confusion_matrix.png",
             )

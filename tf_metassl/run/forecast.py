@@ -48,9 +48,14 @@ class Forecast:
 
 
 def of(experiment):
-    """The `Forecast` of an `Experiment`; None for a network of one's own."""
+    """The `Forecast` of an `Experiment`.
+
+    Returns:
+        A `Forecast`; None for a network of one's own, which cannot be counted,
+        and where nothing but the last layer is run.
+    """
     config = experiment.config
-    if models.find(config.model).is_own:
+    if models.find(config.model).is_own or experiment.backbone is not None:
         return None
     network = costs.of(experiment.algorithm.student)
     pools = experiment.pools(experiment.algorithm)

@@ -5,6 +5,7 @@ Each file is compared with the network before it appears under its name.
 
 import importlib.util
 import json
+import os
 import pathlib
 import tempfile
 import time
@@ -220,6 +221,9 @@ def _write_onnx(exported: Exported, path: pathlib.Path) -> None:
     import onnx
     import tf2onnx
 
+    # Else it copies the graph with all weights before each of its optimizers,
+    # to have it back if one fails: EfficientNet-B5 took 10 GB.
+    os.environ.setdefault("TF2ONNX_CATCH_ERRORS", "FALSE")
     # Not by Keras' exporter, which makes inputs of constants.
     spec = tf.TensorSpec(
         [None, *exported.network.input_shape[1:]], tf.uint8, "image"

@@ -22,6 +22,8 @@ _PUBLISHED = re.compile(
 _REMARK = re.compile(r" \([a-z][^()]*\)")
 _SENTENCE_END = re.compile(r"(?<=\.) ")
 _SPECIAL_VALUE = re.compile(r"(-?\d+|Empty) = ")
+# `--dataset=folder: ` or `folder and csv: ` before what a setting is.
+_CONDITION = re.compile(r"(--\w+=\w+: |[\w, ]+ and \w+: )?(.*)", re.DOTALL)
 
 
 class Row(NamedTuple):
@@ -187,7 +189,9 @@ def _shorter_and_shorter(text, choices):
     first, *further = _SENTENCE_END.split(text)
     special = " ".join(["", *(s for s in further if _SPECIAL_VALUE.match(s))])
     yield first + special
-    beginning = re.split("[;:] ", first.removesuffix("."))[0]
+    # What it is for says nothing without what it is.
+    condition, rest = _CONDITION.match(first).groups("")
+    beginning = condition + re.split("[;:] ", rest.removesuffix("."))[0]
     # A text that begins with a choice explains them one by one.
     if beginning not in choices:
         yield f"{beginning}.{special}"

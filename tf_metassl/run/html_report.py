@@ -19,8 +19,9 @@ from tf_metassl.run.measurement import Measurement
 # Okabe and Ito's colors, which people with color blindness can tell apart.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _WIDTH, _HEIGHT = 380, 190
-# Classes up to which the whole confusion matrix is shown.
-_MATRIX = 30
+# Classes up to which the confusion matrix is a table of numbers, and up to
+# which it is drawn.
+_MATRIX, _DRAWN = 30, 200
 # Pairs of classes in the list of mistakes.
 _MISTAKES = 15
 
@@ -43,12 +44,14 @@ class Line(NamedTuple):
         name: of the metric.
         color: as CSS.
         points: for the attribute of an SVG polyline.
+        end: x and y of the last point.
         last: its last value.
     """
 
     name: str
     color: str
     points: str
+    end: tuple[str, str]
     last: float
 
 
@@ -125,13 +128,19 @@ def _chart(
     high = max(high, low + 1e-9)
     last_step = max(step for points in series.values() for step, _ in points)
 
-    def place(step: int, value: float) -> str:
+    def place(step: int, value: float) -> tuple[str, str]:
         x = _WIDTH * step / max(last_step, 1)
         y = _HEIGHT * (1 - (value - low) / (high - low))
-        return f"{x:.1f},{y:.1f}"
+        return f"{x:.1f}", f"{y:.1f}"
 
     lines = [
-        Line(name, color, " ".join(place(*p) for p in points), points[-1][1])
+        Line(
+            name,
+            color,
+            " ".join(",".join(place(*p)) for p in points),
+            place(*points[-1]),
+            points[-1][1],
+        )
         for (name, points), color in zip(series.items(), _COLORS, strict=False)
     ]
     return Chart(title, lines, low, high, last_step)
@@ -161,6 +170,15 @@ def mistakes(
         )
         for i, j in pairs
         if wrong[i, j]
+    ]
+
+
+def _cells(confusion: np.ndarray) -> list[tuple[int, int, int, float]]:
+    """Row, column, count and share of the row, of all counts that are not 0."""
+    return [
+        (i, j, int(confusion[i, j]), float(confusion[i, j] / row.sum()))
+        for i, row in enumerate(confusion)
+        for j in np.flatnonzero(row).tolist()
     ]
 
 
@@ -211,7 +229,10 @@ def render(
             n for n, k in zip(names, confusion, strict=True) if not k.sum()
         ],
         matrix=len(names) <= _MATRIX,
+        cells=_cells(confusion) if _MATRIX < len(names) <= _DRAWN else [],
+        predicted=dict(zip(names, confusion.sum(axis=0).tolist(), strict=True)),
         names=names,
+        short=[spelling.shortened(name) for name in names],
         counts=confusion.astype(int).tolist(),
         shares=(confusion / support).tolist(),
         mistakes=mistakes(confusion, names),

@@ -15,8 +15,7 @@ from tf_metassl.run.build import build_without_images
 def load(config: Config) -> list[keras.Layer] | None:
     """The layers before the last one of the network that is named.
 
-    Building the network of another run changes Keras' random seed, so call it
-    before that is set.
+    Building the network of another run changes Keras' random seed.
 
     Args:
         config: a `Config`.
@@ -53,4 +52,5 @@ def _of_run(name: str, run_dir: pathlib.Path) -> list[keras.Layer]:
             "not record its images. Export it as .keras and give that file."
         )
     *_, (_, algorithm) = stage.restored_stages(built, run_dir)
-    return pretrained.body_layers(algorithm.deployable_model)
+    network = built.whole(algorithm.deployable_model)
+    return pretrained.body_layers(network)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tf_metassl.config import Config
-from tf_metassl.data import patience
+from tf_metassl.data import image_files, patience
 from tf_metassl.data.features import Features
 from tf_metassl.data.splits import Splits
 from tf_metassl.data.store import Images, Source
@@ -127,13 +127,18 @@ def of_source(config: Config, source: Source, rows: Splits) -> Inventory:
     ]
     sizes = [len(parts[split]) for split in SPLITS]
 
+    config, _ = image_files.recognized(config)
+    unlabeled = ""
+    if config.unlabeled_dir:
+        unlabeled = str(image_files.unlabeled_folders(config)[0])
+
     def folders(split: str, known: bool) -> Sequence[str]:
         if config.manifest:
             return [os.path.dirname(config.manifest)]
         own = {
             "test": [config.test_dir],
             "validation": [config.validation_dir],
-            "unlabeled": [] if known else [config.unlabeled_dir],
+            "unlabeled": [] if known else [unlabeled],
         }
         return [p for p in (*own.get(split, ()), config.labeled_dir) if p]
 

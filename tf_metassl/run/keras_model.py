@@ -377,12 +377,12 @@ class SemiSupervisedModel(keras.Model):
         self._check_policies(algorithm, weak, strong)
         try:
             pipeline.check_channels(
-                algorithm.views,
+                algorithm.batch_views,
                 pipeline.augmentation(source, config),
                 source.info.image_shape[2],
             )
             rows = build.split(source, config)
-            if algorithm.views.unlabeled:
+            if algorithm.batch_views.unlabeled:
                 splits.check_unlabeled(rows)
         except ValueError as error:
             raise ConfigError(str(error)) from error
@@ -460,7 +460,7 @@ class SemiSupervisedModel(keras.Model):
 
     def _check_policies(self, algorithm, weak, strong):
         """Refuses augmentation that the method does not use."""
-        views = algorithm.views
+        views = algorithm.batch_views
         kinds = {view_kind(view) for view in views.labeled + views.unlabeled}
         used = {
             "weak": kinds - {"clean"},
@@ -547,7 +547,9 @@ class SemiSupervisedModel(keras.Model):
             first,
             first + epochs * config.evaluate_every,
             config.evaluate_every,
-            one_by_one=algorithm.augmentation_rates is not None,
+            refresh_every=config.evaluate_every
+            if algorithm.augmentation_rates is not None
+            else 0,
         ):
             epoch = initial_epoch + (first_step - first) // steps
             algorithm.refresh_augmentation_rates()

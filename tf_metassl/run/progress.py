@@ -20,10 +20,13 @@ class Progress(keras.callbacks.Callback):
         num_steps: steps of the stage.
         images_per_step: images that a step consumes, for images/s.
         verbose: 2 for both, 1 for the lines alone, 0 for nothing.
+        is_between: function without arguments: whether an epoch has ended
+            between two evaluations; None: none does.
     """
 
-    def __init__(self, *, num_steps, images_per_step, verbose):
+    def __init__(self, *, num_steps, images_per_step, verbose, is_between=None):
         super().__init__()
+        self._is_between = is_between or (lambda: False)
         self._num_steps = num_steps
         self._images = images_per_step
         self._verbose = verbose
@@ -77,7 +80,7 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """See `keras.callbacks.Callback`."""
         del epoch
-        if not self._verbose:
+        if not self._verbose or self._is_between():
             return
         line = self._report(logs)
         if self._bar:

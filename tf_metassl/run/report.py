@@ -15,14 +15,12 @@ from tf_metassl import files, models
 from tf_metassl.data import spelling, splits
 from tf_metassl.run import collapse, forecast, twin
 
-# Characters of a class name in a figure.
-_TICK = 24
-
 # Metric of a network -> its name in the final table.
 MEASURES = {
     "accuracy": "accuracy",
     "top_5_accuracy": "top-5",
     "macro_f1": "macro-F1",
+    "real_precision": "ReaL",
 }
 
 
@@ -50,7 +48,9 @@ def plan(experiment):
         (
             "steps",
             f"{config.num_steps}"
+            + f" (--extend_to={config.extend_to})" * bool(config.extend_to)
             + f" or {budget:g} minutes" * bool(budget)
+            + f" or --patience={config.patience}" * bool(config.patience)
             + f", evaluated every {config.evaluate_every}; "
             f"reported: {config.selection}",
         ),
@@ -79,6 +79,11 @@ def _trained_part(config):
         lines.append(f"weights before the last layer: {config.init_weights}")
     if config.freeze == "backbone":
         lines.append("only the last layer is trained")
+        if config.cache_features:
+            lines[-1] += (
+                f", on stored features of {config.cache_features} weak and "
+                "as many strong views of each image"
+            )
     elif config.freeze == "lora":
         lines.append(
             "only the last layer and additions of rank "
@@ -112,9 +117,10 @@ def _views(experiment):
     hp = experiment.config.hyperparameters
     strong = f", strong: {policy.strong}"
     contrastive = f", contrastive: {policy.contrastive}"
+    mirrored = ", none is mirrored" * (not policy.mirror)
     return (
         f"weak: {policy.weak}{strong * hp.uses_strong_policy}"
-        f"{contrastive * hp.uses_contrastive_policy}"
+        f"{contrastive * hp.uses_contrastive_policy}{mirrored}"
     )
 
 
@@ -158,7 +164,27 @@ def _data_lines(experiment):
             f"validation, {len(source.test)} test",
         ),
         ("splits", f"split seed {config.split_seed}, {rows.fingerprint}"),
+        *(("", line) for line in _class_balance(experiment)),
         *(("", line) for line in notes.splitlines()),
+    ]
+
+
+def _class_balance(experiment):
+    """A line about how few images of a class are made up for, or none."""
+    kind = experiment.config.class_balance
+    if kind == "none":
+        return []
+    source, rows = experiment.source, experiment.splits
+    counts = np.bincount(
+        source.train.labels[rows.labeled], minlength=source.info.num_classes
+    )
+    what = {
+        "sampling": "the labeled batches draw every class equally often",
+        "loss": "the labeled loss is weighted by inverse class frequency",
+    }[kind]
+    return [
+        f"{what}; there are {counts.min()} to {counts.max()} labeled images "
+        "of a class"
     ]
 
 
@@ -262,12 +288,59 @@ def recovery(entry):
     )
 
 
+def extension(config, old, new):
+    """A sentence about a finished run that was continued.
+
+    Args:
+        config: the `Config`.
+        old: the number of steps that the run had.
+        new: the number that it was given.
+    """
+    return (
+        f"The run was finished at step {old} and then extended to {new} steps. "
+        f"From step {old} on its learning rate is that of a run of {new} steps "
+        f"(--lr_schedule={config.lr_schedule}); ramps and other lengths are "
+        f"those that it began with. A run that has {new} steps from the start "
+        "can end with another result."
+    )
+
+
+def stage_events(stage, state, patience):
+    """Recoveries and the early end of a stage, a list of sentences.
+
+    Args:
+        stage: the `Stage`.
+        state: its last `ResumeState`.
+        patience: `--patience`.
+    """
+    said = [recovery(entry) for entry in state.recoveries]
+    return [*said, *filter(None, [early_end(stage, state, patience)])]
+
+
+def early_end(stage, state, patience):
+    """A sentence about a stage that its patience has ended; else empty.
+
+    Args:
+        stage: the `Stage`.
+        state: its last `ResumeState`.
+        patience: `--patience`.
+    """
+    if not state.out_of_patience(patience) or state.step >= stage.num_steps:
+        return ""
+    return (
+        f"The stage {stage.name} ended at step {state.step} of "
+        f"{stage.num_steps}: in {patience} evaluations in succession the "
+        "validation accuracy was not above "
+        f"{state.best_validation:.4f}, the highest before (--patience)."
+    )
+
+
 def write(
     run_dir,
     *,
     plan,
     results,
-    recoveries,
+    events,
     rows,
     confusion,
     class_names,
@@ -282,7 +355,7 @@ def write(
         run_dir: folder of the run.
         plan: text of the plan.
         results: rows of the final table, see `table`.
-        recoveries: those of all stages, see `recovery`.
+        events: sentences of all stages, see `stage_events`.
         rows: all rows of metrics.jsonl.
         confusion: `[C, C]` test counts of the exported network; rows are true
             classes.
@@ -297,7 +370,9 @@ def write(
     """
     run_dir = pathlib.Path(run_dir)
     method = next(line for line in plan.splitlines() if "method" in line)
-    found = notes(results, recoveries, rows, evaluations, compared)
+    found = notes(
+        results, events, rows, evaluations, compared, confusion, class_names
+    )
     said = "".join(f"- {note}\n" for note in found)
     text = (
         f"# {method.split()[-1]}\n\n```\n{plan}\n```\n\n"
@@ -347,19 +422,32 @@ def with_twin(results, compared):
     return [row, *results] if row else results
 
 
-def notes(results, recoveries, rows, evaluations, compared=None):
+def notes(
+    results,
+    events,
+    rows,
+    evaluations,
+    compared=None,
+    confusion=None,
+    class_names=(),
+):
     """What to know about a run and its numbers, a list of sentences.
 
     Args:
         results: rows of the final table.
-        recoveries: those of all stages.
+        events: sentences of all stages, see `stage_events`.
         rows: of metrics.jsonl.
         evaluations: different results on the test images.
         compared: the `twin.Result`; None without a twin.
+        confusion: `[C, C]` test counts of the exported network; rows are true
+            classes.
+        class_names: one per class.
     """
     found = list(compared.notes) if compared else []
     found += [_test_use(evaluations), _no_validation(results)]
-    found += [recovery(entry) for entry in recoveries] + collapse.notes(rows)
+    if confusion is not None:
+        found.append(_one_class(confusion, class_names))
+    found += [*events, *collapse.notes(rows)]
     return list(filter(None, found))
 
 
@@ -389,10 +477,22 @@ def _no_validation(results):
     )
 
 
+def _one_class(confusion, class_names):
+    """A sentence if all images are predicted to be of one class, or nothing."""
+    predicted = confusion.sum(axis=0)
+    if np.count_nonzero(predicted) != 1 or np.count_nonzero(confusion) == 1:
+        return ""
+    name = spelling.one_line(class_names[int(predicted.argmax())])
+    return (
+        f"The exported network says {name} of every test image: it tells no "
+        "class from another."
+    )
+
+
 def _absent(confusion, class_names):
     """A sentence about classes without test images, or the empty string."""
     names = [
-        name
+        spelling.shortened(name)
         for name, row in zip(class_names, confusion, strict=True)
         if not row.sum()
     ]
@@ -400,7 +500,7 @@ def _absent(confusion, class_names):
         return ""
     return (
         f"{len(names)} of {len(class_names)} classes have no test images and "
-        f"do not count for macro-F1: {', '.join(map(_tick, names[:20]))}"
+        f"do not count for macro-F1: {', '.join(names[:20])}"
         f"{', ...' * (len(names) > 20)}.\n\n"
     )
 
@@ -449,10 +549,10 @@ def confusion_matrix(confusion, class_names):
     Returns:
         A matplotlib figure.
     """
-    class_names = [_tick(name) for name in class_names]
+    class_names = [spelling.shortened(name) for name in class_names]
     size = min(max(4.0, 0.45 * len(class_names) + 1.5), 16.0)
     if len(class_names) <= 100:
-        # Room for long names, which are at most _TICK characters here.
+        # Room for long names, which have been shortened.
         size += 0.1 * max(max(map(len, class_names)) - 10, 0)
     figure = matplotlib.figure.Figure((size, size), layout="constrained")
     axes = figure.subplots()
@@ -480,17 +580,6 @@ def confusion_matrix(confusion, class_names):
                     color="white" if dark else "black",
                 )
     return figure
-
-
-def _tick(name):
-    """The name of a class as it fits beside a figure.
-
-    A long one is shortened in the middle: names often differ at their ends.
-    """
-    name = spelling.one_line(name)
-    if len(name) <= _TICK:
-        return name
-    return f"{name[: _TICK // 2]}…{name[-(_TICK // 2 - 1) :]}"
 
 
 def _names(rows):

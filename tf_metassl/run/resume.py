@@ -44,6 +44,8 @@ class ResumeState:
             `tf_metassl.ops.metrics.reader` gives them; None between epochs.
         wall_clock_seconds: seconds spent in the stage, evaluations included.
         step: number of finished steps of the stage.
+        evaluations_without_gain: evaluations since `best_validation` was
+            reached; counted, and written, with `--patience` alone.
     """
 
     best_validation: float = -1.0
@@ -54,11 +56,27 @@ class ResumeState:
     train_metrics: dict[str, list[Any]] | None = None
     wall_clock_seconds: float = 0.0
     step: int = 0
+    evaluations_without_gain: int = 0
+
+    def has_ended(self, patience: int) -> bool:
+        """Whether the stage ends before its last step.
+
+        Args:
+            patience: `--patience` of the run.
+        """
+        return self.out_of_time or self.out_of_patience(patience)
+
+    def out_of_patience(self, patience: int) -> bool:
+        """Whether `--patience`, which is 0 if it is off, ends the stage."""
+        return 0 < patience <= self.evaluations_without_gain
 
     def to_json(self) -> dict[str, Any]:
         """A dict that `json` can write."""
         names = [field.name for field in dataclasses.fields(self)]
         values = {name: getattr(self, name) for name in names}
+        # The file of a run without patience is what it has always been.
+        if not self.evaluations_without_gain:
+            del values["evaluations_without_gain"]
         return {**values, "recoveries": list(self.recoveries)}
 
     @classmethod

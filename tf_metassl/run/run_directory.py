@@ -33,6 +33,7 @@ _CONFIG = "config.json"
 _FLAGS = "run.flags"
 _DATASET = "dataset.json"
 _PROVENANCE = "provenance.json"
+_EXTENSIONS = "extensions.json"
 
 
 def fresh(config):
@@ -170,6 +171,86 @@ def with_recorded_defaults(config, run_dir):
             if getattr(config, name) == unknown
         },
     )
+
+
+def extended(config, run_dir):
+    """The configuration of a run that `--extend_to` makes longer.
+
+    Args:
+        config: a `Config` with the settings that the run began with.
+        run_dir: folder of the run.
+
+    Returns:
+        A `Config` whose `num_steps` is `--extend_to`; `config` without it.
+
+    Raises:
+        ConfigError: if there is no finished run of so many steps.
+    """
+    if not config.extend_to:
+        return config
+    flag = f"--extend_to={config.extend_to}"
+    if not is_run(run_dir):
+        raise ConfigError(
+            f"{flag} continues a finished run, and there is none in "
+            f"--run_dir={run_dir}. For a new one use --num_steps."
+        )
+    old = load_config(run_dir)
+    known = {old.num_steps, *_lengths(run_dir)}
+    if config.num_steps not in known:
+        raise ConfigError(
+            f"--num_steps={config.num_steps}: the run in {run_dir} was started "
+            f"with --num_steps={min(known)}. Give {flag} the settings of the "
+            "run."
+        )
+    if config.extend_to < old.num_steps:
+        raise ConfigError(
+            f"{flag}: the run in {run_dir} has {old.num_steps} steps already."
+        )
+    if config.extend_to > old.num_steps and (
+        (step := _last_step(run_dir)) < old.num_steps
+    ):
+        raise ConfigError(
+            f"{flag}: the run in {run_dir} has finished {step} of "
+            f"{old.num_steps} steps. Let the command without --extend_to "
+            "finish it first."
+        )
+    every = config.evaluate_every
+    if _evaluates_by_default(dataclasses.asdict(config)):
+        every = old.evaluate_every
+    return dataclasses.replace(
+        config, num_steps=config.extend_to, evaluate_every=every
+    )
+
+
+def extensions(run_dir):
+    """The extensions of a run, a list of `(from, to)` numbers of steps."""
+    found = _read_json(pathlib.Path(run_dir) / _EXTENSIONS) or []
+    return [(entry["from"], entry["to"]) for entry in found]
+
+
+def _lengths(run_dir):
+    """The numbers of steps that the run has had as its last one."""
+    return {steps for entry in extensions(run_dir) for steps in entry}
+
+
+def _last_step(run_dir):
+    """The step of the newest checkpoint of the stage `train`; 0 without."""
+    folder = pathlib.Path(run_dir) / "checkpoints" / "train"
+    names = [path.name for path in folder.glob("step-*")]
+    return int(max(names).removeprefix("step-")) if names else 0
+
+
+def _declare_extension(config, run_dir):
+    """Records that the run is made longer, before its configuration is."""
+    if not (config.extend_to and is_run(run_dir)):
+        return
+    known = extensions(run_dir)
+    entry = (load_config(run_dir).num_steps, config.num_steps)
+    if entry[0] < entry[1] and entry not in known:
+        text = json.dumps(
+            [{"from": a, "to": b} for a, b in [*known, entry]], indent=2
+        )
+        files.write_text(pathlib.Path(run_dir) / _EXTENSIONS, text + "\n")
 
 
 def _with_recorded_hyperparameters(config, old):
@@ -311,6 +392,13 @@ def check_settings(config, run_dir):
     if _evaluates_by_default(old) and _evaluates_by_default(new):
         # It follows from the number of steps; nobody has set it.
         old["evaluate_every"] = new["evaluate_every"]
+    if config.extend_to:
+        old["num_steps"] = new["num_steps"]
+    elif new["num_steps"] in _lengths(run_dir) - {old["num_steps"]}:
+        raise ConfigError(
+            f"The run in {run_dir} was extended to {old['num_steps']} steps. "
+            f"Add --extend_to={old['num_steps']} to resume it."
+        )
     old |= _recorded(run_dir, versions())
     _compare(old, new | versions(), config, run_dir)
 
@@ -334,6 +422,7 @@ def save(config, run_dir, fingerprint):
         run_dir: folder of the run.
         fingerprint: of the data, see `data_fingerprint`.
     """
+    _declare_extension(config, run_dir)
     save_config(config, run_dir)
     text = json.dumps({**versions(), **fingerprint}, indent=2) + "\n"
     files.write_text(run_dir / _PROVENANCE, text)

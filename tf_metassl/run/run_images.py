@@ -70,9 +70,12 @@ def _files(config: Config) -> tuple[list[str], list[image_files.ImageFile]]:
     try:
         if config.dataset == "csv":
             found = manifest.in_manifest(
-                pathlib.Path(config.manifest), config.missing_labels
+                pathlib.Path(config.manifest),
+                config.missing_labels,
+                config.group_by,
             )
         else:
+            config, _ = image_files.recognized(config)
             found = image_files.in_folders(config)
     except ValueError as error:
         raise ConfigError(f"--with_labeled: {error}") from error

@@ -56,7 +56,7 @@ def export_run(experiment, algorithm, folder, calibration, names=()):
         A `formats.Written` for each of `names`.
     """
     return export_network(
-        algorithm.deployable_model,
+        experiment.whole(algorithm.deployable_model),
         experiment.source.info.class_names,
         folder,
         names,

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tf_metassl import files
 from tf_metassl.algorithms.algorithm import Algorithm, Stage
-from tf_metassl.config import Config
+from tf_metassl.config import Config, profiled_steps
 from tf_metassl.errors import CheckpointError, TrainingDivergedError
 from tf_metassl.run import (
     checkpoints,
@@ -23,10 +23,11 @@ from tf_metassl.run import (
     twin,
 )
 from tf_metassl.run.build import Experiment
-from tf_metassl.run.callbacks import DivergenceGuard, Recorder
+from tf_metassl.run.callbacks import DivergenceGuard, Profiler, Recorder
 from tf_metassl.run.metrics_file import MetricsFile
 from tf_metassl.run.progress import Progress
 from tf_metassl.run.termination import Terminated, Termination
+from tf_metassl.run.tracker import Tracker
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,7 @@ class StageRun:
             empty for `output` itself.
         termination: says whether the process has been asked to end.
         batch_seed_version: see `seed_offset`.
+        tracker: what the metrics are told to, besides the files.
     """
 
     experiment: Experiment
@@ -57,6 +59,7 @@ class StageRun:
     log_folder: str = ""
     termination: Termination = dataclasses.field(default_factory=Termination)
     batch_seed_version: int = run_directory.BATCH_SEED_VERSION
+    tracker: Tracker = dataclasses.field(default_factory=Tracker)
 
     @property
     def config(self) -> Config:
@@ -189,7 +192,8 @@ def restored_stages(
         algorithm = build_stage(experiment, stage)
         folder = resume.checkpoint_folder(run_dir, stage.name)
         state = resume.restore_newest(folder, algorithm)
-        if state.step < stage.num_steps and not state.out_of_time:
+        ended = state.has_ended(experiment.config.patience)
+        if state.step < stage.num_steps and not ended:
             raise CheckpointError(
                 f"The run in {run_dir} has finished {state.step} of "
                 f"{stage.num_steps} steps of {stage.name}. Run the training "
@@ -199,7 +203,7 @@ def restored_stages(
         yield stage, algorithm
 
 
-def run_stage(run: StageRun) -> tuple[resume.Recovery, ...]:
+def run_stage(run: StageRun) -> resume.ResumeState:
     """Trains a stage to its end, from its newest checkpoint if there is one.
 
     Afterwards the algorithm holds what `--selection` asks for.
@@ -208,7 +212,7 @@ def run_stage(run: StageRun) -> tuple[resume.Recovery, ...]:
         run: a `StageRun`.
 
     Returns:
-        The recoveries of the stage, see `ResumeState`.
+        The `ResumeState` after the last step.
 
     Raises:
         TrainingDivergedError: if the loss has diverged more often than
@@ -219,7 +223,7 @@ def run_stage(run: StageRun) -> tuple[resume.Recovery, ...]:
     state = _resume_or_start(run)
     while True:
         try:
-            _train_from(run, state)
+            state = _train_from(run, state)
             break
         except TrainingDivergedError as error:
             if len(state.recoveries) == run.config.recover_from_nan:
@@ -236,7 +240,7 @@ def run_stage(run: StageRun) -> tuple[resume.Recovery, ...]:
     resume.restore_selected(
         run.checkpoints, run.algorithm, run.config.selection
     )
-    return state.recoveries
+    return state
 
 
 def _resume_or_start(run: StageRun) -> resume.ResumeState:
@@ -297,10 +301,14 @@ def _go_back(
     )
 
 
-def _train_from(run: StageRun, state: resume.ResumeState) -> None:
-    """Trains a stage from `state`, which its algorithm is in, to its end."""
-    if state.out_of_time:
-        return
+def _train_from(run: StageRun, state: resume.ResumeState) -> resume.ResumeState:
+    """Trains a stage from `state`, which its algorithm is in, to its end.
+
+    Returns:
+        The `ResumeState` at its end.
+    """
+    if state.has_ended(run.config.patience):
+        return state
     config, algorithm, stage = run.config, run.algorithm, run.stage
     evaluate = functools.partial(evaluation.evaluate, run.experiment, algorithm)
     recorder = Recorder(run, state, evaluate)
@@ -312,17 +320,24 @@ def _train_from(run: StageRun, state: resume.ResumeState) -> None:
         num_steps=stage.num_steps,
         images_per_step=sum(pool.batch_size for pool in pools),
         verbose=config.verbose * is_chief,
+        is_between=lambda: recorder.is_between,
     )
+    profiler = Profiler(run.logs / "tensorboard", *profiled_steps(config))
     watchers = [DivergenceGuard(config.max_loss), recorder, progress]
+    refresh_every = 0
+    if algorithm.augmentation_rates is not None:
+        refresh_every = config.ctaugment_every or config.evaluate_every
+    if stage.name == "train" and is_chief:
+        watchers.append(profiler)
     for first_step, steps, epochs in segments(
         state.step,
         stage.num_steps,
         config.evaluate_every,
-        one_by_one=algorithm.augmentation_rates is not None,
+        refresh_every=refresh_every,
     ):
-        if recorder.out_of_time:
+        if recorder.has_ended:
             break
-        if first_step % config.evaluate_every == 0:
+        if refresh_every and first_step % refresh_every == 0:
             algorithm.refresh_augmentation_rates()
         try:
             algorithm.fit(
@@ -335,9 +350,11 @@ def _train_from(run: StageRun, state: resume.ResumeState) -> None:
             )
         finally:
             progress.on_train_end()
-    ended = recorder.out_of_time or stage.name == twin.NAME
+            profiler.stop()
+    ended = recorder.has_ended or stage.name == twin.NAME
     if config.time_budget_minutes and not ended:
         print(report.unused_time(config, stage), flush=True)
+    return recorder.state
 
 
 def _catch_up(
@@ -359,7 +376,7 @@ def _catch_up(
 
 
 def segments(
-    step: int, num_steps: int, every: int, *, one_by_one: bool = False
+    step: int, num_steps: int, every: int, *, refresh_every: int = 0
 ) -> list[tuple[int, int, int]]:
     """The calls of `fit` that lead from `step` to `num_steps`.
 
@@ -370,21 +387,26 @@ def segments(
         step: the first step.
         num_steps: the step to end before.
         every: steps between evaluations.
-        one_by_one: whether every epoch needs its own call, because the data of
-            the next one depends on what has been learned.
+        refresh_every: steps after which the data depend on what has been
+            learned, so that a new call is needed; 0 for never.
 
     Returns:
         A list of `(first step, steps per epoch, epochs)`.
     """
     result = []
+    if refresh_every:
+        while step < num_steps:
+            ends = [(step // n + 1) * n for n in (every, refresh_every)]
+            end = min(*ends, num_steps)
+            result.append((step, end - step, 1))
+            step = end
+        return result
     if step % every and step < num_steps:
         length = min(every - step % every, num_steps - step)
         result.append((step, length, 1))
         step += length
     count = (num_steps - step) // every
-    if one_by_one:
-        result += [(step + i * every, every, 1) for i in range(count)]
-    elif count:
+    if count:
         result.append((step, every, count))
     step += every * count
     if step < num_steps:

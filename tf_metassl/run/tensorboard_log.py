@@ -44,7 +44,10 @@ class TensorBoardLog:
                         tf.summary.scalar(name, value)
             with self._writers["train"].as_default(step):
                 for variable in variables:
-                    tf.summary.histogram(variable.path, variable.value)
+                    # Sorted by name: scalars first.
+                    tf.summary.histogram(
+                        f"weights/{variable.path}", variable.value
+                    )
             for writer in self._writers.values():
                 writer.flush()
 

@@ -1,0 +1,209 @@
+"""The time of training steps, for `tools/benchmark.py methods`."""
+
+import json
+import pathlib
+import platform
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tf_metassl import algorithms, config  # noqa: E402
+from tools import make_flagfiles  # noqa: E402
+
+WORKER = ROOT / "tools" / "step_worker.py"
+NETWORK = {"model": "wrn_16_1", "image_shape": [32, 32, 3], "batch_size": 64}
+# Forward passes per labeled and per unlabeled image of methods that no table
+# names, and of the first stage where that is the teacher's, see
+# `make_flagfiles.PASSES`.
+_PASSES = {
+    "pseudo_label": (3, 3),
+    **dict.fromkeys(("flexmatch", "freematch", "softmatch"), (3, 6)),
+    "reduced_meta_pseudo_labels": (3, 6),
+    **dict.fromkeys(
+        ("noisy_student", "ensemble_self_training", "billion_scale"), (3, 0)
+    ),
+}
+
+
+class Worker:
+    """A process that runs the steps of one source tree, on one core.
+
+    Args:
+        tree: the folder of the source tree.
+    """
+
+    def __init__(self, tree):
+        self._process = subprocess.Popen(
+            [sys.executable, str(WORKER)],
+            cwd=tree,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def ask(self, **request):
+        """The answer to a request, see tools/step_worker.py.
+
+        Returns:
+            What the worker answers; None if it has ended, because this version
+            does not have what was asked for.
+        """
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return None
+        line = self._process.stdout.readline()
+        return json.loads(line) if line else None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._process.kill()
+        self._process.communicate()
+
+
+class Tree:
+    """A context with the files of a commit in a folder of their own."""
+
+    def __init__(self, commit):
+        self._commit = commit
+
+    def __enter__(self):
+        self._folder = tempfile.TemporaryDirectory()
+        archive = subprocess.run(
+            ["git", "archive", self._commit],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+        )
+        subprocess.run(
+            ["tar", "-x", "-C", self._folder.name],
+            input=archive.stdout,
+            check=True,
+        )
+        return self._folder.name
+
+    def __exit__(self, *exception):
+        self._folder.cleanup()
+
+
+def measure(trees, algo, settings, repeats=7, seconds=0.5):
+    """Times a step in several source trees, in turn.
+
+    Args:
+        trees: name -> folder.
+        algo: the method.
+        settings: its settings; a tree that refuses them is left out.
+        repeats: how often each is timed.
+        seconds: how long, about, each time.
+
+    Returns:
+        Name -> a dict with `steps` and `forward`, `[repeats, 2]` arrays of CPU
+        seconds and seconds of a step and of a forward pass, and `first`, those
+        of the first step, which compiles.
+    """
+    found = {}
+    workers = {name: Worker(folder) for name, folder in trees.items()}
+    try:
+        for name, worker in workers.items():
+            first = worker.ask(algo=algo, settings=settings, **NETWORK)
+            if first:
+                found[name] = {"first": first["steps"], "steps": []}
+                found[name]["forward"] = []
+        for repeat in range(repeats + 1):
+            for name, timing in found.items():
+                for kind in ("steps", "forward"):
+                    times = 2
+                    if repeat:
+                        times = max(round(seconds / timing[kind][0][1]), 1)
+                    timing[kind].append(workers[name].ask(**{kind: times}))
+    finally:
+        for worker in workers.values():
+            worker.__exit__()
+    for timing in found.values():
+        for kind in ("steps", "forward"):
+            # The first one warms up and says how long a step takes.
+            timing[kind] = np.array(timing[kind][1:])
+    return found
+
+
+def counted(algo):
+    """Forward passes of an image that a step amounts to, see `PASSES`."""
+    run = make_flagfiles.Run([], config.resolve({"algo": algo}))
+    labeled, unlabeled = _PASSES.get(algo) or make_flagfiles.passes(run)
+    return NETWORK["batch_size"] * (labeled + 2 * unlabeled)
+
+
+def percentiles(values):
+    """`median (10 ... 90 percentile)` of several ratios, a string."""
+    low, middle, high = np.percentile(values, [10, 50, 90])
+    return f"{middle:.2f} ({low:.2f} ... {high:.2f})"
+
+
+def row(algo, found):
+    """A line of the table: a method's name and what `measure` found of it."""
+    now = found["now"]
+    # CPU seconds: those of one core that other processes use as well.
+    steps, forward = now["steps"][:, 0], now["forward"][:, 0]
+    unit = np.median(forward) / (2 * NETWORK["batch_size"])
+    cells = [
+        algo,
+        f"{1000 * np.median(steps):.0f}",
+        f"{counted(algo)}",
+        f"{np.median(steps) / unit:.0f}",
+        f"{np.median(steps) / unit / counted(algo):.2f}",
+        f"{now['first'][0]:.1f}",
+    ]
+    if "before" in found:
+        before = found["before"]
+        cells += [
+            percentiles(steps / before["steps"][:, 0]),
+            f"{now['first'][0] / before['first'][0]:.2f}",
+        ]
+    return cells
+
+
+def run_methods(args):
+    """Prints and writes a table of the steps of all methods."""
+    import tensorflow as tf
+
+    head = ["method", "ms", "counted F", "measured F", "share", "first step, s"]
+    if args.before:
+        head += [f"step, relative to {args.before}", "first step, relative"]
+    lines = [
+        "# Time of a training step",
+        "",
+        f"Made by `python tools/benchmark.py methods` on a CPU "
+        f"({platform.machine()}, one core, TensorFlow {tf.__version__}, which "
+        "other processes used as well): CPU time, medians of "
+        f"{args.repeats} measurements that take turns. {NETWORK['model']} on "
+        f"images of 32 x 32 x 3, {NETWORK['batch_size']} labeled and "
+        f"{2 * NETWORK['batch_size']} unlabeled ones. F is the time of the "
+        "forward pass of one image; counted is what the passes of the method "
+        "amount to (`tools/make_flagfiles.py`), a gradient or forward-mode "
+        "derivative as two passes. The optimizer, averages and metrics are in "
+        "the measured time and not in the counted one. Ratios: median (10th "
+        "... 90th percentile).",
+        "",
+        "| " + " | ".join(head) + " |",
+        "| --- |" + " --: |" * (len(head) - 1),
+    ]
+    print("\n".join(lines), flush=True)
+    names = args.algos.split(",") if args.algos else list(algorithms.ALGORITHMS)
+    with Tree(args.before or "HEAD") as earlier:
+        trees = {"now": ROOT} | ({"before": earlier} if args.before else {})
+        for algo in names:
+            found = measure(trees, algo, {}, args.repeats)
+            lines.append("| " + " | ".join(row(algo, found)) + " |")
+            print(lines[-1], flush=True)
+    if args.out:
+        text = "\n".join(lines) + "\n"
+        (pathlib.Path(args.out) / "steps.md").write_text(text)
