@@ -361,6 +361,13 @@ def test_it_memorises_32_images(name):
         draw = rng.random(32).astype(np.float32)
         batch["unlabeled"]["label_draw"] = tf.constant(draw)
         step(iter(tf.data.Dataset.from_tensors(batch)))
+    if algorithm.hyperparameters.uses_contrastive_policy:
+        # Labels reach no layer but the last one before the finetuning.
+        (stage,) = algorithm.later_stages()
+        algorithm = stage.build()
+        step = algorithm.make_train_function()
+        for _ in range(100):
+            step(iter(tf.data.Dataset.from_tensors(batch)))
     predicted = np.argmax(algorithm(images), axis=-1)
     assert np.mean(predicted == label) == 1.0
 

@@ -30,6 +30,8 @@ SETTINGS = {
     "cache_features": 2,
 }
 CHANGING = ("enaet", "remixmatch", "vat")
+# Their views are not stored.
+CONTRASTIVE = ("simclr", "byol", "moco_v2")
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +108,7 @@ def test_the_features_are_computed_once(cache, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "algo", [name for name in ALGORITHMS if name not in CHANGING]
+    "algo", [name for name in ALGORITHMS if name not in CHANGING + CONTRASTIVE]
 )
 def test_every_method_trains_on_features(algo):
     built = build.build_experiment(settings(algo))
@@ -133,6 +135,12 @@ def test_methods_that_change_images_refuse_features(algo):
         settings(algo)
     with pytest.raises(ConfigError, match="--freeze=backbone"):
         settings("fixmatch", freeze="none")
+
+
+@pytest.mark.parametrize("algo", CONTRASTIVE)
+def test_methods_with_contrastive_views_refuse_features(algo):
+    with pytest.raises(ConfigError, match="reads contrastive ones"):
+        settings(algo)
 
 
 def test_the_exported_network_takes_images(tmp_path):

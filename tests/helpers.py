@@ -17,6 +17,7 @@ NUM_CLASSES = 3
 VIEWS = (
     *("clean", "weak", "strong", "weak_1", "weak_2"),
     *("ctaugment", "ctaugment_1", "ctaugment_2", "probe"),
+    *("contrastive_1", "contrastive_2"),
 )
 # Rows of the training set that the batches' `index` counts.
 NUM_IMAGES = 64

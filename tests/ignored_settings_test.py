@@ -163,6 +163,7 @@ def test_what_a_method_says_to_read_is_what_it_reads(name):
     ):
         assert hp.uses_unlabeled == bool(views.unlabeled)
     assert hp.uses_strong_policy == ("strong" in kinds)
+    assert hp.uses_contrastive_policy == ("contrastive" in kinds)
     assert hp.uses_ctaugment == ("ctaugment" in kinds)
     assert hp.uses_weak_policy == (kinds != {"strong"})
 

@@ -11,6 +11,7 @@ import pathlib
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from tf_metassl.data import image_ops
 
@@ -728,3 +729,77 @@ def test_center_crop():
         image_ops.center_crop(images, 4, 2)[0, :, :, 0],
         images[0, 1:5, 2:4, 0],
     )
+
+
+def blurred_by_hand(image, sigma, radius):
+    """A Gaussian of [H, W, C], pixel by pixel, borders reflected."""
+    height, width, _ = image.shape
+    offset = np.arange(-radius, radius + 1)
+    weight = np.exp(-(offset**2) / (2 * sigma**2))
+    weight /= weight.sum()
+    padded = np.pad(
+        image.astype(np.float64),
+        [[radius, radius], [radius, radius], [0, 0]],
+        "reflect",
+    )
+    side = 2 * radius + 1
+    result = np.empty(image.shape)
+    for y in range(height):
+        for x in range(width):
+            window = padded[y : y + side, x : x + side]
+            result[y, x] = np.einsum("y,x,yxc->c", weight, weight, window)
+    return result
+
+
+@pytest.mark.parametrize("radius", (1, 3))
+def test_gaussian_blur_by_hand(radius):
+    images = PILLOW["rgb"]
+    sigma = np.linspace(0.1, 2.0, len(images))
+    result = image_ops.gaussian_blur(images, sigma, radius).numpy()
+    expected = np.stack(
+        [
+            blurred_by_hand(image, s, radius)
+            for image, s in zip(images, np.float32(sigma), strict=True)
+        ]
+    )
+    # Rounded to the nearest integer, but for float32 near a half.
+    assert np.abs(result - expected).max() < 0.5 + 1e-3
+    # A sigma of a tenth of a pixel changes nothing, radius 0 neither.
+    np.testing.assert_array_equal(result[0], images[0])
+    np.testing.assert_array_equal(
+        image_ops.gaussian_blur(images, sigma, 0), images
+    )
+    with pytest.raises(ValueError, match="radius: expected 0"):
+        image_ops.gaussian_blur(images, sigma, 200)
+
+
+def test_hue_is_that_of_pillow_for_every_kind_of_color():
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (8, 32, 32, 3))
+    near = np.clip(noise // 16 + 100, 0, 255)
+    few = rng.choice([0, 1, 127, 254, 255], (8, 32, 32, 3))
+    images = np.concatenate([noise, near, few]).astype(np.uint8)
+    factor = np.linspace(-0.5, 0.5, len(images)).astype(np.float32)
+    result = image_ops.hue(images, factor).numpy()
+    for image, turn, got in zip(images, factor, result, strict=True):
+        hue, saturation, value = Image.fromarray(image).convert("HSV").split()
+        moved = (np.int32(hue) + int(turn * 255)) % 256
+        hue = Image.fromarray(np.uint8(moved), "L")
+        merged = Image.merge("HSV", (hue, saturation, value))
+        np.testing.assert_array_equal(got, np.asarray(merged.convert("RGB")))
+
+
+def test_hue_leaves_gray_images_and_refuses_others():
+    gray = PILLOW["gray"]
+    factor = np.full(len(gray), 0.3, np.float32)
+    np.testing.assert_array_equal(image_ops.hue(gray, factor), gray)
+    with pytest.raises(ValueError, match="expected 1 or 3 channels, got 2"):
+        image_ops.hue(np.zeros([1, 4, 4, 2], np.uint8), [0.1])
+
+
+def test_gray_copy_is_pillows_luminance():
+    images = PILLOW["rgb"]
+    result = image_ops.gray_copy(images).numpy()
+    for image, got in zip(images, result, strict=True):
+        gray = Image.fromarray(image).convert("L").convert("RGB")
+        np.testing.assert_array_equal(got, np.asarray(gray))

@@ -25,6 +25,7 @@ SHORT = {
     "reduced_meta_pseudo_labels": {"finetune_steps": 1},
     "noisy_student": {"confidence_threshold": 0.0, "num_rounds": 1},
     "ensemble_self_training": {"num_members": 1},
+    **dict.fromkeys(("simclr", "byol", "moco_v2"), {"finetune_steps": 1}),
     "billion_scale": {"finetune_steps": 1},
 }
 

@@ -141,7 +141,7 @@ def test_replicas_share_the_global_batch(batches, replicas):
 @pytest.mark.parametrize("shards", (1, 2))
 def test_all_shapes_are_static(shards):
     """XLA and TPUs ask for them; notes on a view are part of the batch."""
-    kinds = ("clean", "weak", "strong", "ctaugment", "probe")
+    kinds = ("clean", "weak", "strong", "ctaugment", "probe", "contrastive")
     data = pipeline.training_dataset(
         numbered_source(),
         [pipeline.Pool("labeled", np.arange(10), 8, kinds)],

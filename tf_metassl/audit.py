@@ -16,6 +16,7 @@ from tf_metassl.run import command_line
 # Data flags that do not say which images there are.
 _OF_TRAINING = {
     *("weak_augmentation", "strong_augmentation", "strong_magnitude"),
+    "contrastive_augmentation",
     *("labeled_inside_unlabeled", "max_bad_fraction"),
 }
 # The settings that are its flags.

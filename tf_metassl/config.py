@@ -413,6 +413,9 @@ def unread(config: Config) -> dict[str, str]:
             "supervised_twin",
         )
         found |= dict.fromkeys(names, method.format("unlabeled images"))
+    if not hp.uses_contrastive_policy:
+        why = method.format("contrastive views")
+        found["contrastive_augmentation"] = why
     strong = config.strong_augmentation
     if strong == "auto":
         strong = DATASETS[config.dataset].strong_policy
@@ -655,6 +658,12 @@ def _check_together(config: Config) -> None:
             f"--cache_features={config.cache_features}: a step of --algo="
             f"{config.algo} changes images, and features cannot be changed so. "
             "Leave it out, or choose another --algo."
+        )
+    if config.cache_features and hp.uses_contrastive_policy:
+        raise ConfigError(
+            f"--cache_features={config.cache_features} stores weak and strong "
+            f"views, and --algo={config.algo} reads contrastive ones. Leave it "
+            "out, or choose another --algo."
         )
     if isinstance(hp, MetaSemiIct) and hp.mix_partners != "own":
         raise ConfigError(

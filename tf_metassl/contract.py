@@ -40,8 +40,9 @@ FOREIGN = -2
 
 # What the pipeline does to the image. A suffix `_1`, `_2`, ... asks for a
 # further independent draw of the same kind. `ctaugment` is a strong view whose
-# magnitudes are learned; `probe` is one whose magnitudes are being rated.
-VIEW_KINDS = ("clean", "weak", "strong", "ctaugment", "probe")
+# magnitudes are learned; `probe` is one whose magnitudes are being rated;
+# `contrastive` is a strong view for self-supervised methods.
+VIEW_KINDS = ("clean", "weak", "strong", "ctaugment", "probe", "contrastive")
 
 
 def view_kind(view: str) -> str:

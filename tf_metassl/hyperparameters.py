@@ -107,6 +107,7 @@ class Hyperparameters:
     uses_unlabeled = True
     uses_weak_policy = True
     uses_strong_policy = False
+    uses_contrastive_policy = False
     # Whether a step moves pixels, as features cannot be moved.
     changes_images = False
     # With whatever --strong_augmentation.
@@ -972,6 +973,115 @@ class MixMatch(Mixup):
         1 / 3,
         "Steps over which that weight rises linearly (paper: 16,000). 0 = at "
         "once.",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SelfSupervised(Hyperparameters):
+    """What self-supervised methods have in common."""
+
+    uses_contrastive_policy = True
+
+    projection_size: int = setting(
+        64,
+        "Size of the projections that are compared (paper: SimCLR and MoCo v2 "
+        "128, BYOL 256).",
+        minimum=1,
+    )
+    projection_hidden_size: int = setting(
+        256,
+        "Units of the hidden layer of the projection head, and of BYOL's "
+        "predictor (paper: SimCLR and MoCo v2 2048, BYOL 4096).",
+        minimum=1,
+    )
+    finetune_steps: int = steps_setting(
+        1 / 2,
+        "Steps of the second stage, in which the network is trained on the "
+        "labeled images alone. 0 = no second stage: the network is exported "
+        "with its linear probe.",
+    )
+    finetune_learning_rate: float = setting(
+        0.01,
+        "Peak rate of the second stage, of sgd; it falls to 0 as a cosine.",
+        minimum=0.0,
+    )
+    finetune_batch_size: int = setting(
+        0,
+        "Labeled images per step of the second stage. 0 = --batch_size.",
+        minimum=0,
+    )
+
+    @property
+    def later_stage_steps(self):
+        """See `Hyperparameters.later_stage_steps`."""
+        return {"finetune_steps": self.finetune_steps}
+
+    @property
+    def later_batch_sizes(self):
+        """See `Hyperparameters.later_batch_sizes`."""
+        return {"finetune_batch_size": self.finetune_batch_size}
+
+    @property
+    def without_effect(self):
+        """See `Hyperparameters.without_effect`."""
+        found = super().without_effect
+        if not self.finetune_steps:
+            names = ("finetune_learning_rate", "finetune_batch_size")
+            found |= dict.fromkeys(names, "--finetune_steps=0")
+        return found
+
+
+def _contrast_temperature(default, paper):
+    """The field of the temperature of a contrastive loss."""
+    return setting(
+        default,
+        f"Divides the cosines of the contrastive loss. Published: {paper}.",
+        minimum=0.01,
+    )
+
+
+def _target_decay(default, paper):
+    """The field of the decay of a target network."""
+    return setting(
+        default,
+        "Decay of the averaged network that gives the targets (paper: "
+        f"{paper}).",
+        minimum=0.0,
+        maximum=1.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SimClr(SelfSupervised):
+    """SimCLR, arXiv 2002.05709."""
+
+    contrast_temperature: float = _contrast_temperature(
+        0.5, "0.1, CIFAR-10 0.5"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Byol(SelfSupervised):
+    """BYOL, arXiv 2006.07733."""
+
+    target_decay: float = _target_decay(0.99, "0.996")
+    target_decay_steps: int = steps_setting(
+        1,
+        "Steps over which that decay rises to 1 as a cosine (paper: the whole "
+        "run). 0 = constant.",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class MoCoV2(SelfSupervised):
+    """MoCo v2, arXiv 2003.04297."""
+
+    contrast_temperature: float = _contrast_temperature(0.2, "0.2")
+    target_decay: float = _target_decay(0.99, "0.999")
+    queue_size: int = setting(
+        512,
+        "Projections of earlier images that are the negatives (paper: 65,536).",
+        minimum=1,
     )
 
 

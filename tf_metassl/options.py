@@ -133,6 +133,14 @@ class SplitOptions:
         "Magnitude of a RandAugment policy. 0 = the policy's own.",
         minimum=0.0,
     )
+    contrastive_augmentation: str = setting(
+        "auto",
+        "Policy of the contrastive views of self-supervised methods. simclr: "
+        "for large images; simclr_small: for those of CIFAR-10; simclr_digits: "
+        "without flips. auto: by the size of the images and whether the "
+        "dataset's weak policy flips them.",
+        choices=("auto", "simclr", "simclr_small", "simclr_digits"),
+    )
     ctaugment_every: int = setting(
         0,
         "CTAugment: steps after which views are drawn with the magnitudes "
@@ -245,8 +253,9 @@ class OptimizationOptions:
     )
     optimizer: str = setting(
         "sgd",
-        "sgd, with Nesterov momentum, or adam.",
-        choices=("sgd", "adam"),
+        "sgd, with Nesterov momentum; adam; or lars, which scales the step of "
+        "each kernel to its norm, for large batches.",
+        choices=("sgd", "adam", "lars"),
     )
     learning_rate: float = setting(0.1, "Peak learning rate.", minimum=0.0)
     lr_schedule: str = setting(
@@ -260,7 +269,7 @@ class OptimizationOptions:
     )
     momentum: float = setting(
         0.9,
-        "Nesterov momentum of sgd, beta_1 of adam. 0 = off.",
+        "Nesterov momentum of sgd, momentum of lars, beta_1 of adam. 0 = off.",
         minimum=0.0,
         maximum=0.999,
     )

@@ -63,6 +63,9 @@ ALGORITHMS = {
     "mixmatch": Method("mixmatch:MixMatch", hp.MixMatch),
     "remixmatch": Method("remixmatch:ReMixMatch", hp.ReMixMatch),
     "enaet": Method("enaet:EnAet", hp.EnAet),
+    "simclr": Method("simclr:SimClr", hp.SimClr),
+    "byol": Method("byol:Byol", hp.Byol),
+    "moco_v2": Method("moco_v2:MoCoV2", hp.MoCoV2),
     "noisy_student": Method("noisy_student:NoisyStudent", hp.NoisyStudent),
     "billion_scale": Method("billion_scale:BillionScale", hp.BillionScale),
     "ensemble_self_training": Method(

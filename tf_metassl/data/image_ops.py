@@ -660,6 +660,165 @@ def color(images, factor):
     return blend(tf.tile(luminance, [1, 1, 1, 3]), images, factor, "down")
 
 
+def hue(images, factor):
+    """Turns the hue, as torchvision's `adjust_hue` on a Pillow image.
+
+    In Pillow's HSV of 8 bits: the turn is 255 * factor, rounded toward 0, and
+    a factor of 0 may change a value by the rounding of HSV.
+
+    Args:
+        images: `[N, H, W, C]` uint8, C = 1 (nothing changes) or 3.
+        factor: `[N]` float in -0.5 ... 0.5, part of a full turn.
+
+    Returns:
+        `[N, H, W, C]` uint8.
+
+    Raises:
+        ValueError: on other shapes, types or numbers of channels.
+    """
+    images = _images(images)
+    factor = _vector("factor", factor, tf.float32, images)
+    if images.shape[3] == 1:
+        return images
+    if images.shape[3] != 3:
+        raise ValueError(
+            f"images: expected 1 or 3 channels, got {images.shape[3]}."
+        )
+    turn = tf.cast(factor * 255.0, tf.int32)[:, None, None]
+    hue, saturation, value = _to_hsv(tf.cast(images, tf.int32))
+    return _from_hsv((hue + turn) % 256, saturation, value)
+
+
+def _to_hsv(images):
+    """Pillow's hue, saturation and value `[N, H, W]` int32, of RGB int32.
+
+    The types of the intermediate results are those of Pillow, because the last
+    step rounds down.
+    """
+    high = tf.reduce_max(images, axis=3)
+    span = high - tf.reduce_min(images, axis=3)
+    is_gray = span == 0
+    divisor = tf.cast(tf.maximum(span, 1), tf.float32)
+    below = tf.cast(high[..., None] - images, tf.float32) / divisor[..., None]
+    red, green, blue = tf.unstack(tf.cast(below, tf.float64), axis=3)
+    sector = tf.where(
+        images[..., 0] == high,
+        blue - green,
+        tf.where(
+            images[..., 1] == high,
+            2.0 + red - blue,
+            4.0 + green - red,
+        ),
+    )
+    sector = tf.cast(tf.cast(sector, tf.float32), tf.float64)
+    hue = (sector / 6.0 + 1.0) % 1.0
+    saturation = tf.cast(span, tf.float32) / tf.cast(
+        tf.maximum(high, 1), tf.float32
+    )
+
+    def byte(share):
+        share = tf.cast(tf.cast(share, tf.float32), tf.float64)
+        return tf.where(is_gray, 0, tf.cast(share * 255.0, tf.int32))
+
+    return byte(hue), byte(saturation), high
+
+
+def _from_hsv(hue, saturation, value):
+    """RGB `[N, H, W, 3]` uint8 of Pillow's HSV, three `[N, H, W]` int32."""
+    position = tf.cast(hue, tf.float64) * 6.0 / 255.0
+    sector = tf.floor(position)
+    part = tf.cast(position - sector, tf.float32)
+    share = tf.cast(tf.cast(saturation, tf.float64) / 255.0, tf.float32)
+    light = tf.cast(value, tf.float64)
+
+    def times(factor):
+        """value * (1 - factor); positive, and halves are rounded up."""
+        kept = 1.0 - tf.cast(factor, tf.float64)
+        return tf.cast(tf.floor(light * kept + 0.5), tf.int32)
+
+    low = times(share)
+    falling = times(share * part)
+    rising = times(
+        tf.cast(share, tf.float64) * (1.0 - tf.cast(part, tf.float64))
+    )
+    choices = {
+        0: (value, rising, low),
+        1: (falling, value, low),
+        2: (low, value, rising),
+        3: (low, falling, value),
+        4: (rising, low, value),
+        5: (value, low, falling),
+    }
+    sector = tf.cast(sector, tf.int32) % 6
+    result = tf.zeros([*tf.unstack(tf.shape(hue)), 3], tf.int32)
+    for number, channels in choices.items():
+        chosen = tf.cast(sector == number, tf.int32)[..., None]
+        result += chosen * tf.stack(channels, axis=3)
+    return tf.ensure_shape(tf.cast(result, tf.uint8), [*hue.shape, 3])
+
+
+def gray_copy(images):
+    """The luminance in every channel, as Pillow's `convert("L")`.
+
+    Args:
+        images: `[N, H, W, C]` uint8, C = 1 (nothing changes) or 3.
+
+    Returns:
+        `[N, H, W, C]` uint8.
+
+    Raises:
+        ValueError: on other shapes, types or numbers of channels.
+    """
+    images = _images(images)
+    luminance = tf.cast(gray(images), tf.uint8)
+    return tf.tile(luminance, [1, 1, 1, images.shape[3]])
+
+
+def gaussian_blur(images, sigma, radius):
+    """Blurs with a Gaussian kernel, as torchvision's `gaussian_blur`.
+
+    The kernel is cut off at `radius` and normalized; borders are reflected.
+    Computed in float32, rows after columns, and rounded to the nearest integer.
+    Pillow's `GaussianBlur` is another function: a sequence of box filters.
+
+    Args:
+        images: `[N, H, W, C]` uint8.
+        sigma: `[N]` float > 0, in pixels.
+        radius: int, smaller than H and W; 0 changes nothing.
+
+    Returns:
+        `[N, H, W, C]` uint8.
+
+    Raises:
+        ValueError: on other shapes or types, or a radius that is too large.
+    """
+    images = _images(images)
+    sigma = _vector("sigma", sigma, tf.float32, images)
+    if not 0 <= radius < min(images.shape[1:3]):
+        raise ValueError(
+            f"radius: expected 0 ... {min(images.shape[1:3]) - 1} for images "
+            f"{images.shape}, got {radius}."
+        )
+    if not radius:
+        return images
+    offset = tf.range(-radius, radius + 1, dtype=tf.float32)
+    weight = tf.exp(-0.5 * tf.square(offset / sigma[:, None]))
+    weight /= tf.reduce_sum(weight, axis=1, keepdims=True)
+    values = tf.cast(images, tf.float32)
+    for axis in (1, 2):
+        size = images.shape[axis]
+        # Not tf.pad, which reflects no empty batch.
+        place = _reflect(tf.range(-radius, size + radius), size)
+        padded = tf.gather(values, place, axis=axis)
+        values = 0.0
+        for tap in range(2 * radius + 1):
+            part = padded[:, tap : tap + size]
+            if axis == 2:
+                part = padded[:, :, tap : tap + size]
+            values += weight[:, tap, None, None, None] * part
+    return tf.cast(tf.round(values), tf.uint8)
+
+
 def _smooth(images):
     """Blurs with [[1 1 1] [1 5 1] [1 1 1]] / 13, border kept, rounded down.
 

@@ -42,12 +42,13 @@ class Pool:
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """The policies behind the views `weak` and `strong`.
+    """The policies behind the views `weak`, `strong` and `contrastive`.
 
     Attributes:
         weak: a key of `policies.WEAK_POLICIES`, or a `Policy`.
         strong: a key of `policies.STRONG_POLICIES`, or a `Policy`.
         magnitude: magnitude of the strong policy; None for its own.
+        contrastive: a key of `policies.CONTRASTIVE_POLICIES`, or a `Policy`.
         mirror: whether policies may mirror images.
         probabilities: of CTAugment's bins, see
             `tf_metassl.ops.augmentation_rates`; None: all bins are equally
@@ -57,6 +58,7 @@ class Augmentation:
     weak: str | policies.Policy
     strong: str | policies.Policy
     magnitude: float | None = None
+    contrastive: str | policies.Policy = "simclr_small"
     mirror: bool = True
     probabilities: np.ndarray | None = None
 
@@ -67,13 +69,20 @@ def augmentation(source, options):
     Args:
         source: the `tf_metassl.data.store.Source` whose policies `auto` means.
         options: anything with `weak_augmentation`, `strong_augmentation`,
-            `strong_magnitude`, 0 for a policy's own, and `mirror`.
+            `contrastive_augmentation`, `strong_magnitude`, 0 for a policy's
+            own, and `mirror`.
     """
     weak, strong = options.weak_augmentation, options.strong_augmentation
+    contrastive = options.contrastive_augmentation
+    if contrastive == "auto":
+        contrastive = policies.contrastive_for(
+            source.weak_policy, source.info.image_shape[:2]
+        )
     return Augmentation(
         weak=source.weak_policy if weak == "auto" else weak,
         strong=source.strong_policy if strong == "auto" else strong,
         magnitude=options.strong_magnitude or None,
+        contrastive=contrastive,
         mirror=options.mirror == "on",
     )
 
@@ -98,6 +107,9 @@ def check_channels(views, augmentation, channels):
         if kind == "strong":
             what = f"--strong_augmentation={augmentation.strong}"
             remedy = "leave it at auto"
+        elif kind == "contrastive":
+            what = f"--contrastive_augmentation={augmentation.contrastive}"
+            remedy = "choose an --algo without it"
         else:
             what, remedy = "CTAugment", "choose an --algo without it"
         raise ValueError(
@@ -267,6 +279,8 @@ def _with_mirroring(kind, augmentation):
     """`_layers` with `mirror`."""
     if kind == "clean":
         return {}
+    if kind == "contrastive":
+        return {kind: policies.contrastive(augmentation.contrastive)}
     layers = {"weak": policies.weak(augmentation.weak)}
     if kind == "strong":
         strong = policies.strong(augmentation.strong)

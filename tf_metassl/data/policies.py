@@ -4,6 +4,7 @@ import dataclasses
 
 from tf_metassl.data import auto_augment
 from tf_metassl.data.affine import AffinePolicy
+from tf_metassl.data.contrastive import ContrastivePolicy
 from tf_metassl.data.ctaugment import CTAugmentPolicy
 from tf_metassl.data.function_policy import FunctionPolicy
 from tf_metassl.data.jitter import JitterPolicy
@@ -103,6 +104,35 @@ STRONG_POLICIES = {
     "jitter_points": JitterPolicy(sigma=10.0),
 }
 
+# Chen et al., arXiv 2002.05709.
+CONTRASTIVE_POLICIES = {
+    "simclr": ContrastivePolicy(blur_probability=0.5),
+    # Appendix B.9, for CIFAR-10: half the color distortion, no blur.
+    "simclr_small": ContrastivePolicy(strength=0.5),
+    # Our own choice: a mirrored 2 is no digit, nor is a twelfth of one.
+    "simclr_digits": ContrastivePolicy(
+        flip=False, area=(0.3, 1.0), strength=0.5
+    ),
+}
+# The widest image that the paper's policy for CIFAR-10 is for.
+_SMALL = 64
+
+
+def contrastive_for(weak_policy, image_size):
+    """The contrastive policy that `auto` means.
+
+    Args:
+        weak_policy: the weak one or its name; where it does not mirror images,
+            the contrastive one does not.
+        image_size: (height, width).
+
+    Returns:
+        A key of `CONTRASTIVE_POLICIES`.
+    """
+    if not getattr(weak(weak_policy), "flip", False):
+        return "simclr_digits"
+    return "simclr_small" if min(image_size) <= _SMALL else "simclr"
+
 
 def weak(value):
     """The weak policy of a name; a `Policy` is returned as it is."""
@@ -112,6 +142,11 @@ def weak(value):
 def strong(value):
     """The strong policy of a name; a `Policy` is returned as it is."""
     return value if isinstance(value, Policy) else STRONG_POLICIES[value]
+
+
+def contrastive(value):
+    """The contrastive policy of a name; a `Policy` is returned as it is."""
+    return value if isinstance(value, Policy) else CONTRASTIVE_POLICIES[value]
 
 
 def of_user(argument, value):

@@ -79,7 +79,8 @@ def all_rows(values: tf.Tensor) -> tf.Tensor:
 
     Returns:
         `[N * count(), ...]`, same dtype, equal on every replica; `values`
-        itself with one replica. Not for differentiation.
+        itself with one replica. The gradient is the sum of the gradients of
+        all replicas, for their losses that are shares of one mean.
     """
     if count() == 1:
         return values

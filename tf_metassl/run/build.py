@@ -26,6 +26,7 @@ from tf_metassl.data.datasets import DATASETS
 from tf_metassl.errors import ConfigError
 from tf_metassl.models import pretrained
 from tf_metassl.ops import augmentation_rates, schedules
+from tf_metassl.ops.lars import Lars
 from tf_metassl.ops.sgd import Sgd
 from tf_metassl.run import (
     distribution,
@@ -656,6 +657,8 @@ def _optimizer(config, elapsed, role):
         return keras.optimizers.Adam(
             schedule, beta_1=config.momentum, name=f"{role}_adam"
         )
+    if config.optimizer == "lars":
+        return Lars(schedule, momentum=config.momentum, name=f"{role}_lars")
     return Sgd(
         schedule,
         momentum=config.momentum,

@@ -1,22 +1,31 @@
-"""Signs that a method learns nothing useful from its pseudo-labels."""
+"""Signs that a method learns nothing useful from unlabeled images."""
 
 # The entropy of three equally frequent classes out of ten is 0.48.
 _MIN_ENTROPY = 0.2
 _MIN_SHARE = 0.001
+# Of the spread of projections, which is 1 if they point in all directions.
+_MIN_SPREAD = 0.05
 
 
 def collapsed(row):
-    """Whether and how the pseudo-labels of an interval have collapsed.
+    """Whether and how pseudo-labels or projections have collapsed.
 
     Args:
-        row: a row of training metrics. The metrics of pseudo-labels may be
-            absent, as with methods that have none.
+        row: a row of training metrics, the means of an interval. The metrics
+            may be absent, as with methods that do not have them.
 
     Returns:
         A sentence, or None if they have not.
     """
     entropy = row.get("pseudo_label_entropy", 1.0)
     share = row.get("selected_share", 1.0)
+    spread = row.get("feature_std", 1.0)
+    if spread < _MIN_SPREAD:
+        return (
+            f"Step {row['step']}: the projections of all images are nearly the "
+            f"same: their standard deviation is {spread:.3f}, where 1 is that "
+            "of random directions. The network learns nothing from them."
+        )
     if entropy < _MIN_ENTROPY:
         return (
             f"Step {row['step']}: nearly all pseudo-labels are of one class: "

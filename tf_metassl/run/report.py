@@ -114,10 +114,14 @@ def _lengths(config):
 def _views(experiment):
     """The policies of the views that the method reads."""
     policy = experiment.augmentation
+    hp = experiment.config.hyperparameters
     strong = f", strong: {policy.strong}"
-    uses_strong = experiment.config.hyperparameters.uses_strong_policy
+    contrastive = f", contrastive: {policy.contrastive}"
     mirrored = ", none is mirrored" * (not policy.mirror)
-    return f"weak: {policy.weak}{strong * uses_strong}{mirrored}"
+    return (
+        f"weak: {policy.weak}{strong * hp.uses_strong_policy}"
+        f"{contrastive * hp.uses_contrastive_policy}{mirrored}"
+    )
 
 
 def _without_effect(experiment):

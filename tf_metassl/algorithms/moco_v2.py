@@ -1,0 +1,58 @@
+"""MoCo v2: Chen, Fan, Girshick, He, arXiv 2003.04297."""
+
+import numpy as np
+import tensorflow as tf
+
+from tf_metassl.algorithms.self_supervised import WithTarget
+from tf_metassl.ops import projections, replicas
+
+
+class MoCoV2(WithTarget):
+    """Tells the key of an image from a queue of keys of earlier images.
+
+    The target, an averaged network, makes the keys. The authors shuffle the
+    images over GPUs before they compute keys: with batch statistics, a key and
+    its query would else carry a mark of their common batch, by which they can
+    be told from the queue. Here the target uses the averaged statistics of its
+    batch norm instead, so that a key depends on its own image alone, with one
+    device as with many (Cai et al., arXiv 2101.08482).
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        hp = self.hyperparameters
+        shape = (hp.queue_size, hp.projection_size)
+        # The oldest key comes first.
+        self.queue = self.state_variable("queue", shape)
+        start = np.random.default_rng(self._seed).normal(size=shape)
+        start /= np.linalg.norm(start, axis=1, keepdims=True)
+        self.queue.assign(start)
+
+    def representation_losses(self, first, second):
+        """See `SelfSupervised.representation_losses`."""
+        (queries,) = self.project(first)
+        keys = self.keys(second)
+        losses = projections.info_nce(
+            queries,
+            keys,
+            tf.convert_to_tensor(self.queue.value),
+            self.hyperparameters.contrast_temperature,
+        )
+        self.enqueue(keys)
+        return losses
+
+    def keys(self, images):
+        """The target's projections `[U, D]`, of length 1, without gradient."""
+        features, _ = self.target(images, training=False)
+        keys = self.target_projector(features, training=False)
+        return tf.stop_gradient(projections.normalized(keys))
+
+    def enqueue(self, keys):
+        """Replaces the oldest keys by those of the global batch.
+
+        Args:
+            keys: `[U, D]`, those of this replica.
+        """
+        queue = tf.convert_to_tensor(self.queue.value)
+        longer = tf.concat([queue, replicas.all_rows(keys)], axis=0)
+        self.queue.assign(longer[-queue.shape[0] :])
