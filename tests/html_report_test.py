@@ -180,7 +180,8 @@ def test_what_the_network_says_of_images():
     text = text_of(html)
     # (0.1 + 0.8 + 0.3) / 3, each image in a bin of its own.
     assert (
-        "On the 3 test images it is 40.0 % without and 40.0 % with the" in text
+        "On the 3 test images the expected calibration error is 40.0 % without "
+        "and 40.0 % with the temperature." in text
     )
     assert "1 of 3 images, confidence 80.0%, accuracy 0.0%" in text
     assert html.count('fill="#fff"><title>') == 6  # Bins of few images.
@@ -204,8 +205,8 @@ def test_panels_that_a_run_does_not_have():
     on_validation = Confidence("validation", on_validation.before, None)
     text = text_of(page(panels=panels(confidence=on_validation)))
     assert (
-        "On the 3 validation images, on which the temperature was fitted, it "
-        "is 40.0 %. It is the mean" in text
+        "On the 3 validation images, on which the temperature was fitted, the "
+        "expected calibration error is 40.0 %. It is the mean" in text
     )
 
 

@@ -302,8 +302,9 @@ def pool(
             f"which {'is' if num_labeled == 1 else 'are'} left out."
         )
     if total := sum(known):
+        which = f"{total:,} of the" if total < len(labels) else "all"
         text.append(
-            f"The true classes of {total:,} of the {len(labels):,} images are "
+            f"The true classes of {which} {len(labels):,} images are "
             "known, because the dataset has them, and were not used in "
             f"training. {_percent(sum(right) / total)} of these predictions "
             "are right."
