@@ -22,6 +22,22 @@ def test_the_error_by_hand():
     assert calibration.calibration_error(sure, np.array([1, 0])) == 1.0
 
 
+def test_the_bins_by_hand():
+    probs = np.array([[0.9, 0.1], [0.9, 0.1], [0.45, 0.55], [0.4, 0.6]])
+    found = calibration.reliability(probs, np.array([0, 1, 1, 1]))
+    assert np.flatnonzero(found.count).tolist() == [8, 13]
+    assert found.count[[8, 13]].tolist() == [2, 2]
+    np.testing.assert_allclose(found.confidence[[8, 13]], [0.575, 0.9])
+    np.testing.assert_allclose(found.accuracy[[8, 13]], [1.0, 0.5])
+    assert found.error == pytest.approx((0.425 + 0.4) / 2)
+    # A confidence on an edge is in the lower bin; 1 is in the last one.
+    edges = np.array([[1.0, 0.0], [0.6, 0.4]])
+    count = calibration.reliability(edges, np.array([0, 0])).count
+    assert np.flatnonzero(count).tolist() == [8, 14]
+    nothing = calibration.reliability(np.zeros((0, 2)), np.zeros(0, int))
+    assert nothing.error == 0.0
+
+
 @pytest.mark.parametrize("temperature", (0.4, 1.0, 3.0))
 def test_the_temperature_that_made_the_labels_is_found(temperature):
     rng = np.random.default_rng(0)

@@ -6,8 +6,8 @@ import os
 import pytest
 
 from tf_metassl import config
-from tf_metassl.errors import ConfigError
-from tf_metassl.run import experiment, serving
+from tf_metassl.errors import ConfigError, UserError
+from tf_metassl.run import experiment, panels, serving
 from tf_metassl.run import stage as stage_lib
 
 pytestmark = pytest.mark.slow
@@ -75,3 +75,19 @@ def test_a_run_of_an_earlier_version_keeps_its_rule(train, tmp_path):
     for _ in range(2):
         versions, made = train()
         assert versions == [1, 1] and made["batch_seed_version"] == 1
+
+
+def test_panels_that_fail_do_not_lose_the_report(train, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no memory left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(panels, "collect", fail)
+        with pytest.raises(UserError, match="images: RuntimeError: no memory"):
+            train()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "test images are classified correctly" in page
+    assert "Predictions by class" not in page
+    train()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Predictions by class" in page and "<h2>Limits</h2>" in page

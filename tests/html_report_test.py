@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tf_metassl.run import html_report
-from tf_metassl.run.calibration import Calibration
+from tf_metassl.run.calibration import Calibration, reliability
+from tf_metassl.run.panels import Confidence, Mistake, Panels, Pool, PoolClass
 
 RESULTS = [
     {
@@ -149,3 +150,70 @@ def test_a_run_without_validation_or_mistakes():
     text = text_of(html)
     assert "there were no validation images" in text
     assert "None on the test images." in text
+
+
+def panels(**changes):
+    """Panels of three images, one of them a mistake."""
+    probs = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]])
+    labels = np.array([0, 1, 1])
+    mistake = Mistake(np.zeros((4, 4, 1), np.uint8), "d" * 60, "<b>", 0.875)
+    given = {
+        "confidence": Confidence(
+            "test", reliability(probs, labels), reliability(probs, labels)
+        ),
+        "mistakes": [mistake],
+        "pool": Pool(
+            np.array([0.5, 1.0]),
+            [PoolClass("cat", 2, 1, 1), PoolClass("dog", 0, 0, 0)],
+            np.array([0, 2, 1, 0]),
+            ["Of the pool."],
+            ["Of selection."],
+        ),
+        "limits": ["One limit.", "Another <limit>."],
+    }
+    return Panels(**{**given, **changes})
+
+
+def test_what_the_network_says_of_images():
+    html = page(panels=panels())
+    assert html == page(panels=panels())
+    text = text_of(html)
+    # (0.1 + 0.8 + 0.3) / 3, each image in a bin of its own.
+    assert (
+        "On the 3 test images the expected calibration error is 40.0 % without "
+        "and 40.0 % with the temperature." in text
+    )
+    assert "1 of 3 images, confidence 80.0%, accuracy 0.0%" in text
+    assert html.count('fill="#fff"><title>') == 6  # Bins of few images.
+    assert f"true: {'d' * 12}…{'d' * 11}<br>predicted: &lt;b&gt;<br>" in html
+    assert "87.5 %" in text
+    assert f'title="{"d" * 60}, predicted &lt;b&gt;"' in html
+    assert html.count('<img src="data:image/png;base64,') == 1
+    assert "Of the pool. Of selection." in text
+    assert "cat 2 100.0 % 1 1.000 dog 0 0.0 % 0 &ndash;" in text
+    assert "0.25 to 0.50: 2" in text
+    assert "Limits One limit. Another &lt;limit&gt;." in text
+    assert not re.search(r"https?://|<script|<link|@import|nan", html)
+
+
+def test_panels_that_a_run_does_not_have():
+    for text in map(text_of, (page(), page(panels=Panels()))):
+        for title in ("Predictions by class", "confident mistakes", "Limits"):
+            assert title not in text
+        assert "Reliability" not in text
+    on_validation = panels().confidence
+    on_validation = Confidence("validation", on_validation.before, None)
+    text = text_of(page(panels=panels(confidence=on_validation)))
+    assert (
+        "On the 3 validation images, on which the temperature was fitted, the "
+        "expected calibration error is 40.0 %. It is the mean" in text
+    )
+
+
+def test_a_curve_of_reliability_leaves_out_bins_of_few_images():
+    probs = np.repeat([[0.8, 0.2], [0.5, 0.5]], [10, 9], axis=0)
+    found = reliability(probs, np.repeat([0, 1], [15, 4]))
+    (curve,) = html_report.reliability_curves(Confidence("test", found, None))
+    side = html_report._SQUARE
+    assert curve.points == f"{0.8 * side:.1f},0.0"
+    assert [enough for _, _, enough, _ in curve.bins] == [False, True]

@@ -8,6 +8,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from tests.helpers import tiny_network
 from tf_metassl.errors import WriteError
 from tf_metassl.run import tensorboard_log
+from tf_metassl.run.panels import Mistake, Panels, Pool
 
 
 def events(folder):
@@ -55,7 +56,7 @@ def test_a_finished_run_is_a_row_of_hparams(tmp_path):
     png = tmp_path / "confusion_matrix.png"
     for accuracy in (0.25, 0.5):  # The second run of the command replaces it.
         tensorboard_log.write_result(
-            tmp_path, settings, {"test_accuracy": accuracy}, png
+            tmp_path, settings, {"test_accuracy": accuracy}, png, Panels()
         )
     folder = tmp_path / "tensorboard" / "result"
     (file,) = folder.glob("events.*")
@@ -73,8 +74,37 @@ def test_a_finished_run_is_a_row_of_hparams(tmp_path):
     assert hparams["remat"].bool_value is False and "x" not in hparams
     assert "result/confusion_matrix" not in found
     png.write_bytes(tf.io.encode_png(np.zeros((4, 4, 3), np.uint8)).numpy())
-    tensorboard_log.write_result(tmp_path, settings, {}, png)
+    tensorboard_log.write_result(tmp_path, settings, {}, png, Panels())
     assert (0, "result/confusion_matrix") in events(folder)
+
+
+def test_confidences_and_mistakes_of_a_finished_run(tmp_path):
+    dark, light = np.zeros((8, 6, 1), np.uint8), np.full((8, 6, 1), 255)
+    panels = Panels(
+        mistakes=[
+            Mistake(pixels.astype(np.uint8), "a", "b", 0.9)
+            for pixels in (dark, light)
+        ],
+        pool=Pool(np.array([0.25, 0.75]), [], np.zeros(20, int), []),
+    )
+    png = tmp_path / "none.png"
+    tensorboard_log.write_result(tmp_path, {}, {}, png, panels)
+    folder = tmp_path / "tensorboard" / "result"
+    assert {(0, "result/confidence"), (0, "result/mistakes")} <= set(
+        events(folder)
+    )
+    (file,) = folder.glob("events.*")
+    found = {
+        value.tag: tf.make_ndarray(value.tensor)
+        for event in tf.compat.v1.train.summary_iterator(str(file))
+        for value in event.summary.value
+        if value.tag.startswith("result/")
+    }
+    assert found["result/confidence"][:, 2].sum() == 2
+    # Side by side, and eight times as large.
+    picture = tf.io.decode_png(found["result/mistakes"][2]).numpy()
+    assert picture.shape == (64, 96, 1)
+    assert picture[:, :48].max() == 0 and picture[:, 48:].min() == 255
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

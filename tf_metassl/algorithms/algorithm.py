@@ -264,6 +264,10 @@ class Algorithm(Trainer):
                 variable.assign(value)
         return gradients
 
+    # Whether a pseudo-label is either selected or not, so that the metric
+    # `selected_share` counts images; False if it is a mean weight.
+    selects_whole_images = True
+
     @property
     def has_one_loss(self):
         """Whether a step is one gradient of `compute_losses`.

@@ -28,6 +28,7 @@ class SoftMatch(FixMatch):
         )
 
     can_accumulate = False  # Weights depend on the whole batch.
+    selects_whole_images = False
 
     def example_weight(self, probs, index):
         """See `FixMatch.example_weight`; the statistics are updated first."""

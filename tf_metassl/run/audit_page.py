@@ -4,25 +4,21 @@ All numbers and sentences follow from what is found. The same images write the
 same bytes.
 """
 
-import base64
 import collections
-import io
 import pathlib
 from typing import NamedTuple
 
 import jinja2
 import numpy as np
-from PIL import Image
 
 from tf_metassl.data import spelling
 from tf_metassl.run import findings
 from tf_metassl.run.findings import Findings
 from tf_metassl.run.inventory import SPLITS, Inventory
+from tf_metassl.run.page_parts import data_uri, number
 
 # Pictures of each kind, and names in a sentence.
 _SHOWN, _NAMES = 24, 10
-# Pixels on the longer side of a picture.
-_SIDE = 64
 # Characters of a name below a picture.
 _CAPTION = 40
 # A class is small if it has less than this share of the largest one.
@@ -41,11 +37,6 @@ class Picture(NamedTuple):
     uri: str
     caption: list[str]
     names: str
-
-
-def number(count: int, one: str, several: str = "") -> str:
-    """`1 image`, `2 images`: a count and what is counted."""
-    return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
 def _listed(names: list[str]) -> str:
@@ -295,7 +286,7 @@ def render(found: Findings, items: Inventory) -> str:
         if label:
             caption[0] += f": {spelling.shortened(label, _CAPTION)}"
         caption.append(spelling.shortened(name, _CAPTION))
-        uri = _uri(items.read(np.array([k]))[0])
+        uri = data_uri(items.read(np.array([k]))[0])
         full = ", ".join(map(spelling.one_line, filter(None, (label, name))))
         return Picture(uri, caption, full)
 
@@ -331,18 +322,6 @@ def render(found: Findings, items: Inventory) -> str:
         bad=[tuple(map(spelling.one_line, row)) for row in found.bad[:_SHOWN]],
         num_bad=len(found.bad),
     )
-
-
-def _uri(pixels: np.ndarray) -> str:
-    """An image `[H, W, C]` uint8 as a `data:` URI, at most 64 pixels large."""
-    if pixels.shape[2] not in (1, 3):
-        pixels = pixels.mean(axis=2, keepdims=True).astype(np.uint8)
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    image.thumbnail((_SIDE, _SIDE))
-    file = io.BytesIO()
-    image.save(file, "PNG")
-    text = base64.b64encode(file.getvalue()).decode("ascii")
-    return f"data:image/png;base64,{text}"
 
 
 _TEMPLATE = jinja2.Environment(

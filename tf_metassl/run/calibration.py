@@ -98,11 +98,33 @@ def fit(logits: np.ndarray, labels: np.ndarray) -> Calibration:
     )
 
 
-def calibration_error(probs: np.ndarray, labels: np.ndarray) -> float:
-    """The expected calibration error, equation 3 of the paper.
+@dataclasses.dataclass(frozen=True)
+class Reliability:
+    """How right a network is at each confidence, over 15 equal bins.
 
-    The mean distance of confidence and accuracy over 15 equal bins of
-    confidence, weighted by the images in them.
+    Attributes:
+        count: `[15]` integers, the images in (0, 1/15], (1/15, 2/15], ...
+        confidence: `[15]`, their mean confidence; 0 without images.
+        accuracy: `[15]`, the share of them that is right; 0 without images.
+    """
+
+    count: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error, equation 3 of the paper.
+
+        The mean distance of confidence and accuracy over the bins, weighted by
+        the images in them; 0 without images.
+        """
+        gaps = np.abs(self.accuracy - self.confidence) * self.count
+        return float(gaps.sum() / max(self.count.sum(), 1))
+
+
+def reliability(probs: np.ndarray, labels: np.ndarray) -> Reliability:
+    """Compares confidences with what is right.
 
     Args:
         probs: `[N, C]`.
@@ -110,7 +132,20 @@ def calibration_error(probs: np.ndarray, labels: np.ndarray) -> float:
     """
     confidence = probs.max(axis=-1)
     correct = probs.argmax(axis=-1) == labels
-    # The bins are (0, 1/15], (1/15, 2/15], ...
     bins = np.ceil(confidence * _NUM_BINS).astype(int) - 1
-    gaps = np.bincount(bins, correct - confidence, minlength=_NUM_BINS)
-    return float(np.abs(gaps).sum() / len(labels))
+    count, of_confidence, of_correct = (
+        np.bincount(bins, weights, minlength=_NUM_BINS)
+        for weights in (None, confidence, correct)
+    )
+    images = np.maximum(count, 1)
+    return Reliability(count, of_confidence / images, of_correct / images)
+
+
+def calibration_error(probs: np.ndarray, labels: np.ndarray) -> float:
+    """The expected calibration error, see `Reliability.error`.
+
+    Args:
+        probs: `[N, C]`.
+        labels: `[N]` integers.
+    """
+    return reliability(probs, labels).error

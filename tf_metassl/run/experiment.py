@@ -22,6 +22,7 @@ from tf_metassl.run import (
     forecast,
     html_report,
     initial_weights,
+    panels,
     report,
     run_directory,
     serving,
@@ -94,7 +95,8 @@ def train(config, termination=None, source=None):
             ):
                 algorithm, stage = run.algorithm, run.stage
                 events += report.stage_events(stage, state, config.patience)
-                # Nothing else evaluates the test images.
+                # Nothing before evaluates the test images; `_panels` predicts
+                # them again with the exported network.
                 results += evaluation.final_metrics(
                     experiment, algorithm, stage.name
                 )
@@ -379,6 +381,16 @@ def _finish(experiment, algorithm, run_dir, plan, results, events, compared):
             )
         except (UserError, OSError) as error:
             failed.append(f"export: {error}")
+        calibrated = calibration.Calibration.load(run_dir)
+        found = panels.Panels()
+        try:
+            found = _panels(experiment, algorithm, calibrated, rows, results)
+        except Exception as error:
+            # The rest of the report does not depend on it.
+            failed.append(
+                "report.html: what the network says of images: "
+                f"{type(error).__name__}: {error}"
+            )
         try:
             page = html_report.render(
                 plan=plan,
@@ -395,7 +407,8 @@ def _finish(experiment, algorithm, run_dir, plan, results, events, compared):
                 rows=rows,
                 confusion=confusion,
                 class_names=names,
-                calibration=calibration.Calibration.load(run_dir),
+                calibration=calibrated,
+                panels=found,
                 provenance=run_directory.provenance(run_dir),
             )
             files.write_text(run_dir / "report.html", page)
@@ -407,6 +420,7 @@ def _finish(experiment, algorithm, run_dir, plan, results, events, compared):
                 config_lib.distinguishing(experiment.config),
                 {k: v for k, v in results[-1].items() if k in _RESULTS},
                 run_dir / "confusion_matrix.png",
+                found,
             )
         except (UserError, OSError) as error:
             failed.append(f"tensorboard: {error}")
@@ -419,6 +433,25 @@ def _finish(experiment, algorithm, run_dir, plan, results, events, compared):
             "same command again to repeat this without training, or tf-metassl "
             f"export --run_dir={run_dir} for the export alone."
         )
+
+
+def _panels(experiment, algorithm, fitted, rows, results):
+    """The `Panels` of the exported network.
+
+    Args:
+        experiment: the `Experiment`.
+        algorithm: that of the last stage.
+        fitted: the network's `Calibration`.
+        rows: of metrics.jsonl.
+        results: rows of the final table.
+    """
+
+    def predict(images):
+        network = algorithm.deployable_model
+        return evaluation.predict(experiment, network, images)
+
+    accuracy = results[-1].get("validation_accuracy")
+    return panels.collect(experiment, predict, fitted, rows, accuracy)
 
 
 def _calibrate(experiment, algorithm, run_dir):

@@ -14,11 +14,15 @@ import numpy as np
 
 from tf_metassl.data import spelling
 from tf_metassl.run.calibration import Calibration
-from tf_metassl.run.measurement import Measurement
+from tf_metassl.run.measurement import Measurement, wilson_interval
+from tf_metassl.run.page_parts import SIDE, data_uri
+from tf_metassl.run.panels import Confidence, Panels
 
 # Okabe and Ito's colors, which people with color blindness can tell apart.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _WIDTH, _HEIGHT = 380, 190
+# Side of the reliability diagram, and images below which a bin has few.
+_SQUARE, _FEW = 240, 10
 # Classes up to which the confusion matrix is a table of numbers, and up to
 # which it is drawn.
 _MATRIX, _DRAWN = 30, 200
@@ -71,23 +75,6 @@ class Chart(NamedTuple):
     low: float
     high: float
     last_step: int
-
-
-def wilson_interval(right: int, total: int) -> tuple[float, float]:
-    """The 95 % interval of a share, after Wilson (1927).
-
-    Args:
-        right: how many.
-        total: of how many; 0 gives the interval from 0 to 1.
-    """
-    if not total:
-        return 0.0, 1.0
-    z = 1.959963984540054  # The normal distribution's quantile 0.975.
-    share = right / total
-    center = share + z**2 / (2 * total)
-    spread = z * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
-    scale = 1 + z**2 / total
-    return (center - spread) / scale, (center + spread) / scale
 
 
 def charts(rows: Sequence[Mapping[str, Any]]) -> list[Chart]:
@@ -173,6 +160,67 @@ def mistakes(
     ]
 
 
+class Curve(NamedTuple):
+    """A curve of the reliability diagram.
+
+    Attributes:
+        name: what is shown.
+        color: as CSS.
+        points: for the attribute of an SVG polyline, of bins with enough
+            images.
+        bins: x, y, whether it has enough images, and a text, of each bin that
+            has images.
+    """
+
+    name: str
+    color: str
+    points: str
+    bins: list[tuple[str, str, bool, str]]
+
+
+def reliability_curves(found: Confidence) -> list[Curve]:
+    """Accuracy against confidence, without and with the temperature.
+
+    Args:
+        found: a `Confidence`.
+    """
+    named = {"without temperature": found.before}
+    if found.after is not None:
+        named["with temperature"] = found.after
+    curves = []
+    for (name, of), color in zip(named.items(), _COLORS[1::-1], strict=False):
+        bins = [
+            (
+                f"{_SQUARE * of.confidence[k]:.1f}",
+                f"{_SQUARE * (1 - of.accuracy[k]):.1f}",
+                bool(of.count[k] >= _FEW),
+                f"{of.count[k]:,} of {found.num_images:,} images, confidence "
+                f"{of.confidence[k]:.1%}, accuracy {of.accuracy[k]:.1%}",
+            )
+            for k in np.flatnonzero(of.count)
+        ]
+        points = " ".join(f"{x},{y}" for x, y, enough, _ in bins if enough)
+        curves.append(Curve(name, color, points, bins))
+    return curves
+
+
+def _bars(histogram: np.ndarray) -> list[tuple[str, str, str, str, str]]:
+    """x, y, width, height and a text, of the bars of a histogram."""
+    step = _WIDTH / len(histogram)
+    top = max(int(histogram.max()), 1)
+    return [
+        (
+            f"{k * step:.1f}",
+            f"{_HEIGHT * (1 - count / top):.1f}",
+            f"{step - 1:.1f}",
+            f"{_HEIGHT * count / top:.1f}",
+            f"{k / len(histogram):.2f} to {(k + 1) / len(histogram):.2f}: "
+            f"{count:,}",
+        )
+        for k, count in enumerate(histogram.tolist())
+    ]
+
+
 def _cells(confusion: np.ndarray) -> list[tuple[int, int, int, float]]:
     """Row, column, count and share of the row, of all counts that are not 0."""
     return [
@@ -192,6 +240,7 @@ def render(
     class_names: Sequence[str],
     calibration: Calibration,
     provenance: Mapping[str, Any],
+    panels: Panels | None = None,
 ) -> str:
     """The page as text.
 
@@ -205,12 +254,15 @@ def render(
         class_names: one per class.
         calibration: of the exported network.
         provenance: versions and fingerprints, name -> text.
+        panels: what the exported network says of images; None leaves it out.
     """
     names = tuple(map(spelling.one_line, class_names))
     measured = Measurement(names, confusion, calibration.error_after)
     total = int(confusion.sum())
     right = int(np.trace(confusion))
     support = np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    panels = panels or Panels()
+    pool = panels.pool
     method = next(line for line in plan.splitlines() if "method" in line)
     return _TEMPLATE.render(
         method=method.split()[-1],
@@ -237,6 +289,21 @@ def render(
         shares=(confusion / support).tolist(),
         mistakes=mistakes(confusion, names),
         calibration=calibration,
+        confidence=panels.confidence,
+        curves=reliability_curves(panels.confidence)
+        if panels.confidence
+        else [],
+        square=_SQUARE,
+        few=_FEW,
+        pictures=[
+            (data_uri(m.pixels), m, max(m.pixels.shape[:2]) < SIDE)
+            for m in panels.mistakes
+        ],
+        shortened=spelling.shortened,
+        pool=pool,
+        bars=_bars(pool.histogram) if pool else [],
+        most=int(pool.histogram.max()) if pool else 0,
+        limits=panels.limits,
         provenance=provenance,
     )
 

@@ -1,6 +1,7 @@
 """A classifier measured on labeled picture files of any origin."""
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -170,3 +171,20 @@ def measure(
         np.stack([p.calibrated for p, _ in read]), labels
     )
     return Measurement(classifier.class_names, confusion, error, problems)
+
+
+def wilson_interval(right: int, total: int) -> tuple[float, float]:
+    """The 95 % interval of a share, after Wilson (1927).
+
+    Args:
+        right: how many.
+        total: of how many; 0 gives the interval from 0 to 1.
+    """
+    if not total:
+        return 0.0, 1.0
+    z = 1.959963984540054  # The normal distribution's quantile 0.975.
+    share = right / total
+    center = share + z**2 / (2 * total)
+    spread = z * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    scale = 1 + z**2 / total
+    return (center - spread) / scale, (center + spread) / scale

@@ -75,7 +75,7 @@ def write_view_images(run_dir, batch, num_images=16):
         writer.close()
 
 
-def write_result(run_dir, settings, result, confusion_png):
+def write_result(run_dir, settings, result, confusion_png, panels):
     """Writes what a finished run was, for HParams, and what came out.
 
     An earlier result of the run is replaced.
@@ -86,6 +86,8 @@ def write_result(run_dir, settings, result, confusion_png):
         result: name -> number, of the exported network.
         confusion_png: path of the picture of its mistakes, which may be
             missing.
+        panels: the `Panels`: confidences of the unlabeled pool and the most
+            confident mistakes.
 
     Raises:
         WriteError: if the log cannot be written.
@@ -109,7 +111,25 @@ def write_result(run_dir, settings, result, confusion_png):
             if confusion_png.exists():
                 picture = tf.io.decode_png(confusion_png.read_bytes(), 3)
                 tf.summary.image("result/confusion_matrix", picture[None])
+            if panels.mistakes:
+                row = _side_by_side([m.pixels for m in panels.mistakes])
+                tf.summary.image("result/mistakes", row[None])
+            if panels.pool:
+                tf.summary.histogram(
+                    "result/confidence", panels.pool.confidences
+                )
         writer.close()
+
+
+def _side_by_side(pictures):
+    """One picture of equally large ones; tiny ones are magnified.
+
+    Args:
+        pictures: `[H, W, C]` uint8 arrays.
+    """
+    row = np.concatenate(pictures, axis=1)
+    times = max(1, 64 // max(pictures[0].shape[:2]))
+    return row.repeat(times, axis=0).repeat(times, axis=1)
 
 
 def _folder(run_dir, split):
