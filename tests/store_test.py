@@ -116,7 +116,7 @@ def test_content_hashes():
 
 def test_wrong_arrays():
     with pytest.raises(ValueError, match=r"pixels: expected uint8 \[N, H, W"):
-        Images(pixels().astype(np.float32), np.zeros(10, np.int32))
+        Images(pixels().astype(np.float64), np.zeros(10, np.int32))
     with pytest.raises(ValueError, match=r"labels: expected shape \(10,\)"):
         Images(pixels(), np.zeros(9, np.int32))
     with pytest.raises(ValueError, match=r"ids: expected shape \(2,\)"):
