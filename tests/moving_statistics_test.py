@@ -44,7 +44,12 @@ CASES = [
     ("cnn13_mean_teacher", 12, (50,)),
     ("cnn13_fast_swa", 12, (50,)),
 ]
-ALL = (*models.NETWORKS, "wrn_10_1", "wrn_13_1", "wrn_10_1_mpl", OWN)
+# The first one that each function builds, and the variants of cnn13, which have
+# layers of their own.
+FIRST = {models.find(name).function: name for name in reversed(models.NETWORKS)}
+VARIANTS = [name for name in models.NETWORKS if name.startswith("cnn13_")]
+WIDE = ("wrn_10_1", "wrn_13_1", "wrn_10_1_mpl")
+ALL = (*FIRST.values(), *VARIANTS, *WIDE, OWN)
 
 
 @pytest.mark.slow
