@@ -150,13 +150,11 @@ SMALLEST = [
     ("resnet_50", (64, 64, 3)),
     ("efficientnet_b0", (32, 33, 1)),
     ("resnext_101_32x4d", (8, 9, 1)),
-    ("resnext_101_32x4d", (64, 64, 3)),
     ("densenet_264", (32, 33, 1)),
     ("inception_v4", (75, 76, 1)),
     ("bit_50_1", (8, 9, 1)),
     ("vit_b16", (16, 32, 1)),
     ("pnasnet_5", (32, 33, 1)),
-    ("amoebanet_a", (32, 33, 1)),
     ("polynet", (75, 76, 1)),
 ]
 every_kind = pytest.mark.parametrize("name, image_shape", SMALLEST)
