@@ -115,8 +115,9 @@ def page(records, missing):
         f"TensorFlow {tf.__version__}). OpenVINO reads the ONNX file; the last "
         "column is the largest difference of a probability there.\n\n"
         f"Not measured: {', '.join(missing) or 'none'}. ONNX and LiteRT files "
-        "hold at most 2 GiB, about 530 million parameters, and conversions take "
-        "many times the memory of a network: 14 GB for efficientnet_b7.\n\n"
+        "hold at most 2 GiB, about 530 million parameters, and conversions "
+        "take many times the memory of a network: 14 GB for "
+        "efficientnet_b7.\n\n"
         "| network | images | parameters |"
         + "".join(f" {n}, MB | ms |" for n in formats.NAMES)
         + " OpenVINO |\n| --- | --- | --: |"
