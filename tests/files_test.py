@@ -119,9 +119,11 @@ def test_sha256(tmp_path):
 
 
 HOLD = """
-import sys
+import signal, sys
 from tf_metassl import files
 
+# A shell's background jobs ignore it, and their children, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with files.locked(sys.argv[1]) as held:
     print(held, flush=True)
     sys.stdin.read()
