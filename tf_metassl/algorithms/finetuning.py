@@ -6,27 +6,39 @@ from tf_metassl.ops import averaging, remat
 from tf_metassl.ops.sgd import Sgd
 
 
-def finetuner(algorithm, learning_rate):
+def finetuner(
+    algorithm,
+    learning_rate,
+    *,
+    hyperparameters=None,
+    weight_decay=0.0,
+    elapsed=None,
+):
     """Plain supervised training that starts from the averaged student.
 
     Args:
         algorithm: the `Algorithm` of the stage before.
-        learning_rate: constant rate of SGD.
+        learning_rate: of SGD, a float or a schedule.
+        hyperparameters: of the stage; None: it has no average of its own.
+        weight_decay: see `Trainer.compile`.
+        elapsed: see `Algorithm`.
 
     Returns:
-        A compiled `Supervised` without an average of its own.
+        A compiled `Supervised`.
     """
     student = averaging.trainable_copy(
         algorithm.deployable_model, like=algorithm.student, name="finetuned"
     )
     stage = Supervised(
         networks={"student": student},
-        hyperparameters=Hyperparameters(ema_decay=0.0),
+        hyperparameters=hyperparameters or Hyperparameters(ema_decay=0.0),
         num_classes=algorithm.num_classes,
         class_weights=algorithm.class_weights,
+        elapsed=elapsed,
     )
     stage.compile(
         optimizers={"student": Sgd(learning_rate, momentum=0.9, nesterov=True)},
+        weight_decay=weight_decay,
         jit_compile=algorithm.jit_compile,
         steps_per_execution=algorithm.steps_per_execution,
         recompute=remat.is_on(algorithm.student),

@@ -3,14 +3,13 @@
 import keras
 import tensorflow as tf
 
+from tf_metassl.algorithms import finetuning
 from tf_metassl.algorithms.algorithm import Algorithm, Stage
-from tf_metassl.algorithms.supervised import Supervised
 from tf_metassl.contract import Views
 from tf_metassl.models.layers import BatchNormalization
-from tf_metassl.ops import averaging, projections, remat, replicas
+from tf_metassl.ops import averaging, projections, replicas
 from tf_metassl.ops.losses import cross_entropy
 from tf_metassl.ops.schedules import TimedSchedule, WarmupSchedule
-from tf_metassl.ops.sgd import Sgd
 
 _VIEWS = ("contrastive_1", "contrastive_2")
 
@@ -154,27 +153,16 @@ class SelfSupervised(Algorithm):
     def _finetuner(self):
         """Supervised training that starts from the features and the probe."""
         hp = self.hyperparameters
-        student = averaging.trainable_copy(
-            self.deployable_model, like=self.student, name="finetuned"
-        )
-        finetuner = Supervised(
-            networks={"student": student},
-            hyperparameters=hp,
-            num_classes=self.num_classes,
-            class_weights=self.class_weights,
-            elapsed=self.elapsed,
-        )
         schedule = WarmupSchedule(hp.finetune_learning_rate, hp.finetune_steps)
         if self.elapsed is not None:
             schedule = TimedSchedule(schedule, hp.finetune_steps, self.elapsed)
-        finetuner.compile(
-            optimizers={"student": Sgd(schedule, momentum=0.9, nesterov=True)},
+        return finetuning.finetuner(
+            self,
+            schedule,
+            hyperparameters=hp,
             weight_decay=self._weight_decay,
-            jit_compile=self.jit_compile,
-            steps_per_execution=self.steps_per_execution,
-            recompute=remat.is_on(self.student),
+            elapsed=self.elapsed,
         )
-        return finetuner
 
 
 class WithTarget(SelfSupervised):
