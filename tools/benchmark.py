@@ -39,7 +39,7 @@ import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from tools import benchmark_pillow, benchmark_steps
+from tools import benchmark_pillow, benchmark_steps, step_worker
 
 SIDE = 32
 NUM_IMAGES = 10_000
@@ -276,50 +276,17 @@ def step_memory(algo, settings, model, batch_size, num_steps):
     """
     import resource
 
-    import tensorflow as tf
-
-    from tf_metassl import config as config_lib
-    from tf_metassl.contract import DatasetInfo
-    from tf_metassl.data import pipeline, store
-    from tf_metassl.run.build import build_algorithm
-
     def peak_size():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-    settings = config_lib.resolve(
-        {"algo": algo, "model": model, "batch_size": batch_size, **settings}
+    step, _ = step_worker.built(
+        algo, settings, model, (SIDE, SIDE, 3), batch_size
     )
-    info = DatasetInfo("noise", tuple("0123456789"), (SIDE, SIDE, 3))
-    images = store.Images(
-        make_images(1024), np.arange(1024, dtype=np.int32) % 10
-    )
-    source = store.Source(info, images, images, "flip_crop", "mpl")
-    algorithm = build_algorithm(settings, info, 1, len(images))
-    rows = np.arange(len(images))
-    pools = [
-        pipeline.Pool(name, rows, size, views)
-        for name, size, views in (
-            ("labeled", batch_size, algorithm.views.labeled),
-            ("unlabeled", 2 * batch_size, algorithm.views.unlabeled),
-        )
-        if views
-    ]
-    data = pipeline.training_dataset(
-        source,
-        pools,
-        views=algorithm.views,
-        augmentation=pipeline.Augmentation(source.weak_policy, "mpl"),
-        seed=0,
-    )
-    # The same batch for every step: the input pipeline is not measured.
-    batch = next(iter(data))
-    iterator = iter(tf.data.Dataset.from_tensors(batch).repeat())
-    step = algorithm.make_train_function()
     before = peak_size()
-    step(iterator)
+    step()
     started = time.perf_counter()
     for _ in range(num_steps - 1):
-        step(iterator)
+        step()
     seconds = (time.perf_counter() - started) / (num_steps - 1)
     return peak_size() - before, seconds
 
