@@ -5,7 +5,8 @@ import gc
 import os
 import sys
 
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+# As the package sets it, which tests may import after TensorFlow.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # The workers of pytest-xdist have a core each. In the environment, so that the
 # commands which tests start compute as the tests do: sums depend on threads.

@@ -201,7 +201,7 @@ def fit(image: tf.Tensor, side: int, resize: str = "shorter_side") -> tf.Tensor:
             before = (side - out) // 2
             after = side - out - before
             image = tf.pad(image, [[0, 0], [before, after], [0, 0]])
-        return tf.transpose(image, [1, 0, 2])
+        return _swapped(image)
 
     result = turned(turned(image, width), height)
     return tf.ensure_shape(result, [side, side, image.shape[-1]])
@@ -241,6 +241,15 @@ def _weights(length: tf.Tensor, cut: tf.Tensor, out: tf.Tensor) -> tf.Tensor:
     return tf.floor(weights * _ONE + 0.5)
 
 
+def _swapped(image: tf.Tensor) -> tf.Tensor:
+    """Rows as columns; `[H, W, C]` uint8."""
+    # Not tf.transpose, where TensorFlow prints an error if oneDNN has no kernel
+    # for integers; nor of floats, because it would move the casts.
+    height, width = tf.unstack(tf.shape(image)[:2])
+    pixels = tf.range(width)[:, tf.newaxis] + width * tf.range(height)
+    return tf.gather(tf.reshape(image, [-1, image.shape[-1]]), pixels)
+
+
 def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """Turns an image by its EXIF orientation, 1 to 8; others change nothing."""
     flips = (
@@ -248,10 +257,10 @@ def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
         lambda x: x[:, ::-1],
         lambda x: x[::-1, ::-1],
         lambda x: x[::-1],
-        lambda x: tf.transpose(x, [1, 0, 2]),
-        lambda x: tf.transpose(x[::-1], [1, 0, 2]),
-        lambda x: tf.transpose(x[::-1, ::-1], [1, 0, 2]),
-        lambda x: tf.transpose(x[:, ::-1], [1, 0, 2]),
+        _swapped,
+        lambda x: _swapped(x[::-1]),
+        lambda x: _swapped(x[::-1, ::-1]),
+        lambda x: _swapped(x[:, ::-1]),
     )
     branches = [lambda flip=flip: flip(image) for flip in flips]
     known = tf.logical_and(orientation >= 1, orientation <= 8)
