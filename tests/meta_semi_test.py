@@ -320,3 +320,21 @@ def test_the_whole_update_by_hand(name, form, float64):
     np.testing.assert_allclose(
         algorithm.metric("selected_share"), np.mean(w[:16] > 0), rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("rule", ("indicator", "relu_norm"))
+def test_weights_of_the_pool_are_counted(rule):
+    algorithm = tiny_algorithm("meta_semi", example_weights=rule)
+    batch = tiny_batch()
+    algorithm.train_step(batch)
+    metric = algorithm._trackers["example_weight"]
+    counts, middle = metric.counts.numpy(), metric.edges[:-1] + 0.05
+    size = len(batch["unlabeled"]["oracle_label"])
+    assert counts.sum() == size
+    if rule == "indicator":
+        share = algorithm.metric("selected_share")
+        assert counts[10] == round(size * (1 - share))
+        assert counts[20] == round(size * share)
+    else:
+        # Intervals are 0.1 wide, and the mean weight is 1.
+        assert counts @ middle / size == pytest.approx(1, abs=0.06)

@@ -40,6 +40,15 @@ def test_accuracy_and_macro_f1_with_masked_rows():
     assert float(metric.result()["student_accuracy"]) == 0
 
 
+def test_values_are_counted_in_intervals():
+    metric = metrics.Histogram(-1.0, 1.0, 4)
+    metric.update_state(tf.constant([-7.0, -0.6, -0.5, 0.0, 0.49, 0.5]))
+    metric.update_state(tf.constant([1.0, 3.0]))
+    assert metric.counts.numpy().tolist() == [2, 1, 2, 3]
+    assert metric.edges.tolist() == [-1, -0.5, 0, 0.5, 1]
+    assert metric.result() == {}
+
+
 def test_macro_f1_counts_only_classes_that_are_there():
     """Three of five classes: perfect predictions give 1, as a test needs."""
     label = np.array([0, 1, 1, 3], np.int32)

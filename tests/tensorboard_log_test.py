@@ -36,6 +36,19 @@ def test_every_split_has_its_scalars(tmp_path):
     ]
 
 
+def test_counts_are_a_histogram(tmp_path):
+    log = tensorboard_log.TensorBoardLog(tmp_path, ("train",))
+    edges, counts = np.array([0, 0.5, 1]), np.array([3, 4])
+    log.write(1, {}, [], [("example_weight", edges, counts)])
+    (file,) = (tmp_path / "tensorboard" / "train").glob("events.*")
+    *_, event = tf.compat.v1.train.summary_iterator(str(file))
+    (value,) = event.summary.value
+    assert value.tag == "example_weight"
+    assert value.metadata.plugin_data.plugin_name == "histograms"
+    bars = tf.make_ndarray(value.tensor)
+    np.testing.assert_array_equal(bars, [[0, 0.5, 3], [0.5, 1, 4]])
+
+
 def test_only_pictures_are_written(tmp_path):
     def images(channels):
         return tf.constant(np.zeros((4, 6, 6, channels), np.uint8))

@@ -216,7 +216,11 @@ class MetaSemi(Algorithm):
         self.track_share("labeled_loss", replicas.share_of_mean(labeled_losses))
         self.track_share("unlabeled_loss", unlabeled_loss)
         self.track_labeled(labeled["label"], labeled_logits)
-        selected = example_weight[:num_unlabeled]
+        selected = example_weight
+        if hp.example_weights == "relu_norm":
+            # These are gradients, which have no scale: a mean of 1 is shown.
+            selected = weight * (num_examples * replicas.count())
+        selected = selected[:num_unlabeled]
         self.track("selected_share", tf.cast(selected > 0, tf.float32))
         self.track_pseudo_labels(
             unlabeled["oracle_label"], pseudo_label, selected

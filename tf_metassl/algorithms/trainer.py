@@ -12,6 +12,7 @@ from tf_metassl.ops import averaging, remat, replicas
 from tf_metassl.ops.metrics import (
     ClassEntropy,
     ConfusionMatrix,
+    Histogram,
     in_top_5,
     is_correct,
 )
@@ -242,6 +243,11 @@ class Trainer(keras.Model):
             self._trackers["pseudo_label_entropy"] = ClassEntropy(
                 self.num_classes, name="pseudo_label_entropy"
             )
+        if "selected_share" in self._trackers:
+            # Learning to reweight has weights above 1: their mean is 1.
+            self._trackers["example_weight"] = Histogram(
+                -1.0, 4.0, 50, name="example_weight"
+            )
         self._confusions = {
             role: ConfusionMatrix(self.num_classes, name=role)
             for role in self.evaluated_networks
@@ -296,11 +302,11 @@ class Trainer(keras.Model):
             oracle_label: `[N]` integers, -1 where unknown and -2 for images
                 of a class that is not to be learned.
             pseudo_label: `[N, C]`.
-            selected: None or `[N]`. If given, the accuracy of the examples
-                where it is positive is tracked as
-                `selected_pseudo_label_accuracy` as well, and the share of the
+            selected: None or `[N]`, the weights of the examples. If given,
+                the accuracy of the examples where it is positive is tracked as
+                `selected_pseudo_label_accuracy` as well, the share of the
                 foreign images where it is positive as
-                `foreign_selected_share`.
+                `foreign_selected_share`, and all weights are counted.
         """
         if self.tracks:
             self._trackers["pseudo_label_entropy"].update_state(pseudo_label)
@@ -308,6 +314,8 @@ class Trainer(keras.Model):
         correct = is_correct(oracle_label, pseudo_label)
         self.track("pseudo_label_accuracy", correct, known)
         if selected is not None:
+            if self.tracks:
+                self._trackers["example_weight"].update_state(selected)
             selected = tf.cast(selected > 0, tf.float32)
             self.track(
                 "selected_pseudo_label_accuracy", correct, known * selected

@@ -141,6 +141,56 @@ class ClassEntropy(keras.metrics.Metric):
         return {**super().get_config(), "num_classes": self.num_classes}
 
 
+@keras.saving.register_keras_serializable("tf_metassl")
+class Histogram(keras.metrics.Metric):
+    """Counts of values in intervals of equal width.
+
+    Values outside of all intervals count in the first or the last one. There
+    is no `result`, because counts are no scalars.
+
+    Args:
+        low: where the first interval begins.
+        high: where the last one ends.
+        size: number of intervals.
+        name: of the metric.
+        **kwargs: of `keras.metrics.Metric`.
+    """
+
+    def __init__(self, low, high, size, name="histogram", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.low, self.high, self.size = low, high, size
+        self.counts = self.add_variable(
+            (size,), initializer="zeros", name="counts"
+        )
+
+    @property
+    def edges(self):
+        """Where the intervals begin, and where the last one ends."""
+        return np.linspace(self.low, self.high, self.size + 1)
+
+    def update_state(self, values):
+        """Counts `values [N]`, floats."""
+        position = (values - self.low) / (self.high - self.low) * self.size
+        index = tf.clip_by_value(tf.cast(position, tf.int32), 0, self.size - 1)
+        self.counts.assign_add(
+            tf.reduce_sum(tf.one_hot(index, self.size), axis=0)
+        )
+
+    def result(self):
+        """An empty dict, see the class."""
+        return {}
+
+    def get_config(self):
+        """The constructor's arguments."""
+        config = super().get_config()
+        return {
+            **config,
+            "low": self.low,
+            "high": self.high,
+            "size": self.size,
+        }
+
+
 def reader(metrics, strategy):
     """A function that reads the variables of `metrics` exactly.
 

@@ -5,6 +5,7 @@ import math
 import time
 
 import keras
+import numpy as np
 import tensorflow as tf
 from absl import logging
 
@@ -147,7 +148,11 @@ class Recorder(keras.callbacks.Callback):
         """
         if logs is None:
             self._restore_metrics()
-            logs = {m.name: m.result() for m in self.model.train_metrics}
+            logs = {
+                m.name: m.result()
+                for m in self.model.train_metrics
+                if not isinstance(m, metrics.Histogram)
+            }
         # Read them now: evaluating resets them.
         train_metrics = self._train_metrics()
         measured = metrics.measured(train_metrics)
@@ -164,7 +169,7 @@ class Recorder(keras.callbacks.Callback):
             path = self.save(train_metrics)
             raise _terminated(path) from None
         validation = results.get("validation", {})
-        self._write(train, results)
+        self._write(train, results, self._histograms(train_metrics))
         self._set_elapsed(*self._run.worker_means(self._used_share()))
         best = self._state.best_validation
         accuracy = validation.get(self._run.best_metric, best)
@@ -270,7 +275,15 @@ class Recorder(keras.callbacks.Callback):
             )
         self._metrics_to_restore = None
 
-    def _write(self, train, results):
+    def _histograms(self, train_metrics):
+        """What `TensorBoardLog.write` takes, of all replicas."""
+        return [
+            (m.name, m.edges, np.sum(train_metrics[m.name][0], axis=0))
+            for m in self.model.train_metrics
+            if isinstance(m, metrics.Histogram)
+        ]
+
+    def _write(self, train, results, histograms):
         """Writes the metrics of this step to the files and to TensorBoard."""
         step = self._run.first_step + self.model.finished_steps
         seconds = {"wall_clock_seconds": self._elapsed_seconds()}
@@ -285,6 +298,7 @@ class Recorder(keras.callbacks.Callback):
             step,
             {**results, "train": train | seconds},
             self.model.student.trainable_variables,
+            histograms,
         )
 
     def _watch_collapse(self):

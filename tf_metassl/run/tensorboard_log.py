@@ -10,7 +10,7 @@ from tf_metassl.run.metrics_file import writing
 
 
 class TensorBoardLog:
-    """Scalars of every split and histograms of the student's parameters.
+    """Scalars of every split, histograms of parameters and example weights.
 
     Args:
         run_dir: folder of the run.
@@ -26,13 +26,15 @@ class TensorBoardLog:
                 for split in splits
             }
 
-    def write(self, step, values, variables):
+    def write(self, step, values, variables, histograms=()):
         """Writes one step and waits until it is with the file system.
 
         Args:
             step: step of the run.
             values: split -> name -> float.
             variables: variables whose histograms go with the split `train`.
+            histograms: `(name, edges [K + 1], counts [K])` each, which go
+                there, too.
 
         Raises:
             WriteError: if the log cannot be written.
@@ -48,8 +50,22 @@ class TensorBoardLog:
                     tf.summary.histogram(
                         f"weights/{variable.path}", variable.value
                     )
+                for name, edges, counts in histograms:
+                    _write_histogram(name, edges, counts)
             for writer in self._writers.values():
                 writer.flush()
+
+
+def _write_histogram(name, edges, counts):
+    """Writes counts, which `tf.summary.histogram` would make of values."""
+    # Here, because it takes a moment to import.
+    from tensorboard.plugins.histogram import metadata
+
+    tf.summary.write(
+        name,
+        np.stack([edges[:-1], edges[1:], counts], axis=1).astype(np.float64),
+        metadata=metadata.create_summary_metadata(name, ""),
+    )
 
 
 def write_view_images(run_dir, batch, num_images=16):
