@@ -91,7 +91,7 @@ def test_an_old_run_ends_as_it_would_have(
     changed = [
         name
         for name, version in run_directory.versions().items()
-        if recorded[name] != version
+        if recorded.get(name, "0") != version
     ]
     resume_check.resume(run_dir, f"--allow_changed={','.join(changed)}")
     expected = unpacked / "expected"

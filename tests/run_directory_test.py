@@ -182,6 +182,18 @@ def test_settings_and_versions_are_compared_field_by_field(run_dir, capsys):
     )
 
 
+def test_other_convolutions_are_refused(run_dir, monkeypatch):
+    """Earlier versions, which did not record it, switched oneDNN off."""
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    with pytest.raises(ConfigError, match="TF_ENABLE_ONEDNN_OPTS: '1' -> '0'"):
+        run_directory.check_settings(config.resolve({}), run_dir)
+    path = run_dir / "provenance.json"
+    recorded = json.loads(path.read_text())
+    del recorded["TF_ENABLE_ONEDNN_OPTS"]
+    path.write_text(json.dumps(recorded))
+    run_directory.check_settings(config.resolve({}), run_dir)
+
+
 def other_pixel(source):
     pixels = source.train.images
     pixels[17, 3, 3, 0] ^= 1

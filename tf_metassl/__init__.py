@@ -5,11 +5,13 @@ lines can answer `--help` and reject wrong flags at once.
 """
 
 import os as _os
+import sys as _sys
 
 # TensorFlow leaves oneDNN off on processors without AVX-512, where its
-# convolutions are twice as fast, too; runs repeat bit by bit with it. Must be
-# decided before TensorFlow is first imported; a value set by the user wins.
-_os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# convolutions are twice as fast, too; runs repeat bit by bit with it. Decided
+# when TensorFlow is first imported; a value set by the user wins.
+if "tensorflow" not in _sys.modules:
+    _os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 _os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 __version__ = "0.1.0"

@@ -149,6 +149,7 @@ PROVENANCE = (
     "keras",
     "numpy",
     "tf_metassl",
+    "TF_ENABLE_ONEDNN_OPTS",
     "train_images",
     "test_images",
     "splits",

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import time
 
@@ -33,6 +34,8 @@ _CONFIG = "config.json"
 _FLAGS = "run.flags"
 _DATASET = "dataset.json"
 _PROVENANCE = "provenance.json"
+# The environment variable that decides which convolutions TensorFlow uses.
+_KERNELS = "TF_ENABLE_ONEDNN_OPTS"
 _EXTENSIONS = "extensions.json"
 
 
@@ -329,7 +332,7 @@ def normalization(run_dir):
 
 
 def versions():
-    """The libraries that the results of a run depend on: name -> version."""
+    """What else the bits of a run depend on: library -> version, and kernels."""
     # A command imports this module before it has checked its flags.
     import keras
     import tensorflow as tf
@@ -339,6 +342,7 @@ def versions():
         "keras": keras.__version__,
         "numpy": np.__version__,
         "tf_metassl": tf_metassl.__version__,
+        _KERNELS: os.environ.get(_KERNELS, ""),
     }
 
 
@@ -511,6 +515,9 @@ def _lines(path):
 def _recorded(run_dir, default):
     """`default` with the values that `provenance.json` has for its keys."""
     known = provenance(run_dir)
+    if "tf_metassl" in known:
+        # Before it was recorded, the package switched it off.
+        known.setdefault(_KERNELS, "0")
     return {name: known.get(name, value) for name, value in default.items()}
 
 
