@@ -332,7 +332,7 @@ def normalization(run_dir):
 
 
 def versions():
-    """What else the bits of a run depend on: library -> version, and kernels."""
+    """What else the bits of a run depend on: libraries and oneDNN, a dict."""
     # A command imports this module before it has checked its flags.
     import keras
     import tensorflow as tf
