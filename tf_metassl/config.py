@@ -386,7 +386,16 @@ def _check(field: dataclasses.Field, value: Any) -> None:
 
 def unread(config: Config) -> dict[str, str]:
     """The common settings that a run does not read -> why not."""
-    hp = config.hyperparameters
+    return (
+        _without_reader(config)
+        | _unread_views(config)
+        | _unread_data(config)
+        | _unread_network(config)
+    )
+
+
+def _without_reader(config: Config) -> dict[str, str]:
+    """Settings of another dataset, optimizer and so on, and of its method."""
     data_fields = {field.name for field in dataclasses.fields(DataOptions)}
     found = {}
     for field in common_fields():
@@ -404,6 +413,7 @@ def unread(config: Config) -> dict[str, str]:
                     f"--{name}={', '.join(allowed)}. Leave it out, or change "
                     f"--{name}"
                 )
+    hp = config.hyperparameters
     method = f"with --algo={config.algo}, which does not use {{}}. Leave it out"
     method += ", or change --algo"
     if not hp.uses_unlabeled:
@@ -417,21 +427,26 @@ def unread(config: Config) -> dict[str, str]:
     if not hp.uses_contrastive_policy:
         why = method.format("contrastive views")
         found["contrastive_augmentation"] = why
-    strong = config.strong_augmentation
-    if strong == "auto":
-        strong = DATASETS[config.dataset].strong_policy
     if not hp.uses_strong_policy:
         why = method.format("the strong view")
         found |= dict.fromkeys(("strong_augmentation", "strong_magnitude"), why)
-    elif strong not in options.RAND_AUGMENT_POLICIES:
+    return found
+
+
+def _unread_views(config: Config) -> dict[str, str]:
+    """Settings of augmentation policies other than those of the run."""
+    hp, row, found = config.hyperparameters, DATASETS[config.dataset], {}
+    strong, weak = config.strong_augmentation, config.weak_augmentation
+    if strong == "auto":
+        strong = row.strong_policy
+    if weak == "auto":
+        weak = row.weak_policy
+    if hp.uses_strong_policy and strong not in options.RAND_AUGMENT_POLICIES:
         found["strong_magnitude"] = (
             f"with --strong_augmentation={strong}; it is for "
             f"--strong_augmentation={', '.join(options.RAND_AUGMENT_POLICIES)}"
             ". Leave it out, or change --strong_augmentation"
         )
-    weak = config.weak_augmentation
-    if weak == "auto":
-        weak = DATASETS[config.dataset].weak_policy
     if weak not in options.MIRRORING:
         found["mirror"] = (
             f"with --weak_augmentation={weak}, which mirrors no image. Leave "
@@ -450,11 +465,17 @@ def unread(config: Config) -> dict[str, str]:
             f"all views of --algo={config.algo}. Leave it out"
         )
         found |= dict.fromkeys(("weak_augmentation", "mirror"), why)
+    return found
+
+
+def _unread_data(config: Config) -> dict[str, str]:
+    """Settings of splits and images that others leave nothing to decide."""
+    found = {}
     if not config.known_classes:
         found["foreign_share"] = (
             "without --known_classes, which says what is foreign"
         )
-    elif hp.uses_unlabeled:
+    elif config.hyperparameters.uses_unlabeled:
         found["labeled_inside_unlabeled"] = (
             "with --known_classes, whose pool has no labeled image. Leave it "
             "out"
@@ -464,22 +485,24 @@ def unread(config: Config) -> dict[str, str]:
             "with --label_split=first, which draws nothing. Leave it out, or "
             "change --label_split"
         )
-    published = DATASETS[config.dataset].published
-    if not (config.image_size or published.image_size):
-        why = "without --image_size, the size of the squares. Set it"
-        found.setdefault("resize", why)
+    row = DATASETS[config.dataset]
+    if "resize" in row.reads and not (
+        config.image_size or row.published.image_size
+    ):
+        found["resize"] = (
+            "without --image_size, the size of the squares. Set it"
+        )
     if config.test_dir:
         found["test_fraction"] = "with --test_dir. Leave one of them out"
     # 0 is what a run with images of its own for validation records.
     if config.validation_dir and config.num_validation > 0:
         found["num_validation"] = "with --validation_dir. Leave one of them out"
-    if config.model != UNKNOWN["model"] and (
-        _network(config.model).has_own_scaling
-    ):
-        found["normalization"] = (
-            f"with --model={config.model}, which scales pixels itself. Leave "
-            "it out"
-        )
+    return found
+
+
+def _unread_network(config: Config) -> dict[str, str]:
+    """Settings of layers that the network does not have or train."""
+    found = {}
     if config.cache_features:
         found["dropblock"] = (
             "with --cache_features, which runs the layers before the last one "
@@ -494,9 +517,15 @@ def unread(config: Config) -> dict[str, str]:
         found["backbone_learning_rate_scale"] = (
             "with --freeze=backbone, which does not train them. Leave it out"
         )
-    if config.model != UNKNOWN["model"] and (
-        not _network(config.model).has_batch_norm
-    ):
+    if config.model == UNKNOWN["model"]:
+        return found
+    network = _network(config.model)
+    if network.has_own_scaling:
+        found["normalization"] = (
+            f"with --model={config.model}, which scales pixels itself. Leave "
+            "it out"
+        )
+    if not network.has_batch_norm:
         found["batch_norm"] = (
             f"with --model={config.model}, which has none. Leave it out"
         )
