@@ -166,3 +166,18 @@ def test_the_draws_of_drop_block_are_part_of_the_state():
     for algorithm in (first, second):
         run(algorithm, tiny_batch())
     assert_same(all_values(first), all_values(second))
+
+
+def test_steps_are_traced_without_autograph(monkeypatch):
+    """It takes more than half of the time of tracing and converts nothing."""
+    algorithm = tiny_algorithm("supervised")
+    found, train_step = [], algorithm.train_step
+
+    def spy(batch):
+        found.append(tf.__internal__.autograph.control_status_ctx().status)
+        return train_step(batch)
+
+    monkeypatch.setattr(algorithm, "train_step", spy)
+    batches = tf.data.Dataset.from_tensors(tiny_batch()).repeat()
+    algorithm.make_train_function()(iter(batches))
+    assert [status.name for status in found] == ["DISABLED"]

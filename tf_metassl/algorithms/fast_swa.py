@@ -66,7 +66,8 @@ class FastSwa(MeanTeacher):
         if self._add_function is None:
             run = self.distribute_strategy.run
             self._add_function = tf.function(
-                lambda batch: run(self._add_statistics, args=(batch,))
+                lambda batch: run(self._add_statistics, args=(batch,)),
+                autograph=False,
             )
         for _, average in self._statistics():
             average.assign(tf.zeros(average.shape, average.dtype))

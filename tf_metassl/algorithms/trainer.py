@@ -411,8 +411,11 @@ class Trainer(keras.Model):
             value.
         """
         strategy = self.distribute_strategy
+        # Steps have no control flow for AutoGraph to convert, and its attempt
+        # takes more than half of the time of tracing. Keras does the same.
+        step = tf.autograph.experimental.do_not_convert(step)
         if self.jit_compile:
-            step = tf.function(step, jit_compile=True)
+            step = tf.function(step, jit_compile=True, autograph=False)
 
         @tf.function(reduce_retracing=True)
         def run_steps(iterator):

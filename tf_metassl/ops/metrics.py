@@ -208,7 +208,7 @@ def reader(metrics, strategy):
         times rather than creating it again: it is traced once.
     """
 
-    @tf.function
+    @tf.function(autograph=False)
     def gather():
         context = tf.distribute.get_replica_context()
         return [

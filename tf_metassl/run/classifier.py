@@ -131,7 +131,10 @@ def _logits(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """The network as a function of arrays, traced once for any number."""
 
-    @tf.function(input_signature=[tf.TensorSpec([None, *shape], tf.uint8)])
+    @tf.function(
+        input_signature=[tf.TensorSpec([None, *shape], tf.uint8)],
+        autograph=False,
+    )
     def apply(images: tf.Tensor) -> tf.Tensor:
         return tf.cast(network(images, training=False), tf.float32)
 

@@ -69,7 +69,9 @@ def predict(experiment, network, images=None):
     images = experiment.seen.train if images is None else images
     if not len(images):
         return np.zeros((0, experiment.source.info.num_classes), np.float32)
-    apply = tf.function(functools.partial(network, training=False))
+    apply = tf.function(
+        functools.partial(network, training=False), autograph=False
+    )
     batches = pipeline.evaluation_dataset(
         images,
         batch_size=experiment.config.eval_batch_size,

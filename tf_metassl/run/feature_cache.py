@@ -105,7 +105,8 @@ def load(config, source, network):
         "version": 1,
     }
     apply = tf.function(
-        functools.partial(models.features(network), training=False)
+        functools.partial(models.features(network), training=False),
+        autograph=False,
     )
 
     def build(folder):

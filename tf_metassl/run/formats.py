@@ -229,7 +229,9 @@ def _write_onnx(exported: Exported, path: pathlib.Path) -> None:
         [None, *exported.network.input_shape[1:]], tf.uint8, "image"
     )
     model, _ = tf2onnx.convert.from_function(
-        tf.function(exported.answers), input_signature=[spec], opset=_OPSET
+        tf.function(exported.answers, autograph=False),
+        input_signature=[spec],
+        opset=_OPSET,
     )
     inputs = [value.name for value in model.graph.input]
     if inputs != ["image"]:
@@ -286,7 +288,7 @@ def load_keras(path: pathlib.Path) -> Predict:
         warnings.simplefilter("ignore")
         network = keras.saving.load_model(path, compile=False)
 
-    @tf.function
+    @tf.function(autograph=False)
     def probabilities(images: tf.Tensor) -> tf.Tensor:
         logits = tf.cast(network(images, training=False), tf.float32)
         return tf.nn.softmax(logits)

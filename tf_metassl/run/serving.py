@@ -159,8 +159,8 @@ def export_saved_model(
         return serve_bytes(parsed[_FEATURE])
 
     signatures = {
-        "serving_default": tf.function(serve).get_concrete_function(
-            tf.TensorSpec([None, *shape], tf.uint8, "image")
+        "serving_default": _traced(
+            serve, tf.TensorSpec([None, *shape], tf.uint8, "image")
         )
     }
     if shape[2] in (1, 3):
@@ -169,8 +169,7 @@ def export_saved_model(
             ("tf_example", serve_examples),
         ):
             spec = tf.TensorSpec([None], tf.string, name)
-            traced = tf.function(function).get_concrete_function(spec)
-            signatures[name] = traced
+            signatures[name] = _traced(function, spec)
     # Not by Keras' ExportArchive, which writes each variable twice.
     module = tf.Module()
     module.network_variables = [v.value for v in network.variables]
@@ -189,6 +188,11 @@ def export_saved_model(
             "checkpoints are intact. Free some disk space, or choose another "
             "folder with tf-metassl export --output=..."
         ) from error
+
+
+def _traced(function, spec):
+    """The graph of a function of one tensor; it has no control flow."""
+    return tf.function(function, autograph=False).get_concrete_function(spec)
 
 
 def _write_metadata(folder, class_names, decoding, calibration):
