@@ -1,11 +1,10 @@
 """EnAET: Wang, Kihara, Luo, Qi, arXiv 1911.09265."""
 
-import keras
 import tensorflow as tf
-from keras import layers
 
 from tf_metassl.algorithms.algorithm import float_images
 from tf_metassl.algorithms.mixmatch import MixMatch
+from tf_metassl.models.layers import perceptron
 from tf_metassl.ops import draws, replicas, transformations
 from tf_metassl.ops.losses import cross_entropy, squared_error
 
@@ -57,7 +56,8 @@ class EnAet(MixMatch):
         }
         num_features = self.student_and_features.outputs[0].shape[-1]
         self.decoders = {
-            kind: _decoder(2 * num_features, size, kind)
+            # Pair of features `[N, 2F]` -> parameters `[N, P]`.
+            kind: perceptron(f"{kind}_decoder", 2 * num_features, 128, size)
             for kind, size in num_outputs.items()
         }
 
@@ -143,15 +143,3 @@ class EnAet(MixMatch):
             "euclidean": transformations.euclidean,
         }[kind]
         return make(draw, self.hyperparameters.max_rotation)
-
-
-def _decoder(num_features, num_outputs, name):
-    """A perceptron, pair of features `[N, 2F]` -> parameters `[N, P]`."""
-    return keras.Sequential(
-        [
-            keras.Input((num_features,)),
-            layers.Dense(128, activation="relu"),
-            layers.Dense(num_outputs, dtype=keras.config.floatx()),
-        ],
-        name=f"{name}_decoder",
-    )

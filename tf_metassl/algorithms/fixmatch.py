@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from tf_metassl.algorithms.algorithm import Algorithm, float_images
 from tf_metassl.contract import Views
-from tf_metassl.ops import pseudo_labels, replicas
+from tf_metassl.ops import averaging, pseudo_labels, replicas
 from tf_metassl.ops.losses import cross_entropy
 from tf_metassl.ops.mixing import mixup
 
@@ -12,8 +12,8 @@ from tf_metassl.ops.mixing import mixup
 class FixMatch(Algorithm):
     """Confident predictions on weak views are the labels of strong views.
 
-    FlexMatch, FreeMatch, SoftMatch and UDA are subclasses that override what
-    their papers change: the target, the weight of an example, the labeled loss.
+    Its successors and UDA are subclasses that override what their papers
+    change: the target, the weight of an example, the labeled loss.
     """
 
     metric_names = (
@@ -48,14 +48,50 @@ class FixMatch(Algorithm):
             images = [float_images(view) for view in images]
             images[0], target = mixup(images[0], *draw), mixup(target, *draw)
         logits_l, logits_w, logits_s = self.forward(self.student, *images)
-        pseudo_label = self.pseudo_label(logits_w)  # [U, C]
-        example_weight = self.example_weight(
-            pseudo_labels.soft(logits_w), unlabeled["index"]
-        )  # [U]
-        labeled_loss = self.labeled_loss(target, logits_l)
-        # The mean is over all U examples, rejected ones included.
-        unlabeled_loss = replicas.share_of_mean(
-            example_weight * cross_entropy(pseudo_label, logits_s)
+        pseudo_label, example_weight = self.targets(
+            target, logits_l, logits_w, unlabeled["index"]
+        )
+        return self.matched_loss(
+            batch, target, logits_l, logits_s, pseudo_label, example_weight
+        )
+
+    def targets(self, label, logits_l, logits_w, index):
+        """What the strong views learn, and how much of it.
+
+        Args:
+            label: `[B, C]`, the labels of the labeled images.
+            logits_l: `[B, C]`, the logits of the labeled images.
+            logits_w: `[U, C]`, those of the weak views.
+            index: `[U]` int64, rows of the images in the training set.
+
+        Returns:
+            `(pseudo_label, example_weight)`: targets `[U, C]` and weights
+            `[U]` in 0...1, without gradient.
+        """
+        del label, logits_l
+        probs = pseudo_labels.soft(logits_w)
+        return self.pseudo_label(logits_w), self.example_weight(probs, index)
+
+    def matched_loss(
+        self, batch, label, logits_l, logits_s, pseudo_label, example_weight
+    ):
+        """The sum of the labeled, the unlabeled and the additional loss.
+
+        Args:
+            batch: the batch.
+            label: `[B, C]`.
+            logits_l: `[B, C]`, of the labeled images.
+            logits_s: `[U, C]`, of the strong views.
+            pseudo_label: `[U, C]`.
+            example_weight: `[U]`.
+
+        Returns:
+            A scalar, this replica's share.
+        """
+        labeled, unlabeled = batch["labeled"], batch["unlabeled"]
+        labeled_loss = self.labeled_loss(label, logits_l)
+        unlabeled_loss = self.unlabeled_loss(
+            cross_entropy(pseudo_label, logits_s), example_weight
         )
 
         self.track_share("labeled_loss", labeled_loss)
@@ -95,6 +131,13 @@ class FixMatch(Algorithm):
         losses = cross_entropy(label, logits)
         return replicas.share_of_mean(self.class_weighted(losses, label))
 
+    def unlabeled_loss(self, losses, example_weight):
+        """This replica's share of the mean of weighted losses `[U]`.
+
+        The mean is over all U examples, rejected ones included.
+        """
+        return replicas.share_of_mean(example_weight * losses)
+
     def additional_loss(self, logits, example_weight):
         """This replica's share of a term that a subclass adds; 0 here.
 
@@ -107,3 +150,36 @@ class FixMatch(Algorithm):
         """
         del logits, example_weight
         return 0.0
+
+    def move_mean(self, variable, values, decay):
+        """Moves a running mean over steps by the mean of the global batch.
+
+        The first mean replaces the initial value.
+
+        Args:
+            variable: a Keras variable `[...]`, the running mean.
+            values: `[N, ...]`, the rows of this replica.
+            decay: scalar in 0...1.
+        """
+        decay = tf.where(self.step > 0, decay, 0.0)
+        averaging.move(variable, replicas.global_mean(values), decay)
+
+    def uniformly_aligned(self, probs):
+        """Predictions scaled toward the uniform distribution.
+
+        For subclasses with the setting `uniform_alignment` and the running
+        mean `mean_probs` `[C]`, which is updated first.
+
+        Args:
+            probs: `[U, C]`, predictions on weak views.
+
+        Returns:
+            `[U, C]`; `probs` itself without the alignment.
+        """
+        hp = self.hyperparameters
+        if not hp.uniform_alignment:
+            return probs
+        self.move_mean(self.mean_probs, probs, hp.statistics_decay)
+        current = self.mean_probs.value
+        uniform = tf.ones_like(current) / self.num_classes
+        return pseudo_labels.aligned(probs, target=uniform, current=current)

@@ -17,12 +17,6 @@ from tf_metassl.ops.losses import cross_entropy
 
 # The paper's moving average is a mean over this many steps.
 _HISTORY = 128
-_QUARTER_TURNS = (
-    ((1, 0), (0, 1)),
-    ((0, -1), (1, 0)),
-    ((-1, 0), (0, -1)),
-    ((0, 1), (-1, 0)),
-)
 
 
 class ReMixMatch(MixMatch):
@@ -145,12 +139,7 @@ class ReMixMatch(MixMatch):
         """
         draw = self.draw(draws.uniform, [images.shape[0]], "rotation")
         rotation = tf.cast(4.0 * draw, tf.int32)
-        turns = tf.constant(_QUARTER_TURNS, images.dtype)  # [4, 2, 2]
-        turns = tf.pad(turns, [[0, 0], [0, 1], [0, 1]])
-        last = tf.constant([0, 0, 1], images.dtype)
-        turns += tf.linalg.diag(last)
-        matrices = tf.gather(turns, rotation)
-        return transformations.warp(images, matrices), rotation
+        return transformations.quarter_turned(images, rotation), rotation
 
     @staticmethod
     def unlabeled_losses(targets, logits):

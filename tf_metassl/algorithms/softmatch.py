@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from tf_metassl.algorithms.fixmatch import FixMatch
-from tf_metassl.ops import averaging, pseudo_labels, replicas
+from tf_metassl.ops import averaging, replicas
 
 
 class SoftMatch(FixMatch):
@@ -34,16 +34,7 @@ class SoftMatch(FixMatch):
         """See `FixMatch.example_weight`; the statistics are updated first."""
         del index
         hp = self.hyperparameters
-        if hp.uniform_alignment:
-            # The first mean prediction replaces the initial value.
-            decay = tf.where(self.step > 0, hp.statistics_decay, 0.0)
-            averaging.move(self.mean_probs, replicas.global_mean(probs), decay)
-            current = self.mean_probs.value
-            probs = pseudo_labels.aligned(
-                probs,
-                target=tf.ones_like(current) / self.num_classes,
-                current=current,
-            )
+        probs = self.uniformly_aligned(probs)
         confidence = tf.reduce_max(probs, axis=-1)  # [U]
         mean = replicas.global_mean(confidence)
         size = confidence.shape[0] * replicas.count()

@@ -106,6 +106,28 @@ def classifier(
     )(x)
 
 
+def perceptron(name, input_size, hidden_size, output_size):
+    """A further head on features: two dense layers with ReLU in between.
+
+    Args:
+        name: of the model.
+        input_size: F.
+        hidden_size: units of the hidden layer.
+        output_size: P.
+
+    Returns:
+        A Keras model, `[N, F]` -> `[N, P]` in Keras' float type.
+    """
+    return keras.Sequential(
+        [
+            keras.Input((input_size,)),
+            layers.Dense(hidden_size, activation="relu"),
+            layers.Dense(output_size, dtype=keras.config.floatx()),
+        ],
+        name=name,
+    )
+
+
 def fan_out_normal():
     """N(0, 2 / fan out), what most convolutions here start from."""
     return keras.initializers.VarianceScaling(

@@ -88,6 +88,20 @@ def info_nce(
     return tf.reduce_logsumexp(logits, axis=1) - logits[:, 0]
 
 
+def cosine(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    """The cosine of the angle between rows.
+
+    Args:
+        first: `[N, D]`.
+        second: `[N, D]`.
+
+    Returns:
+        `[N]` in -1...1, same dtype. Gradients flow to both arguments.
+    """
+    check_same_shape(first=first, second=second)
+    return tf.reduce_sum(normalized(first) * normalized(second), axis=1)
+
+
 def cosine_distance(predictions: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     """The squared distance of normalized rows, 2 - 2 cos.
 
@@ -101,9 +115,7 @@ def cosine_distance(predictions: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     Source: Grill et al., arXiv 2006.07733, equation 2.
     """
     check_same_shape(predictions=predictions, targets=targets)
-    targets = tf.stop_gradient(normalized(targets))
-    cosine = tf.reduce_sum(normalized(predictions) * targets, axis=1)
-    return 2.0 - 2.0 * cosine
+    return 2.0 - 2.0 * cosine(predictions, tf.stop_gradient(targets))
 
 
 def spread(projections: tf.Tensor) -> tf.Tensor:

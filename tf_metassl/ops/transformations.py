@@ -12,6 +12,14 @@ import tensorflow as tf
 
 from tf_metassl.ops.checks import check_rank
 
+# By 0, 1, 2 and 3 quarters of a turn.
+_QUARTER_TURNS = (
+    ((1, 0), (0, 1)),
+    ((0, -1), (1, 0)),
+    ((-1, 0), (0, -1)),
+    ((0, 1), (-1, 0)),
+)
+
 
 def euclidean(draw, max_rotation):
     """Rotation and translation.
@@ -122,6 +130,25 @@ def _matrix(*entries):
     """`[N, 3, 3]` from the first eight entries `[N]`; the last is 1."""
     rows = tf.stack([*entries, tf.ones_like(entries[0])], axis=1)
     return tf.reshape(rows, [-1, 3, 3])
+
+
+def quarter_turned(images, turns):
+    """Turns images counterclockwise by multiples of 90 degrees.
+
+    Args:
+        images: `[N, H, W, C]` of a float dtype. Those that are not square are
+            turned within their frame.
+        turns: `[N]` integers in 0...3.
+
+    Returns:
+        `[N, H, W, C]`, same dtype.
+    """
+    check_rank("turns", turns, 1)
+    matrices = tf.constant(_QUARTER_TURNS, images.dtype)  # [4, 2, 2]
+    matrices = tf.pad(matrices, [[0, 0], [0, 1], [0, 1]])
+    last = tf.constant([0, 0, 1], images.dtype)
+    matrices += tf.linalg.diag(last)
+    return warp(images, tf.gather(matrices, turns))
 
 
 def warp(images, matrices):
