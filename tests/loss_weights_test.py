@@ -40,7 +40,8 @@ def gradients(name, **hp):
     at_once = {
         setting: 0
         for setting in hyperparameters_of(name)
-        if setting.endswith("_ramp_steps") or setting == "confidence_threshold"
+        if setting.endswith("_ramp_steps")
+        or setting in ("confidence_threshold", "labeled_warmup_steps")
     }
     keras.utils.set_random_seed(1)
     algorithm = tiny_algorithm(name, weight_decay=0.0, **at_once | hp)
@@ -57,6 +58,15 @@ def gradients(name, **hp):
         momentum = algorithm.hyperparameters.ensemble_momentum
         algorithm.ensemble.assign((1 - momentum) * table)
         algorithm.num_predictions.assign(np.ones(NUM_IMAGES))
+    if hasattr(algorithm, "bank"):
+        # Else all but one of the few hidden units may be 0 for all images.
+        bias = algorithm.projector.layers[0].bias
+        bias.assign(np.ones(bias.shape))
+        rows, width = algorithm.bank.shape
+        algorithm.bank.assign(np.eye(width)[np.arange(rows) % width])
+        algorithm.bank_label.assign(
+            np.eye(NUM_CLASSES)[np.arange(rows) % NUM_CLASSES]
+        )
     found = {}
 
     def captured(role, gradients):
@@ -93,6 +103,8 @@ def test_these_terms_are_among_them():
         ("remixmatch", "rotation_loss_weight"),
         ("enaet", "transformation_weight"),
         ("freematch", "fairness_weight"),
+        ("simmatch", "instance_loss_weight"),
+        ("crmatch", "feature_loss_weight"),
         ("meta_pseudo_labels", "uda_weight"),
     }
     assert named <= set(WEIGHTS)

@@ -948,6 +948,185 @@ class SoftMatch(Hyperparameters):
 
 
 @dataclasses.dataclass(frozen=True)
+class AdaMatch(Hyperparameters):
+    """AdaMatch, arXiv 2106.04732."""
+
+    uses_strong_policy = True
+
+    unlabeled_loss_weight: float = _unlabeled_loss_weight(1.0, "1")
+    statistics_decay: float = setting(
+        0.99,
+        "Decay of the running means of confidence and predictions. Published: "
+        "0.999.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    relative_threshold: float = setting(
+        0.9,
+        "Pseudo-labels whose confidence is lower than this share of the mean "
+        "confidence on labeled images are dropped. 0 = keep all. Published: "
+        "0.9, USB 0.95.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Dash(Hyperparameters):
+    """Dash, arXiv 2109.00650."""
+
+    uses_strong_policy = True
+
+    unlabeled_loss_weight: float = _unlabeled_loss_weight(
+        1.0, "0.9 in the authors' code"
+    )
+    labeled_warmup_steps: int = steps_setting(
+        1 / 10,
+        "Steps on the labeled images alone, before unlabeled ones are "
+        "selected. Published: USB 0.2 % of the run; the authors' code 1 %, on "
+        "all images.",
+    )
+    loss_threshold_factor: float = setting(
+        1.0001,
+        "C: the first threshold on the loss, relative to the labeled loss "
+        "after --labeled_warmup_steps. Published: 1.0001.",
+        minimum=0.0,
+    )
+    loss_threshold_divisor: float = setting(
+        1.27,
+        "gamma: the threshold is divided by it every --loss_threshold_steps. "
+        "1 = a constant threshold. Published: 1.27.",
+        minimum=1.0,
+    )
+    loss_threshold_steps: int = steps_setting(
+        1 / 100,
+        "Steps between two divisions of the threshold. Published: 0.9 % of the "
+        "run.",
+        minimum=1,
+    )
+    min_loss_threshold: float = setting(
+        0.05,
+        "Lower bound of the threshold, at which targets are one-hot. "
+        "Published: 0.05, which is a confidence of 0.951.",
+        minimum=0.0,
+    )
+    temperature: float = setting(
+        0.5,
+        "Divides the logits of the targets, as long as the threshold is above "
+        "its lower bound. 1 = off. Published: 0.5.",
+        minimum=0.01,
+    )
+
+    @property
+    def without_effect(self):
+        """See `Hyperparameters.without_effect`."""
+        found = super().without_effect
+        if self.loss_threshold_divisor == 1:
+            found["loss_threshold_steps"] = "--loss_threshold_divisor=1"
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class SimMatch(Hyperparameters):
+    """SimMatch, arXiv 2203.06915."""
+
+    uses_strong_policy = True
+
+    unlabeled_loss_weight: float = _unlabeled_loss_weight(
+        1.0, "USB 1, ImageNet 10"
+    )
+    confidence_threshold: float = setting(
+        0.95,
+        "Pseudo-labels with a lower confidence are dropped. 0 = keep all. "
+        "Published: USB 0.95, ImageNet 0.7.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    instance_loss_weight: float = setting(
+        1.0,
+        "Weight of the loss of the similarities to labeled images. 0 = off. "
+        "Published: USB 1, ImageNet 5.",
+        minimum=0.0,
+    )
+    similarity_temperature: float = setting(
+        0.1,
+        "Divides the cosines to labeled images. Published: 0.1.",
+        minimum=0.01,
+    )
+    semantic_share: float = setting(
+        0.9,
+        "alpha: share of the classifier in a pseudo-label; the rest is from "
+        "the labels of similar images. 1 = the classifier alone. Published: "
+        "0.9.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    bank_size: int = setting(
+        512,
+        "Labeled images in the memory bank, the most recent ones. Published: "
+        "every labeled image once.",
+        minimum=1,
+    )
+    projection_size: int = setting(
+        64,
+        "Size of the projections that are compared. Published: 128.",
+        minimum=1,
+    )
+    uniform_alignment: bool = setting(
+        True,
+        "Whether predictions on weak views are aligned to the uniform "
+        "distribution.",
+    )
+    statistics_decay: float = setting(
+        0.99,
+        "Decay of the running means of confidence and predictions. Published: "
+        "a mean over 256 steps.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+
+    @property
+    def without_effect(self):
+        """See `Hyperparameters.without_effect`."""
+        found = super().without_effect
+        if not self.uniform_alignment:
+            found["statistics_decay"] = "--nouniform_alignment"
+        if not self.instance_loss_weight and self.semantic_share == 1:
+            names = "similarity_temperature", "bank_size", "projection_size"
+            found |= dict.fromkeys(names, "--instance_loss_weight=0")
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class CrMatch(Hyperparameters):
+    """CRMatch, arXiv 2112.05825."""
+
+    uses_strong_policy = True
+    changes_images = True
+
+    unlabeled_loss_weight: float = _unlabeled_loss_weight(1.0, "1 in USB")
+    confidence_threshold: float = setting(
+        0.95,
+        "Pseudo-labels with a lower confidence are dropped. 0 = keep all. "
+        "Published: 0.95 in USB.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    feature_loss_weight: float = setting(
+        1.0,
+        "Weight of the similarity of the features of both views. 0 = off. "
+        "Published: 1 in USB.",
+        minimum=0.0,
+    )
+    rotation_loss_weight: float = setting(
+        1.0,
+        "Weight of the loss of the rotation head. 0 = off. Published: 1 in "
+        "USB.",
+        minimum=0.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class MixMatch(Mixup):
     """MixMatch, arXiv 1905.02249."""
 

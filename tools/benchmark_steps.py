@@ -28,6 +28,9 @@ _PASSES = {
     "byol": (1, 8),
     "moco_v2": (1, 4),
     **dict.fromkeys(("flexmatch", "freematch", "softmatch"), (3, 6)),
+    **dict.fromkeys(("adamatch", "dash", "simmatch"), (3, 6)),
+    # A rotated view besides.
+    "crmatch": (3, 9),
     "reduced_meta_pseudo_labels": (3, 6),
     **dict.fromkeys(
         ("noisy_student", "ensemble_self_training", "billion_scale"), (3, 0)
