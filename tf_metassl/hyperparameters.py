@@ -379,6 +379,51 @@ class Vat(Hyperparameters):
 
 
 @dataclasses.dataclass(frozen=True)
+class Lga(Vat):
+    """Label gradient alignment with VAT, arXiv 1902.02336 (reconstruction)."""
+
+    unlabeled_loss_weight: float = setting(
+        1.0,
+        "Weight of the loss of the imputed labels (reconstruction). 0 = off.",
+        minimum=0.0,
+    )
+    unlabeled_ramp_steps: int = steps_setting(
+        1 / 3,
+        "Steps over which that weight rises, as a sigmoid (reconstruction). 0 "
+        "= at once.",
+    )
+    label_learning_rate: float = setting(
+        0.1,
+        "Root mean square of the change of the entries of imputed labels in a "
+        "step (reconstruction). 0 = labels stay the first predictions.",
+        minimum=0.0,
+    )
+    vat_weight: float = setting(
+        1.0, "Weight of the VAT loss. 0 = off.", minimum=0.0
+    )
+    entropy_weight: float = setting(
+        0.0,
+        "Weight of the entropy of unlabeled predictions, relative to the VAT "
+        "loss. 0 = off.",
+        minimum=0.0,
+    )
+
+    @property
+    def changes_images(self):
+        """See `Hyperparameters`."""
+        return self.vat_weight > 0
+
+    @property
+    def without_effect(self):
+        """See `Hyperparameters.without_effect`."""
+        found = super().without_effect
+        if not self.vat_weight:
+            names = ("vat_epsilon", "vat_xi", "entropy_weight")
+            found |= dict.fromkeys(names, "--vat_weight=0")
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
 class Sntg(Vat, TemporalEnsembling):
     """Smooth Neighbors on Teacher Graphs, arXiv 1711.00258.
 

@@ -45,6 +45,7 @@ ALGORITHMS = {
     "mean_teacher": Method("mean_teacher:MeanTeacher", hp.MeanTeacher),
     "fast_swa": Method("fast_swa:FastSwa", hp.FastSwa),
     "vat": Method("vat:Vat", hp.Vat),
+    "lga": Method("lga:Lga", hp.Lga),
     "sntg": Method("sntg:Sntg", hp.Sntg),
     "ict": Method("ict:Ict", hp.Ict),
     "learning_to_reweight": Method(
