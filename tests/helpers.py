@@ -168,12 +168,9 @@ def trained_under(strategy, name, batches, **options):
         **options: of `tiny_algorithm`.
     """
     keras.utils.set_random_seed(1)
+    options.setdefault("network", lambda role: tiny_network(role, sync=True))
     with strategy.scope():
-        algorithm = tiny_algorithm(
-            name,
-            network=lambda role: tiny_network(role, sync=True),
-            **options,
-        )
+        algorithm = tiny_algorithm(name, **options)
     step = algorithm.make_train_function()
     dataset = dataset_of(batches)
     iterator = iter(strategy.experimental_distribute_dataset(dataset))

@@ -477,6 +477,27 @@ class Ict(Mixup):
     mix_weight_rule: str = _mix_weight_rule("plain")
 
 
+@dataclasses.dataclass(frozen=True)
+class Swwae(Hyperparameters):
+    """Stacked what-where autoencoder, arXiv 1506.02351."""
+
+    changes_images = True
+
+    reconstruction_weight: float = setting(
+        1.0,
+        "Weight of the squared error of reconstructed images, averaged over "
+        "their values in -1...1; the paper's lambda_L2rec, of a sum. 0 = off.",
+        minimum=0.0,
+    )
+    intermediate_weight: float = setting(
+        0.1,
+        "Weight of the squared errors of reconstructed feature maps after max "
+        "pooling, averaged over the values of each; the paper's lambda_L2M, of "
+        "a sum. 0 = off.",
+        minimum=0.0,
+    )
+
+
 def _labeled_loss_weight(default):
     return setting(
         default,

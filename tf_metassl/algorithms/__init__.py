@@ -47,6 +47,7 @@ ALGORITHMS = {
     "vat": Method("vat:Vat", hp.Vat),
     "lga": Method("lga:Lga", hp.Lga),
     "sntg": Method("sntg:Sntg", hp.Sntg),
+    "swwae": Method("swwae:Swwae", hp.Swwae),
     "ict": Method("ict:Ict", hp.Ict),
     "learning_to_reweight": Method(
         "learning_to_reweight:LearningToReweight", hp.LearningToReweight
