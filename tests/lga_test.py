@@ -13,7 +13,6 @@ from tests.helpers import (
     inner_product,
     loss_and_gradient,
     numpy_cross_entropy,
-    run,
     softmax,
     tiny_algorithm,
     tiny_batch,
@@ -173,7 +172,7 @@ def test_labels_stay_first_predictions_at_rate_0():
     batch = tiny_batch()
     (logits,) = training_logits(algorithm.student, batch["unlabeled"]["weak"])
     for _ in range(2):
-        run(algorithm, batch)
+        algorithm.train_step(batch)
         np.testing.assert_allclose(
             algorithm.imputed_labels.numpy()[:16], softmax(logits), rtol=1e-4
         )

@@ -498,6 +498,43 @@ class Swwae(Hyperparameters):
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class CcGan(Hyperparameters):
+    """Context-conditional GAN, arXiv 1611.06430 (reconstruction)."""
+
+    changes_images = True
+
+    adversarial_weight: float = setting(
+        1.0,
+        "Weight of the discriminator's loss in the update of the student; the "
+        "paper weighs the labeled loss instead. 0 = off.",
+        minimum=0.0,
+    )
+    whole_image_weight: float = setting(
+        1.0,
+        "Weight of whole generated images in the losses of discriminator and "
+        "generator, relative to in-painted ones. 1 = CC-GAN^2; 0 = CC-GAN.",
+        minimum=0.0,
+    )
+    hole_share: float = setting(
+        0.5,
+        "Side of the square hole, relative to the shorter side of the image "
+        "(reconstruction).",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    generator_learning_rate: float = setting(
+        0.01,
+        "Peak learning rate of the generator (reconstruction). 0 = that of "
+        "the student.",
+        minimum=0.0,
+    )
+
+    def learning_rate_of(self, role):
+        """See `Hyperparameters.learning_rate_of`."""
+        return self.generator_learning_rate if role == "generator" else 0.0
+
+
 def _labeled_loss_weight(default):
     return setting(
         default,

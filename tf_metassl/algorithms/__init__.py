@@ -48,6 +48,7 @@ ALGORITHMS = {
     "lga": Method("lga:Lga", hp.Lga),
     "sntg": Method("sntg:Sntg", hp.Sntg),
     "swwae": Method("swwae:Swwae", hp.Swwae),
+    "cc_gan": Method("cc_gan:CcGan", hp.CcGan),
     "ict": Method("ict:Ict", hp.Ict),
     "learning_to_reweight": Method(
         "learning_to_reweight:LearningToReweight", hp.LearningToReweight

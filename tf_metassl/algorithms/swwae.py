@@ -62,7 +62,9 @@ class Swwae(Algorithm):
         *maps, logits = self.forward(self.encoder, labeled["weak"], images)
         label = self.one_hot(labeled["label"])
         losses = cross_entropy(label, logits[0])
-        labeled_loss = replicas.share_of_mean(self.class_weighted(losses, label))
+        labeled_loss = replicas.share_of_mean(
+            self.class_weighted(losses, label)
+        )
 
         *unpooled, code = (of_unlabeled for _, of_unlabeled in maps)
         decoded = self.decoder([code, *unpooled], training=True)
@@ -248,9 +250,7 @@ class Unpooling(layers.Layer):
         rows, columns = self.size
         # Pooling ignores what is left at the margins.
         inner = maps[:, : height * rows, : width * columns]
-        windows = tf.reshape(
-            inner, [-1, height, rows, width, columns, filters]
-        )
+        windows = tf.reshape(inner, [-1, height, rows, width, columns, filters])
         windows = tf.transpose(windows, [0, 1, 3, 5, 2, 4])
         windows = tf.reshape(
             windows, [-1, height, width, filters, rows * columns]
