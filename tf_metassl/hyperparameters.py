@@ -108,7 +108,8 @@ class Hyperparameters:
     uses_weak_policy = True
     uses_strong_policy = False
     uses_contrastive_policy = False
-    # Whether a step moves pixels, as features cannot be moved.
+    # Whether a step moves, makes or reconstructs pixels, as features cannot
+    # be.
     changes_images = False
     # With whatever --strong_augmentation.
     uses_ctaugment = False

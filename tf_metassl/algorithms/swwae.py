@@ -1,5 +1,7 @@
 """Stacked what-where autoencoder: Zhao et al., arXiv 1506.02351."""
 
+import math
+
 import keras
 import tensorflow as tf
 from keras import layers
@@ -165,9 +167,10 @@ def encoder(network):
 def decoder(network):
     """The decoder of a network.
 
-    It has no batch norm. Between two poolings maps are enlarged by repetition,
-    to less than half the size that is needed, and then padded, as a convolution
-    without padding needs it.
+    Each convolution normalizes the map of an image by itself, so that results
+    depend neither on replicas nor on micro-batches. Between two poolings maps
+    are enlarged by repetition, as long as twice their size is not too much, and
+    then padded, which inverts convolutions without padding.
 
     Args:
         network: an image classifier, a functional Keras model.
@@ -192,19 +195,20 @@ def decoder(network):
         whats.insert(0, what)
         x = Unpooling(pooling.pool_size)([what, values])
     *size, channels = network.inputs[0].shape[1:]
+    x = _enlarged(x, size)
+    # A squared error of sums of so many terms would need a lower learning rate.
+    x = layers.Rescaling(1 / math.sqrt(9 * x.shape[-1]))(x)
     image = layers.Conv2D(
         channels, 3, padding="same", dtype=keras.config.floatx()
-    )(_enlarged(x, size))
+    )(x)
     return keras.Model(
         [inputs, *unpooled], {"image": image, "whats": whats}, name="decoder"
     )
 
 
 def _convolution(x, filters):
-    x = layers.Conv2D(
-        filters, 3, padding="same", kernel_initializer="he_normal"
-    )(x)
-    return layers.LeakyReLU(0.1)(x)
+    x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+    return layers.LeakyReLU(0.1)(layers.GroupNormalization(1)(x))
 
 
 def _enlarged(x, size):

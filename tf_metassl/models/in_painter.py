@@ -5,11 +5,11 @@ from keras import layers
 
 
 def in_painter(image_shape, filters=32):
-    """An encoder and a decoder of 3x3 convolutions, without batch norm.
+    """An encoder and a decoder of 3x3 convolutions.
 
     Maps are reduced to half of their size twice, with twice the filters, and
-    enlarged again by repetition. The paper's generator is larger and has batch
-    norm.
+    enlarged again by repetition. Each convolution normalizes the map of an
+    image by itself, so that images do not depend on replicas.
 
     Args:
         image_shape: height, width, channels.
@@ -29,9 +29,9 @@ def in_painter(image_shape, filters=32):
             3,
             strides=strides,
             padding="same",
-            kernel_initializer="he_normal",
+            use_bias=False,
         )(x)
-        return layers.LeakyReLU(0.2)(x)
+        return layers.LeakyReLU(0.2)(layers.GroupNormalization(1)(x))
 
     maps = [convolution(inputs, filters)]
     for times in (2, 4):
