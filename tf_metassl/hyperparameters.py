@@ -506,7 +506,7 @@ class CcGan(Hyperparameters):
     changes_images = True
 
     adversarial_weight: float = setting(
-        1.0,
+        0.1,
         "Weight of the discriminator's loss in the update of the student; the "
         "paper weighs the labeled loss instead. 0 = off.",
         minimum=0.0,
@@ -525,7 +525,7 @@ class CcGan(Hyperparameters):
         maximum=1.0,
     )
     generator_learning_rate: float = setting(
-        0.01,
+        0.03,
         "Peak learning rate of the generator (reconstruction). 0 = that of "
         "the student.",
         minimum=0.0,

@@ -523,8 +523,9 @@ def cc_gan(task, network):
     del network
     return (
         _vgg_of_stl10(task)
-        | paper(whole_image_weight=1.0)
         | ours(
+            adversarial_weight=1.0,
+            whole_image_weight=1.0,
             learning_rate=2e-4,
             generator_learning_rate=2e-4,
             momentum=0.5,

@@ -83,6 +83,6 @@ def alignment(
     return Alignment(
         tf.stop_gradient(distance),
         label,
-        tf.stop_gradient(derivative),  # type: ignore[arg-type]
+        tf.stop_gradient(derivative),
         logits,
     )
