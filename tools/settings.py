@@ -521,16 +521,13 @@ def swwae(task, network):
 def cc_gan(task, network):
     """The network of SWWAE: the paper's is VGG-style as well."""
     del network
-    return (
-        _vgg_of_stl10(task)
-        | ours(
-            adversarial_weight=1.0,
-            whole_image_weight=1.0,
-            learning_rate=2e-4,
-            generator_learning_rate=2e-4,
-            momentum=0.5,
-            dropout=0.5,
-        )
+    return _vgg_of_stl10(task) | ours(
+        adversarial_weight=1.0,
+        whole_image_weight=1.0,
+        learning_rate=2e-4,
+        generator_learning_rate=2e-4,
+        momentum=0.5,
+        dropout=0.5,
     )
 
 
