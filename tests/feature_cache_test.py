@@ -28,7 +28,7 @@ SETTINGS = {
     "freeze": "backbone",
     "cache_features": 2,
 }
-CHANGING = ("enaet", "remixmatch", "vat")
+CHANGING = ("enaet", "remixmatch", "vat", "lga", "swwae", "cc_gan")
 # Their views are not stored.
 CONTRASTIVE = ("simclr", "byol", "moco_v2")
 

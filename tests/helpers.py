@@ -42,6 +42,20 @@ def tiny_network(
     return keras.Model(pixels, logits, name=name)
 
 
+def pooling_network(name="student", sync=False):
+    """6x5 pixels, 4x3 maps with margins, pooled to 2x1, then a convolution."""
+    pixels = x = keras.Input(IMAGE_SHAPE, dtype=keras.config.floatx())
+    x = layers.Rescaling(1 / 127.5, offset=-1.0)(x)
+    x = layers.Conv2D(4, 3)(x)
+    x = BatchNormalization(momentum=0.9, synchronized=sync)(x)
+    x = layers.LeakyReLU(0.1)(x)
+    x = layers.MaxPooling2D(2)(x)
+    x = layers.Conv2D(5, 3, padding="same", activation="relu")(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    logits = layers.Dense(NUM_CLASSES, name="logits")(x)
+    return keras.Model(pixels, logits, name=name)
+
+
 def tiny_batch(num_labeled=8, num_unlabeled=16, seed=0):
     """A batch with every view that an algorithm may ask for."""
     rng = np.random.default_rng(seed)
@@ -140,7 +154,8 @@ def run(algorithm, *batches):
 
 def all_values(algorithm):
     """Values of all networks and optimizers, by owner."""
-    owners = dict(algorithm.evaluated_networks)
+    owners = {role: getattr(algorithm, role) for role in algorithm.roles}
+    owners |= algorithm.evaluated_networks
     owners |= {
         f"{role} optimizer": getattr(algorithm, f"{role}_optimizer")
         for role in algorithm.roles
@@ -168,12 +183,9 @@ def trained_under(strategy, name, batches, **options):
         **options: of `tiny_algorithm`.
     """
     keras.utils.set_random_seed(1)
+    options.setdefault("network", lambda role: tiny_network(role, sync=True))
     with strategy.scope():
-        algorithm = tiny_algorithm(
-            name,
-            network=lambda role: tiny_network(role, sync=True),
-            **options,
-        )
+        algorithm = tiny_algorithm(name, **options)
     step = algorithm.make_train_function()
     dataset = dataset_of(batches)
     iterator = iter(strategy.experimental_distribute_dataset(dataset))

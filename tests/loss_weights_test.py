@@ -9,8 +9,10 @@ import pytest
 from tests.helpers import (
     NUM_CLASSES,
     NUM_IMAGES,
+    pooling_network,
     tiny_algorithm,
     tiny_batch,
+    tiny_network,
     training_logits,
 )
 from tf_metassl.algorithms import ALGORITHMS, hyperparameters_class
@@ -31,6 +33,10 @@ WEIGHTS = [
 ]
 
 
+# What the terms of a method need.
+NETWORKS = {"swwae": pooling_network}
+
+
 def gradients(name, **hp):
     """Role -> gradient of the first kernel in the first step, unclipped.
 
@@ -44,7 +50,10 @@ def gradients(name, **hp):
         or setting in ("confidence_threshold", "labeled_warmup_steps")
     }
     keras.utils.set_random_seed(1)
-    algorithm = tiny_algorithm(name, weight_decay=0.0, **at_once | hp)
+    network = NETWORKS.get(name, tiny_network)
+    algorithm = tiny_algorithm(
+        name, network=network, weight_decay=0.0, **at_once | hp
+    )
     batch = tiny_batch()
     # Else all images would be of one class.
     head = algorithm.student.get_layer("logits")
@@ -106,5 +115,8 @@ def test_these_terms_are_among_them():
         ("simmatch", "instance_loss_weight"),
         ("crmatch", "feature_loss_weight"),
         ("meta_pseudo_labels", "uda_weight"),
+        ("lga", "vat_weight"),
+        ("swwae", "intermediate_weight"),
+        ("cc_gan", "whole_image_weight"),
     }
     assert named <= set(WEIGHTS)

@@ -66,6 +66,8 @@ def test_trainable_parameters(name, num_classes, parameters):
     "name, image_shape, num_classes, parameters",
     [
         ("digits_cnn", (8, 8, 1), 10, 140_458),
+        ("digits_pooling_cnn", (8, 8, 1), 10, 140_458),
+        ("swwae_cnn", (96, 96, 3), 10, 7_643_082),
         ("small_cnn", (28, 28, 1), 10, 24_058),
         ("strided_cnn", (16, 16, 3), 10, 187_114),
         ("two_moons_mlp", (1, 1, 2), 2, 114),

@@ -75,3 +75,24 @@ def test_no_gradient_leaves_a_pseudo_label(make):
 def test_a_vector_is_refused():
     with pytest.raises(ValueError, match="rank 2"):
         pseudo_labels.soft(LOGITS[0])
+
+
+def test_on_simplex_is_the_nearest_distribution(float64):
+    values = np.array(
+        [[0.2, 0.3, 0.5], [1.0, 1.0, 1.0], [2.0, 0.0, 0.0], [0.8, 0.6, -1.0]]
+    )
+    found = pseudo_labels.on_simplex(tf.constant(values)).numpy()
+    third = 1 / 3
+    np.testing.assert_allclose(
+        found,
+        [[0.2, 0.3, 0.5], [third] * 3, [1, 0, 0], [0.6, 0.4, 0]],
+        atol=1e-12,
+    )
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(50, 4))
+    found = pseudo_labels.on_simplex(tf.constant(values)).numpy()
+    np.testing.assert_allclose(found.sum(-1), 1.0)
+    assert (found >= 0).all()
+    distance = np.linalg.norm(values - found, axis=-1)
+    for other in rng.dirichlet([0.5] * 4, 500):
+        assert (distance <= np.linalg.norm(values - other, axis=-1)).all()

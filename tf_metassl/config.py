@@ -686,8 +686,8 @@ def _check_together(config: Config) -> None:
     if config.cache_features and hp.changes_images:
         raise ConfigError(
             f"--cache_features={config.cache_features}: a step of --algo="
-            f"{config.algo} changes images, and features cannot be changed so. "
-            "Leave it out, or choose another --algo."
+            f"{config.algo} changes images or makes new ones, and features "
+            "cannot be changed so. Leave it out, or choose another --algo."
         )
     if config.cache_features and hp.uses_contrastive_policy:
         raise ConfigError(

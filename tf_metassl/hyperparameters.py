@@ -108,7 +108,8 @@ class Hyperparameters:
     uses_weak_policy = True
     uses_strong_policy = False
     uses_contrastive_policy = False
-    # Whether a step moves pixels, as features cannot be moved.
+    # Whether a step moves, makes or reconstructs pixels, as features cannot
+    # be.
     changes_images = False
     # With whatever --strong_augmentation.
     uses_ctaugment = False
@@ -379,6 +380,51 @@ class Vat(Hyperparameters):
 
 
 @dataclasses.dataclass(frozen=True)
+class Lga(Vat):
+    """Label gradient alignment with VAT, arXiv 1902.02336 (reconstruction)."""
+
+    unlabeled_loss_weight: float = setting(
+        1.0,
+        "Weight of the loss of the imputed labels (reconstruction). 0 = off.",
+        minimum=0.0,
+    )
+    unlabeled_ramp_steps: int = steps_setting(
+        1 / 3,
+        "Steps over which that weight rises, as a sigmoid (reconstruction). 0 "
+        "= at once.",
+    )
+    label_learning_rate: float = setting(
+        0.1,
+        "Root mean square of the change of the entries of imputed labels in a "
+        "step (reconstruction). 0 = labels stay the first predictions.",
+        minimum=0.0,
+    )
+    vat_weight: float = setting(
+        1.0, "Weight of the VAT loss. 0 = off.", minimum=0.0
+    )
+    entropy_weight: float = setting(
+        0.0,
+        "Weight of the entropy of unlabeled predictions, relative to the VAT "
+        "loss. 0 = off.",
+        minimum=0.0,
+    )
+
+    @property
+    def changes_images(self):
+        """See `Hyperparameters`."""
+        return self.vat_weight > 0
+
+    @property
+    def without_effect(self):
+        """See `Hyperparameters.without_effect`."""
+        found = super().without_effect
+        if not self.vat_weight:
+            names = ("vat_epsilon", "vat_xi", "entropy_weight")
+            found |= dict.fromkeys(names, "--vat_weight=0")
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
 class Sntg(Vat, TemporalEnsembling):
     """Smooth Neighbors on Teacher Graphs, arXiv 1711.00258.
 
@@ -430,6 +476,64 @@ class Ict(Mixup):
         1 / 3, "as a sigmoid", "100 of 400 epochs"
     )
     mix_weight_rule: str = _mix_weight_rule("plain")
+
+
+@dataclasses.dataclass(frozen=True)
+class Swwae(Hyperparameters):
+    """Stacked what-where autoencoder, arXiv 1506.02351."""
+
+    changes_images = True
+
+    reconstruction_weight: float = setting(
+        1.0,
+        "Weight of the squared error of reconstructed images, averaged over "
+        "their values in -1...1; the paper's lambda_L2rec, of a sum. 0 = off.",
+        minimum=0.0,
+    )
+    intermediate_weight: float = setting(
+        0.1,
+        "Weight of the squared errors of reconstructed feature maps after max "
+        "pooling, averaged over the values of each; the paper's lambda_L2M, of "
+        "a sum. 0 = off.",
+        minimum=0.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class CcGan(Hyperparameters):
+    """Context-conditional GAN, arXiv 1611.06430 (reconstruction)."""
+
+    changes_images = True
+
+    adversarial_weight: float = setting(
+        0.1,
+        "Weight of the discriminator's loss in the update of the student; the "
+        "paper weighs the labeled loss instead. 0 = off.",
+        minimum=0.0,
+    )
+    whole_image_weight: float = setting(
+        1.0,
+        "Weight of whole generated images in the losses of discriminator and "
+        "generator, relative to in-painted ones. 1 = CC-GAN^2; 0 = CC-GAN.",
+        minimum=0.0,
+    )
+    hole_share: float = setting(
+        0.5,
+        "Side of the square hole, relative to the shorter side of the image "
+        "(reconstruction).",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    generator_learning_rate: float = setting(
+        0.03,
+        "Peak learning rate of the generator (reconstruction). 0 = that of "
+        "the student.",
+        minimum=0.0,
+    )
+
+    def learning_rate_of(self, role):
+        """See `Hyperparameters.learning_rate_of`."""
+        return self.generator_learning_rate if role == "generator" else 0.0
 
 
 def _labeled_loss_weight(default):

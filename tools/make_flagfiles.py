@@ -48,7 +48,16 @@ PASSES = {
     # A clean pass; one for a random direction and one for the adversarial one,
     # both with gradients. `passes` adds the entropy loss.
     "vat": (3, 7),
+    # Labeled: the gradient is computed twice, to align and to update.
+    # Unlabeled: a pass with the gradient to align, its derivative by the
+    # labels and the gradient of the update; VAT without its clean pass.
+    "lga": (5, 13),
     "sntg": (3, 6),
+    # The decoder counts as much as the network.
+    "swwae": (3, 6),
+    # A real image; two generated ones, with gradients for both networks. The
+    # generator itself is left out.
+    "cc_gan": (3, 13),
     "ict": (3, 4),
     # Labeled images: in the mixed batch, and again for the meta loss.
     "learning_to_reweight": (8, 6),

@@ -45,7 +45,10 @@ ALGORITHMS = {
     "mean_teacher": Method("mean_teacher:MeanTeacher", hp.MeanTeacher),
     "fast_swa": Method("fast_swa:FastSwa", hp.FastSwa),
     "vat": Method("vat:Vat", hp.Vat),
+    "lga": Method("lga:Lga", hp.Lga),
     "sntg": Method("sntg:Sntg", hp.Sntg),
+    "swwae": Method("swwae:Swwae", hp.Swwae),
+    "cc_gan": Method("cc_gan:CcGan", hp.CcGan),
     "ict": Method("ict:Ict", hp.Ict),
     "learning_to_reweight": Method(
         "learning_to_reweight:LearningToReweight", hp.LearningToReweight

@@ -62,23 +62,38 @@ class Vat(Consistency):
 
     def terms(self, batch):
         """See `Consistency.terms`."""
-        hp = self.hyperparameters
         images = float_images(batch["unlabeled"]["weak"])
         (labeled,) = self.student_pass(batch["labeled"]["weak"])
 
         params = functional.parameters(self.student)
         state = functional.state(self.student)
         clean = self.still_pass(params, state, images)
+        losses = self.adversarial_losses(params, state, images, clean.logits)
         target_logits = tf.stop_gradient(clean.logits)  # [U, C]
+        return ConsistencyTerms(labeled, clean, losses, target_logits)
 
+    def adversarial_losses(self, params, state, images, logits):
+        """The divergence of predictions along the adversarial direction, `[U]`.
+
+        With `entropy_weight`, plus that of the entropy.
+
+        Args:
+            params: the student's parameters.
+            state: its other variables.
+            images: `[U, H, W, C]` floats.
+            logits: `[U, C]`, its predictions; a gradient flows to them through
+                the entropy alone.
+        """
+        hp = self.hyperparameters
+        target_logits = tf.stop_gradient(logits)
         direction = self._direction(params, state, images, target_logits)
         epsilon = hp.vat_epsilon or default_epsilon(images.shape[1:])
         moved = images + _PIXELS_PER_UNIT * epsilon * direction
         moved_logits = self.still_pass(params, state, moved).logits
         losses = kl_divergence(target_logits, moved_logits)  # [U]
         if hp.entropy_weight:
-            losses += hp.entropy_weight * entropy(clean.logits)
-        return ConsistencyTerms(labeled, clean, losses, target_logits)
+            losses += hp.entropy_weight * entropy(logits)
+        return losses
 
     def still_pass(self, params, state, images):
         """The student's output in training mode; changes no variable."""

@@ -52,6 +52,15 @@ def _small_cnn(image_size, *convolutions):
     )
 
 
+def _pooling_cnn(image_size, smallest, *blocks):
+    return Network(
+        "tf_metassl.models.pooling_cnn:pooling_cnn",
+        {"blocks": blocks},
+        image_size=image_size,
+        smallest=smallest,
+    )
+
+
 def _cnn13(variant, dropout):
     options = {"variant": variant}
     return Network(
@@ -138,6 +147,18 @@ KERAS_PREFIX = "keras:"
 NETWORKS = {
     # Filters and stride of each convolution.
     "digits_cnn": _small_cnn(8, (32, 1), (32, 1), (64, 2), (64, 1), (128, 2)),
+    # Filters of a block, then the size of its max pooling.
+    "digits_pooling_cnn": _pooling_cnn(
+        8, 4, ((32, 32), 2), ((64, 64), 2), ((128,), 1)
+    ),
+    "swwae_cnn": _pooling_cnn(
+        96,
+        48,
+        ((64,), 4),
+        ((64,), 3),
+        ((128, 128), 2),
+        ((256, 256, 256, 512, 512, 512), 2),
+    ),
     "small_cnn": _small_cnn(28, (16, 2), (32, 2), (64, 2)),
     # Fits a few hundred labels in full, and trains in minutes on one core.
     "strided_cnn": _small_cnn(16, (32, 2), (64, 1), (96, 2), (128, 1)),

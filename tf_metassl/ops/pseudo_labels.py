@@ -103,3 +103,31 @@ def aligned(
     return tf.stop_gradient(
         scaled / tf.reduce_sum(scaled, axis=-1, keepdims=True)
     )
+
+
+def on_simplex(values: tf.Tensor) -> tf.Tensor:
+    """The nearest distribution to each row, in the Euclidean distance.
+
+    Source: Duchi et al., "Efficient Projections onto the l1-Ball", ICML 2008,
+    figure 1.
+
+    Args:
+        values: `[N, C]` numbers.
+
+    Returns:
+        `[N, C]`, same dtype, max(value - t, 0) with the t of each row for which
+        it sums to 1; without gradient.
+    """
+    check_rank("values", values, 2)
+    num_classes = known_size("values", values, -1)
+    descending = tf.sort(values, axis=-1, direction="DESCENDING")
+    excess = tf.cumsum(descending, axis=-1) - 1.0
+    count = tf.range(1, num_classes + 1)
+    # t, if so many of the largest values stay positive.
+    shift = excess / tf.cast(count, values.dtype)
+    num_positive = tf.reduce_sum(
+        tf.cast(descending > shift, tf.int32), axis=-1, keepdims=True
+    )
+    is_last = tf.cast(count == num_positive, values.dtype)
+    shift = tf.reduce_sum(is_last * shift, axis=-1, keepdims=True)
+    return tf.stop_gradient(tf.nn.relu(values - shift))
