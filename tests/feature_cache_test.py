@@ -30,7 +30,7 @@ SETTINGS = {
 }
 CHANGING = ("enaet", "remixmatch", "vat")
 # Their views are not stored.
-CONTRASTIVE = ("simclr", "byol", "moco_v2")
+CONTRASTIVE = ("simclr", "byol", "moco_v2", "pcl", "pirl")
 
 
 @pytest.fixture(autouse=True)

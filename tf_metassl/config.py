@@ -705,6 +705,7 @@ def _check_together(config: Config) -> None:
         "num_steps": config.num_steps,
         "evaluate_every": config.evaluate_every,
         "ctaugment_every": config.ctaugment_every,
+        "cluster_every": getattr(hp, "cluster_every", 0),
         "extend_to": config.extend_to,
         **hp.later_stage_steps,
     }

@@ -27,6 +27,9 @@ _PASSES = {
     "simclr": (1, 6),
     "byol": (1, 8),
     "moco_v2": (1, 4),
+    "pcl": (1, 4),
+    # The image and nine patches, with gradients.
+    "pirl": (1, 30),
     **dict.fromkeys(("flexmatch", "freematch", "softmatch"), (3, 6)),
     "reduced_meta_pseudo_labels": (3, 6),
     **dict.fromkeys(
