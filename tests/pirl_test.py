@@ -181,8 +181,8 @@ def test_patches_leave_batch_norm_averages_alone():
 
 
 def test_patches_may_be_seen_at_another_size():
-    whole, small = (tiny_algorithm("pirl", patch_size=size) for size in (0, 4))
-    assert whole.patch_features is whole.student_and_features
+    assert tiny_algorithm("pirl").patch_features.input_shape[1:3] == (3, 3)
+    small = tiny_algorithm("pirl", patch_size=4, ema_decay=0.0)
     assert small.patch_features.input_shape == (None, 4, 4, 1)
     shared = zip(small.patch_features.weights, small.student.weights, strict=1)
     assert all(one is two for one, two in shared)
@@ -195,6 +195,9 @@ def test_patches_may_be_seen_at_another_size():
     )
     assert features.shape == (2, 4)
     assert np.isfinite(list(run(small, tiny_batch()).values())).all()
+    # Layers with two inputs are copied for the finetuning nevertheless.
+    (stage,) = small.later_stages()
+    assert stage.build().student.input_shape == small.student.input_shape
 
 
 def test_a_network_that_needs_its_size_is_refused():
@@ -203,6 +206,7 @@ def test_a_network_that_needs_its_size_is_refused():
     network = keras.Model(pixels, keras.layers.Dense(3, name="logits")(x))
     with pytest.raises(ValueError, match="8x8 pixels and cannot take 4x4"):
         models.at_size(network, (4, 4))
+    assert models.at_size(network, (8, 8)) is network
 
 
 @pytest.mark.slow

@@ -513,6 +513,10 @@ def _unread_network(config: Config) -> dict[str, str]:
             f"with --model={config.model}; it is for --model="
             f"{', '.join(models.with_dropblock())}"
         )
+    if not config.init_weights:
+        found["init_last_layer"] = (
+            "without --init_weights, which it comes from. Leave it out"
+        )
     if config.freeze == "backbone":
         found["backbone_learning_rate_scale"] = (
             "with --freeze=backbone, which does not train them. Leave it out"

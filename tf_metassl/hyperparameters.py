@@ -1108,9 +1108,9 @@ class Pirl(SelfSupervised):
     )
     patch_size: int = setting(
         0,
-        "Height and width of the patches that the network sees, each a quarter "
-        "of its image (paper: 64). 0 = those of the images, which costs ten "
-        "passes per step; some networks cannot take another size.",
+        "Height and width at which the network sees patches, each of which is "
+        "a quarter of its image (paper: 64 of 224). 0 = half of the image's. "
+        "For a network that takes one size only, the image's.",
         minimum=0,
     )
     bank_momentum: float = setting(

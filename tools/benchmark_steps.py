@@ -28,8 +28,8 @@ _PASSES = {
     "byol": (1, 8),
     "moco_v2": (1, 4),
     "pcl": (1, 4),
-    # The image and nine patches, with gradients.
-    "pirl": (1, 30),
+    # The image and nine patches of half its sides, with gradients.
+    "pirl": (1, 10),
     **dict.fromkeys(("flexmatch", "freematch", "softmatch"), (3, 6)),
     "reduced_meta_pseudo_labels": (3, 6),
     **dict.fromkeys(

@@ -18,8 +18,8 @@ class Pirl(SelfSupervised):
     The projection of an image, and one of its nine patches together, have to
     find the entry of the image among entries of others.
 
-    Patches are a batch of their own for batch norm. They are enlarged, and
-    networks never see such images later, so that their statistics do not enter
+    Patches are smaller images, and a batch of their own for batch norm. They
+    are enlarged, as no image is later, so that their statistics do not enter
     the averages that inference uses.
     """
 
@@ -33,13 +33,13 @@ class Pirl(SelfSupervised):
         self.jigsaw_projector = self.head(
             "jigsaw_projector", jigsaw.NUM_PATCHES * size
         )
-        height, width, channels = self.student.input_shape[1:]
-        self._patch_size = (hp.patch_size or height, hp.patch_size or width)
-        self.patch_features = self.student_and_features
-        if hp.patch_size:
-            self.patch_features = models.at_size(
-                self.student_and_features, self._patch_size
-            )
+        self._patch_size = tuple(
+            hp.patch_size or -(-side // 2)
+            for side in self.student.input_shape[1:3]
+        )
+        self.patch_features = models.at_size(
+            self.student_and_features, self._patch_size
+        )
         shape = (self.num_images, size)
         self.bank = self.state_variable("bank", shape)
         start = np.random.default_rng(self._seed).normal(size=shape)
@@ -58,10 +58,7 @@ class Pirl(SelfSupervised):
     @property
     def training_networks(self):
         """See `Algorithm.training_networks`."""
-        networks = super().training_networks
-        if self.hyperparameters.patch_size:
-            networks.append(self.patch_features)
-        return networks
+        return [*super().training_networks, self.patch_features]
 
     def prepare(self, predict):
         """See `Algorithm.prepare`."""

@@ -416,7 +416,8 @@ def at_size(network, size):
         size: height and width.
 
     Returns:
-        A Keras model with the same layers and variables, and the same outputs.
+        A Keras model with the same layers and variables, and the same outputs;
+        `network` itself if it is of this size.
 
     Raises:
         ValueError: if a layer needs the size that the network was built for,
@@ -425,6 +426,8 @@ def at_size(network, size):
     import keras
 
     shape = network.input_shape[1:]
+    if tuple(size) == shape[:2]:
+        return network
     pixels = keras.Input((*size, shape[2]), dtype=network.inputs[0].dtype)
     try:
         resized = keras.models.clone_model(
