@@ -125,7 +125,7 @@ def freeze(network, how, rank=LORA_RANK):
 
     With `fixres` the last batch norm is trained and takes the statistics of
     the batch: at another image size, what comes before the pooling is averaged
-    over more or fewer places (Touvron et al., arXiv 1906.06423, section 4.2).
+    over more or fewer places (Touvron et al., arXiv 1906.06423).
 
     Args:
         network: a built Keras network.

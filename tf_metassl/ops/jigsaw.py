@@ -29,8 +29,8 @@ def patches(images, draw, size):
         `[N * 9, height, width, C]`, same dtype, the patches of an image
         together, row by row of the grid.
 
-    Source: Noroozi and Favaro, arXiv 1603.09246, section 4, with the sizes of
-    Misra and van der Maaten, arXiv 1912.01991, appendix A.
+    Source: Noroozi and Favaro, arXiv 1603.09246, with the sizes of Misra and
+    van der Maaten, arXiv 1912.01991.
     """
     check_rank("images", images, 4)
     check_rank("draw", draw, 3)
