@@ -28,9 +28,9 @@ SETTINGS = {
     "freeze": "backbone",
     "cache_features": 2,
 }
-CHANGING = ("enaet", "remixmatch", "vat")
+CHANGING = ("enaet", "pirl", "remixmatch", "vat")
 # Their views are not stored.
-CONTRASTIVE = ("simclr", "byol", "moco_v2", "pcl", "pirl")
+CONTRASTIVE = ("simclr", "byol", "moco_v2", "pcl")
 
 
 @pytest.fixture(autouse=True)
