@@ -258,6 +258,8 @@ def test_collapse_is_told_from_the_metrics():
     assert collapse.collapsed({"step": 3, **good}) is None
     row = {"step": 3, **good, "pseudo_label_entropy": 0.01}
     assert "one class" in collapse.collapsed(row)
+    row = {"step": 3, "prototype_entropy": 0.1}
+    assert "nearly all images have one prototype" in collapse.collapsed(row)
     row = {"step": 3, **good, "selected_share": 0.0}
     assert "0.00% of the pseudo-labels" in collapse.collapsed(row)
 

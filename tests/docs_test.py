@@ -326,6 +326,7 @@ for _block in BLOCKS:
 # What a command makes and others on its page go on with -> how it says so.
 MADE = {
     "runs/photos": ("train", "--run_dir=runs/photos"),
+    "runs/small": ("train", "--run_dir=runs/small"),
     "labels.csv": ("pseudo_label", "--out=labels.csv"),
 }
 

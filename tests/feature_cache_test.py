@@ -28,9 +28,9 @@ SETTINGS = {
     "freeze": "backbone",
     "cache_features": 2,
 }
-CHANGING = ("enaet", "remixmatch", "vat", "lga", "swwae", "cc_gan")
+CHANGING = ("enaet", "remixmatch", "vat", "lga", "swwae", "cc_gan", "pirl")
 # Their views are not stored.
-CONTRASTIVE = ("simclr", "byol", "moco_v2")
+CONTRASTIVE = ("simclr", "byol", "moco_v2", "pcl")
 
 
 @pytest.fixture(autouse=True)

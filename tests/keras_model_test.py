@@ -25,7 +25,10 @@ SHORT = {
     "reduced_meta_pseudo_labels": {"finetune_steps": 1},
     "noisy_student": {"confidence_threshold": 0.0, "num_rounds": 1},
     "ensemble_self_training": {"num_members": 1},
-    **dict.fromkeys(("simclr", "byol", "moco_v2"), {"finetune_steps": 1}),
+    **dict.fromkeys(
+        ("simclr", "byol", "moco_v2", "pirl"), {"finetune_steps": 1}
+    ),
+    "pcl": {"finetune_steps": 1, "num_prototypes": 2, "cluster_start": 0},
     "billion_scale": {"finetune_steps": 1},
 }
 

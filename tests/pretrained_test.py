@@ -10,6 +10,7 @@ import tensorflow as tf
 from sklearn.datasets import load_sample_images
 
 from tests.helpers import run, tiny_algorithm, tiny_batch
+from tests.image_folders import write_classes
 from tf_metassl import config, models
 from tf_metassl.errors import ConfigError
 from tf_metassl.models import costs, efficientnet_lite, layers, pretrained
@@ -137,6 +138,7 @@ def test_what_is_trained():
     lora = ["lora_kernel_a", "lora_kernel_b"]
     assert trained("lora") == [*lora, *lora, "kernel", "bias"]
     assert len(trained("none")) == 10
+    assert trained("fixres") == ["gamma", "beta", "kernel", "bias"]
     network = adapted("lora")
     # Nothing is added before it is trained.
     images = np.random.default_rng(0).random((3, 4, 4, 3))
@@ -156,6 +158,91 @@ def test_what_is_trained():
     )
     with pytest.raises(ConfigError, match="no convolution or dense layer"):
         pretrained.freeze(only_dense, "lora")
+    no_norm = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    with pytest.raises(ConfigError, match="no batch norm.*freeze=backbone"):
+        pretrained.freeze(no_norm, "fixres")
+
+
+def test_fixres_trains_the_last_batch_norm_and_the_last_layer():
+    """The others keep their averages, and use them in training as well."""
+
+    def network(role):
+        built = models.build("digits_cnn", (8, 8, 1), 3, network_name=role)
+        pretrained.freeze(built, "fixres")
+        return built
+
+    algorithm = tiny_algorithm("supervised", network=network)
+    before = algorithm.student.get_weights()
+    images = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 1), np.uint8)
+    batch = tiny_batch()
+    batch["labeled"]["weak"] = tf.constant(images)
+    run(algorithm, batch)
+    changed = [
+        np.abs(new - old).max() > 0
+        for old, new in zip(
+            before, algorithm.student.get_weights(), strict=True
+        )
+    ]
+    # Five convolutions and norms; a norm has five variables with its count.
+    names = [v.name for v in algorithm.student.weights]
+    assert names[-7:] == [
+        *("gamma", "beta", "moving_mean", "moving_variance", "num_updates"),
+        *("kernel", "bias"),
+    ]
+    assert changed == [False] * (len(names) - 7) + [True] * 7
+
+
+@pytest.mark.slow
+def test_a_run_of_another_image_size_starts_from_a_run(tmp_path):
+    """FixRes: trained at 12 pixels, then at 16 with the same classifier."""
+    write_classes(tmp_path / "labeled", count=8, height=20, width=20)
+    write_classes(tmp_path / "test", count=2, start=1000, height=20, width=20)
+    common = {
+        "algo": "supervised",
+        "labeled_dir": str(tmp_path / "labeled"),
+        "test_dir": str(tmp_path / "test"),
+        "cache_dir": str(tmp_path / "cache"),
+        "model": "small_cnn",
+        "num_validation": 4,
+        **SHORT,
+    }
+    first = {**common, "image_size": 12, "run_dir": str(tmp_path / "first")}
+    experiment.train(config.resolve(first))
+    given = {
+        **common,
+        "image_size": 16,
+        "init_weights": first["run_dir"],
+        "init_last_layer": True,
+        "freeze": "fixres",
+    }
+    settings = config.resolve(given)
+    built = build.build_experiment(
+        settings, initial=initial_weights.load(settings)
+    )
+    source = deployed(tmp_path / "first").deployable_model
+    student = built.algorithm.student
+    assert source.input_shape == (None, 12, 12, 3)
+    assert student.input_shape == (None, 16, 16, 3)
+    for ours, theirs in zip(
+        pretrained.leaves(student), pretrained.leaves(source), strict=True
+    ):
+        for a, b in zip(ours.weights, theirs.weights, strict=True):
+            if a.name != "num_updates":
+                np.testing.assert_array_equal(a, b)
+    batch = next(iter(built.training_data(built.algorithm, 0)))
+    assert batch["labeled"]["weak"].shape[1:] == (16, 16, 3)
+    text = "; ".join(report._trained_part(settings))
+    assert re.search("all weights: .*last batch norm are trained", text)
+
+
+def test_the_last_layer_of_nothing_is_refused():
+    with pytest.raises(ConfigError, match="init_last_layer.*without --init_we"):
+        config.resolve({"init_last_layer": True})
+    settings = config.resolve(
+        {"init_weights": "imagenet", "init_last_layer": True}
+    )
+    with pytest.raises(ConfigError, match="has other classes"):
+        initial_weights.load(settings)
 
 
 @pytest.fixture(scope="module")

@@ -109,6 +109,35 @@ def test_info_nce_on_paper():
     np.testing.assert_allclose(losses, [expected], rtol=1e-6)
 
 
+def test_noise_contrast_on_paper():
+    # Cosine 1 with the entry; 0 and -1 with the negatives; temperature 1/2.
+    # The third negative is the image itself.
+    losses = projections.noise_contrast(
+        tf.constant([[3.0, 0.0]]),
+        tf.constant([[1.0, 0.0]]),
+        tf.constant([[0.0, 1.0], [-1.0, 0.0], [1.0, 0.0]]),
+        tf.constant([[False, False, True]]),
+        0.5,
+    )
+    noise = 1 + np.e**-2
+    right = np.e**2 / (np.e**2 + noise)
+    wrong = 1 / (1 + noise), np.e**-2 / (np.e**-2 + noise)
+    expected = -np.log(right) - sum(np.log(1 - h) for h in wrong)
+    np.testing.assert_allclose(losses, [expected], rtol=1e-6)
+
+
+def test_prototype_contrast_on_paper():
+    # Cosines 1 and 0, each divided by the concentration of its prototype.
+    losses = projections.prototype_contrast(
+        tf.constant([[3.0, 0.0], [3.0, 0.0]]),
+        tf.constant([[1.0, 0.0], [0.0, 1.0]]),
+        tf.constant([0.5, 0.1]),
+        tf.constant([0, 1]),
+    )
+    own = np.array([np.e**2, 1.0])
+    np.testing.assert_allclose(losses, -np.log(own / own.sum()), rtol=1e-6)
+
+
 def test_cosine_distance_on_paper():
     predictions = tf.constant([[2.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 3.0]])
     targets = tf.constant([[5.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, -1.0]])
@@ -127,9 +156,19 @@ def test_what_has_no_gradient():
     with tf.GradientTape(persistent=True) as tape:
         nce = tf.reduce_sum(projections.info_nce(*rows, 0.5))
         distance = tf.reduce_sum(projections.cosine_distance(*rows[:2]))
+        own = tf.zeros([3, 3], tf.bool)
+        bank = tf.reduce_sum(projections.noise_contrast(*rows, own, 0.5))
+        prototypes = tf.reduce_sum(
+            projections.prototype_contrast(
+                rows[0], rows[1], rows[2][:, 0], [0, 1, 2]
+            )
+        )
         spread = projections.spread(rows[0])
     first, *others = tape.gradient(nce, rows)
     assert np.abs(first).max() > 0 and others == [None, None]
+    for loss in (bank, prototypes):
+        first, *others = tape.gradient(loss, rows)
+        assert np.abs(first).max() > 0 and others == [None, None]
     first, second, _ = tape.gradient(distance, rows)
     assert np.abs(first).max() > 0 and second is None
     assert tape.gradient(spread, rows[0]) is None

@@ -29,7 +29,7 @@ from tf_metassl.run.callbacks import Recorder
 )
 def test_segments_end_at_evaluations(step, expected):
     assert stage_lib.segments(step, 35, 10) == expected
-    alone = stage_lib.segments(step, 35, 10, refresh_every=10)
+    alone = stage_lib.segments(step, 35, 10, renewed=[10])
     assert [begin for begin, _, _ in alone] == sorted(
         {step, *range(-(-step // 10) * 10, 35, 10)} - {35}
     )
@@ -38,7 +38,7 @@ def test_segments_end_at_evaluations(step, expected):
 
 
 def test_segments_also_end_where_data_are_renewed():
-    found = stage_lib.segments(5, 22, 10, refresh_every=4)
+    found = stage_lib.segments(5, 22, 10, renewed=[4])
     begins = [begin for begin, _, _ in found]
     assert begins == [5, 8, 10, 12, 16, 20]
     assert [begin + length for begin, length, _ in found] == [*begins[1:], 22]

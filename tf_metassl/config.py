@@ -513,6 +513,10 @@ def _unread_network(config: Config) -> dict[str, str]:
             f"with --model={config.model}; it is for --model="
             f"{', '.join(models.with_dropblock())}"
         )
+    if not config.init_weights:
+        found["init_last_layer"] = (
+            "without --init_weights, which it comes from. Leave it out"
+        )
     if config.freeze == "backbone":
         found["backbone_learning_rate_scale"] = (
             "with --freeze=backbone, which does not train them. Leave it out"
@@ -705,6 +709,7 @@ def _check_together(config: Config) -> None:
         "num_steps": config.num_steps,
         "evaluate_every": config.evaluate_every,
         "ctaugment_every": config.ctaugment_every,
+        "cluster_every": getattr(hp, "cluster_every", 0),
         "extend_to": config.extend_to,
         **hp.later_stage_steps,
     }

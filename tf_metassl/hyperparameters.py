@@ -1259,6 +1259,17 @@ class MixMatch(Mixup):
     )
 
 
+def _projection_hidden_size(default):
+    """The field of the hidden layer of projection heads."""
+    return setting(
+        default,
+        "Units of the hidden layer of the projection head, and of BYOL's "
+        "predictor (paper: SimCLR and MoCo v2 2048, BYOL 4096). 0 = none, a "
+        "linear head, as in PIRL.",
+        minimum=0,
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class SelfSupervised(Hyperparameters):
     """What self-supervised methods have in common."""
@@ -1271,12 +1282,7 @@ class SelfSupervised(Hyperparameters):
         "128, BYOL 256).",
         minimum=1,
     )
-    projection_hidden_size: int = setting(
-        256,
-        "Units of the hidden layer of the projection head, and of BYOL's "
-        "predictor (paper: SimCLR and MoCo v2 2048, BYOL 4096).",
-        minimum=1,
-    )
+    projection_hidden_size: int = _projection_hidden_size(256)
     finetune_steps: int = steps_setting(
         1 / 2,
         "Steps of the second stage, in which the network is trained on the "
@@ -1364,6 +1370,79 @@ class MoCoV2(SelfSupervised):
     queue_size: int = setting(
         512,
         "Projections of earlier images that are the negatives (paper: 65,536).",
+        minimum=1,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Pirl(SelfSupervised):
+    """PIRL, arXiv 1912.01991."""
+
+    changes_images = True
+
+    projection_hidden_size: int = _projection_hidden_size(0)
+    contrast_temperature: float = _contrast_temperature(0.2, "0.07")
+    jigsaw_share: float = setting(
+        0.5,
+        "Share of the loss of the patches; the rest is that of the whole image "
+        "(paper: lambda = 0.5).",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    patch_size: int = setting(
+        0,
+        "Height and width at which the network sees patches, each of which is "
+        "a quarter of its image (paper: 64 of 224). 0 = half of the image's. "
+        "For a network that takes one size only, the image's.",
+        minimum=0,
+    )
+    bank_momentum: float = setting(
+        0.5,
+        "Decay of the representations in the memory bank (paper: 0.5).",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    num_negatives: int = setting(
+        512,
+        "Entries of the bank that are drawn as negatives in each step (paper: "
+        "32,000 for each image).",
+        minimum=1,
+    )
+
+    @property
+    def without_effect(self):
+        """See `Hyperparameters.without_effect`."""
+        found = super().without_effect
+        if not self.jigsaw_share:
+            found["patch_size"] = "--jigsaw_share=0"
+        return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Pcl(MoCoV2):
+    """PCL, arXiv 2005.04966."""
+
+    num_prototypes: int = setting(
+        25,
+        "Prototypes of the coarsest clustering; each further one has twice as "
+        "many (paper: 25,000).",
+        minimum=2,
+    )
+    num_clusterings: int = setting(
+        3,
+        "Clusterings of different granularity, M (paper: 3).",
+        minimum=1,
+        maximum=20,
+    )
+    cluster_start: int = steps_setting(
+        1 / 10,
+        "First step with prototypes; before it there is the contrastive loss "
+        "alone (paper: after a tenth of the run).",
+    )
+    cluster_every: int = steps_setting(
+        1 / 20,
+        "Steps after which images are clustered again (paper: an epoch). The "
+        "data pipeline begins anew each time.",
         minimum=1,
     )
 

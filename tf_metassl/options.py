@@ -189,12 +189,18 @@ class NetworkOptions:
         "published ones, for efficientnet_lite0 and keras:NAME; or the folder "
         "of a run, or a .keras file, of the same network. Empty = random.",
     )
+    init_last_layer: bool = setting(
+        False,
+        "Whether the last layer starts from that of --init_weights as well, a "
+        "run or file of the same classes.",
+    )
     freeze: str = setting(
         "none",
         "What is not trained. backbone: everything but the last layer; lora: "
         f"the same, but a product of rank {models.LORA_RANK} is added to every "
-        "kernel.",
-        choices=("none", "backbone", "lora"),
+        "kernel; fixres: everything but the last layer and the last batch "
+        "norm, for another --image_size than that of --init_weights.",
+        choices=("none", "backbone", "lora", "fixres"),
     )
     cache_features: int = setting(
         0,

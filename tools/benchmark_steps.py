@@ -27,6 +27,9 @@ _PASSES = {
     "simclr": (1, 6),
     "byol": (1, 8),
     "moco_v2": (1, 4),
+    "pcl": (1, 4),
+    # The image and nine patches of half its sides, with gradients.
+    "pirl": (1, 10),
     **dict.fromkeys(("flexmatch", "freematch", "softmatch"), (3, 6)),
     **dict.fromkeys(("adamatch", "dash", "simmatch"), (3, 6)),
     # A rotated view besides.

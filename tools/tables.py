@@ -126,7 +126,10 @@ SCALES = {"small": SMALL, "smoke": SMOKE}
 # Named like a number of training steps, but not one.
 _OTHER_STEPS = ("lookahead_steps", "gradient_accumulation_steps")
 # Numbers of training steps that are not named so.
-_LENGTHS = ("cycle_start", "swa_start", "swa_every")
+_LENGTHS = (
+    *("cycle_start", "swa_start", "swa_every"),
+    *("cluster_start", "cluster_every"),
+)
 _NOT_TOO_SHORT = ("warmup", "ramp", "wait", "finetune")
 _MAX_LEARNING_RATE = 0.1
 # Settings for one dataset only, which get their defaults back on another.

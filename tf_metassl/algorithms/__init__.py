@@ -73,6 +73,8 @@ ALGORITHMS = {
     "simclr": Method("simclr:SimClr", hp.SimClr),
     "byol": Method("byol:Byol", hp.Byol),
     "moco_v2": Method("moco_v2:MoCoV2", hp.MoCoV2),
+    "pirl": Method("pirl:Pirl", hp.Pirl),
+    "pcl": Method("pcl:Pcl", hp.Pcl),
     "noisy_student": Method("noisy_student:NoisyStudent", hp.NoisyStudent),
     "billion_scale": Method("billion_scale:BillionScale", hp.BillionScale),
     "ensemble_self_training": Method(

@@ -326,7 +326,8 @@ class Algorithm(Trainer):
             predict: a `tf_metassl.run.evaluation.Predictor`: a function of a
                 network that returns its logits `[M, C]` float32 in inference
                 mode on every training image, by row; its method
-                `probabilities` returns calibrated probabilities.
+                `probabilities` returns calibrated probabilities, its attribute
+                `unlabeled` the rows of the unlabeled pool.
         """
 
     def prepare_evaluation(self, batches):
@@ -428,6 +429,25 @@ class Algorithm(Trainer):
             Integers; a row may occur several times.
         """
         return rows
+
+    @property
+    def round_length(self):
+        """Steps between two calls of `begin_round`; 0 if it is not called."""
+        return 0
+
+    def begin_round(self, predict):
+        """Called before the first step and then every `round_length` steps.
+
+        For what is computed of all images every now and then, such as a
+        clustering of their features. Store it in variables, and let it depend
+        on nothing but the variables and `finished_steps`: a run that is
+        resumed at the start of a round calls this method again.
+
+        In a Keras model, rounds begin with the first epoch after these steps.
+
+        Args:
+            predict: as for `prepare`.
+        """
 
     # What a method uses.
 
@@ -547,15 +567,19 @@ class Algorithm(Trainer):
         Returns:
             A tensor of that shape.
         """
-        key = tf.constant([self._seed & 0x7FFFFFFF, zlib.crc32(name.encode())])
         shares = replicas.count() * self._micro_batches
-        values = sample(
-            [shares * shape[0], *shape[1:]], draws.fold_step(key, self.step)
+        values = self.draw_for_all(
+            sample, [shares * shape[0], *shape[1:]], name
         )
         if shares == 1:
             return values
         share = self._micro_batch + replicas.replica_id() * self._micro_batches
         return tf.gather(tf.reshape(values, [shares, *shape]), share)
+
+    def draw_for_all(self, sample, shape, name):
+        """A random draw, the same on every replica; see `draw`."""
+        key = tf.constant([self._seed & 0x7FFFFFFF, zlib.crc32(name.encode())])
+        return sample(shape, draws.fold_step(key, self.step))
 
     def update_ema(self):
         """Moves the averaged student; call it after the student's update."""

@@ -33,8 +33,9 @@ class Byol(WithTarget):
         """Predicts the target's projections from the student's, `[N, D]`."""
         return self.predictor(rows, training=True)
 
-    def representation_losses(self, first, second):
+    def representation_losses(self, first, second, index):
         """See `SelfSupervised.representation_losses`."""
+        del index
         rows = tf.concat(self.project(first, second), axis=0)
         of_first, of_second = tf.split(self.predict_targets(rows), 2)
         target_first, target_second = self._targets(first, second)

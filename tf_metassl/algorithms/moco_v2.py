@@ -28,10 +28,22 @@ class MoCoV2(WithTarget):
         start /= np.linalg.norm(start, axis=1, keepdims=True)
         self.queue.assign(start)
 
-    def representation_losses(self, first, second):
+    def representation_losses(self, first, second, index):
         """See `SelfSupervised.representation_losses`."""
+        del index
         (queries,) = self.project(first)
-        keys = self.keys(second)
+        return self.instance_losses(queries, self.keys(second))
+
+    def instance_losses(self, queries, keys):
+        """Compares queries with their keys and the queue; enqueues the keys.
+
+        Args:
+            queries: `[U, D]`, the student's projections.
+            keys: `[U, D]`, of length 1.
+
+        Returns:
+            `[U]`.
+        """
         losses = projections.info_nce(
             queries,
             keys,

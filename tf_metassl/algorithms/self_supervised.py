@@ -48,15 +48,21 @@ class SelfSupervised(Algorithm):
     def head(self, name, input_size):
         """A perceptron with one hidden layer, `[N, input_size]` -> `[N, D]`.
 
-        Its batch norm always takes the statistics of the global batch.
+        Its batch norm always takes the statistics of the global batch. With
+        `projection_hidden_size` 0 it is a linear layer.
         """
         hp = self.hyperparameters
-        return keras.Sequential(
-            [
-                keras.Input((input_size,)),
+        hidden = []
+        if hp.projection_hidden_size:
+            hidden = [
                 keras.layers.Dense(hp.projection_hidden_size, use_bias=False),
                 BatchNormalization(momentum=0.9, synchronized=True),
                 keras.layers.ReLU(),
+            ]
+        return keras.Sequential(
+            [
+                keras.Input((input_size,)),
+                *hidden,
                 keras.layers.Dense(
                     hp.projection_size, dtype=keras.config.floatx()
                 ),
@@ -86,12 +92,13 @@ class SelfSupervised(Algorithm):
             variables += head.trainable_variables
         return variables
 
-    def representation_losses(self, first, second):
+    def representation_losses(self, first, second, index):
         """The loss of each unlabeled image, without labels.
 
         Args:
             first: `[U, H, W, C]`, one view.
             second: `[U, H, W, C]`, another one of the same images.
+            index: `[U]` int64, their rows in the training set.
 
         Returns:
             `[U]`.
@@ -118,7 +125,9 @@ class SelfSupervised(Algorithm):
         """See `Algorithm.compute_losses`."""
         unlabeled = batch["unlabeled"]
         loss = replicas.share_of_mean(
-            self.representation_losses(*(unlabeled[v] for v in _VIEWS))
+            self.representation_losses(
+                *(unlabeled[v] for v in _VIEWS), unlabeled["index"]
+            )
         )
         probe_loss = self._probe_loss(batch["labeled"])
         self.track_share("representation_loss", loss)

@@ -10,8 +10,9 @@ class SimClr(SelfSupervised):
     The negatives are those of the global batch, of all replicas.
     """
 
-    def representation_losses(self, first, second):
+    def representation_losses(self, first, second, index):
         """See `SelfSupervised.representation_losses`."""
+        del index
         return projections.nt_xent(
             *self.project(first, second),
             self.hyperparameters.contrast_temperature,

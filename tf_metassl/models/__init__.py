@@ -427,3 +427,37 @@ def features(network):
         (network.get_layer("logits").input, network.outputs[0]),
         name=f"{network.name}_features",
     )
+
+
+def at_size(network, size):
+    """A network that takes images of another size.
+
+    Args:
+        network: a functional Keras model of images; its layers are shared.
+        size: height and width.
+
+    Returns:
+        A Keras model with the same layers and variables, and the same outputs;
+        `network` itself if it is of this size.
+
+    Raises:
+        ValueError: if a layer needs the size that the network was built for,
+            as position embeddings and flattened features do.
+    """
+    import keras
+
+    shape = network.input_shape[1:]
+    if tuple(size) == shape[:2]:
+        return network
+    pixels = keras.Input((*size, shape[2]), dtype=network.inputs[0].dtype)
+    try:
+        resized = keras.models.clone_model(
+            network, input_tensors=pixels, clone_function=lambda layer: layer
+        )
+    except Exception as error:
+        raise ValueError(
+            f"The network was built for images of {shape[0]}x{shape[1]} pixels "
+            f"and cannot take {size[0]}x{size[1]}: {error}"
+        ) from error
+    resized.name = f"{network.name}_{size[0]}x{size[1]}"
+    return resized

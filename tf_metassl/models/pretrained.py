@@ -41,11 +41,12 @@ def imagenet_layers(name):
     )
 
 
-def file_layers(path):
-    """The layers before the last one of a network in a `.keras` file.
+def file_layers(path, whole=False):
+    """The layers of a network in a `.keras` file, see `layers_of`.
 
     Args:
         path: of the file.
+        whole: whether the last layer is one of them.
 
     Raises:
         ConfigError: if there is none, or Keras cannot read it.
@@ -56,7 +57,8 @@ def file_layers(path):
             "imagenet, the folder of a run, or a .keras file."
         )
     try:
-        return body_layers(keras.saving.load_model(path, compile=False))
+        network = keras.saving.load_model(path, compile=False)
+        return layers_of(network, whole)
     except Exception as error:
         raise ConfigError(
             f"--init_weights={path}: Keras cannot read it ({error})."
@@ -71,6 +73,11 @@ def leaves(network):
 def body_layers(network):
     """The layers with weights but the last one, which knows the classes."""
     return leaves(network)[:-1]
+
+
+def layers_of(network, whole):
+    """`leaves` of a network if `whole`, else its `body_layers`."""
+    return leaves(network) if whole else body_layers(network)
 
 
 def copy_layers(targets, sources, what):
@@ -98,8 +105,8 @@ def copy_layers(targets, sources, what):
             if ours != theirs
         ]
         raise ConfigError(
-            f"--init_weights={what}: another architecture, of {len(sources)} "
-            f"layers with weights before the last, here {len(targets)}"
+            f"--init_weights={what}: another architecture, {len(sources)} "
+            f"layers with weights are there to start from, here {len(targets)}"
             + "".join(f"; {text}" for text in different[:1])
             + ". Use the --model, --image_size and --dropout of that network."
         )
@@ -116,17 +123,26 @@ def freeze(network, how, rank=LORA_RANK):
 
     Batch norm that is frozen uses its moving averages, in training as well.
 
+    With `fixres` the last batch norm is trained and takes the statistics of
+    the batch: at another image size, what comes before the pooling is averaged
+    over more or fewer places (Touvron et al., arXiv 1906.06423).
+
     Args:
         network: a built Keras network.
         how: `none`; `backbone`: nothing but the last layer is trained; `lora`:
             the last layer, and a product of two small matrices that is added
-            to every kernel (arXiv 2106.09685).
+            to every kernel (arXiv 2106.09685); `fixres`: the last layer and
+            the last batch norm.
         rank: of that product.
 
     Raises:
-        ConfigError: if no layer can be adapted by `lora`.
+        ConfigError: if no layer can be adapted by `lora`, or there is no batch
+            norm for `fixres`.
     """
     if how == "none":
+        return
+    if how == "fixres":
+        _freeze_all_but_last_norm(network)
         return
     adapted = 0
     for layer in body_layers(network):
@@ -144,3 +160,18 @@ def freeze(network, how, rank=LORA_RANK):
             "--freeze=lora: the network has no convolution or dense layer "
             "before the last one. Use --freeze=backbone."
         )
+
+
+def _freeze_all_but_last_norm(network):
+    norms = [
+        layer
+        for layer in body_layers(network)
+        if isinstance(layer, BatchNormalization)
+    ]
+    if not norms:
+        raise ConfigError(
+            "--freeze=fixres: the network has no batch norm that could adapt "
+            "to another image size. Use --freeze=backbone."
+        )
+    for layer in body_layers(network):
+        layer.trainable = layer is norms[-1]

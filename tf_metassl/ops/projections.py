@@ -102,6 +102,75 @@ def cosine(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(normalized(first) * normalized(second), axis=1)
 
 
+def noise_contrast(
+    rows: tf.Tensor,
+    entries: tf.Tensor,
+    negatives: tf.Tensor,
+    is_own: tf.Tensor,
+    temperature: float,
+) -> tf.Tensor:
+    """The noise-contrastive loss of projections against a memory bank.
+
+    With h(m, v) = exp(cos(m, v) / T) / (exp(cos(m, v) / T) + the sum of
+    exp(cos(n, v) / T) over the negatives n), the loss of a projection v with
+    the entry m is -log h(m, v) - the sum of log(1 - h(n, v)) over n.
+
+    Args:
+        rows: `[N, D]` projections v.
+        entries: `[N, D]`, of length 1; row i is that of the image of row i.
+        negatives: `[K, D]`, of length 1, those that are shared by all rows.
+        is_own: `[N, K]` bool, where the negative is the row's own image; it
+            is left out.
+        temperature: T, divides the cosines.
+
+    Returns:
+        `[N]`, same dtype. No gradient flows to entries and negatives.
+
+    Source: Misra and van der Maaten, arXiv 1912.01991, equations 3 and 4.
+    """
+    check_same_shape(rows=rows, entries=entries)
+    rows = normalized(rows)
+    entries, negatives = tf.stop_gradient(entries), tf.stop_gradient(negatives)
+    positive = tf.reduce_sum(rows * entries, axis=1) / temperature
+    others = tf.matmul(rows, negatives, transpose_b=True) / temperature
+    others += _NEVER * tf.cast(is_own, others.dtype)
+    noise = tf.reduce_logsumexp(others, axis=1)
+    of_others = tf.nn.softplus(others - noise[:, tf.newaxis])
+    # Where all negatives are left out, `others - noise` is finite.
+    of_others = tf.where(is_own, tf.zeros_like(others), of_others)
+    return tf.nn.softplus(noise - positive) + tf.reduce_sum(of_others, axis=1)
+
+
+def prototype_contrast(
+    rows: tf.Tensor,
+    prototypes: tf.Tensor,
+    concentrations: tf.Tensor,
+    assigned: tf.Tensor,
+) -> tf.Tensor:
+    """Cross-entropy of the prototype of an image among all prototypes.
+
+    Args:
+        rows: `[N, D]` projections.
+        prototypes: `[K, D]`, of length 1.
+        concentrations: `[K]`, phi; each divides the cosines with its
+            prototype.
+        assigned: `[N]` integers, the prototype of each row.
+
+    Returns:
+        `[N]`, same dtype. Gradients flow to `rows` only.
+
+    Source: Li et al., arXiv 2005.04966, equation 11, the second term, with all
+    prototypes instead of a sample of them.
+    """
+    check_rank("rows", rows, 2)
+    prototypes = tf.stop_gradient(prototypes)
+    concentrations = tf.stop_gradient(concentrations)
+    cosines = tf.matmul(normalized(rows), prototypes, transpose_b=True)
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(
+        assigned, cosines / concentrations
+    )
+
+
 def cosine_distance(predictions: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     """The squared distance of normalized rows, 2 - 2 cos.
 

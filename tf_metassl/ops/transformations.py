@@ -151,25 +151,28 @@ def quarter_turned(images, turns):
     return warp(images, tf.gather(matrices, turns))
 
 
-def warp(images, matrices):
+def warp(images, matrices, size=None):
     """Bilinear sampling; outside of an image its border is continued.
 
     Args:
         images: `[N, H, W, C]` of a float dtype, static but for N.
         matrices: `[N, 3, 3]`, see the module.
+        size: height and width of the output; None for those of the images.
 
     Returns:
-        `[N, H, W, C]`, same dtype.
+        `[N, height, width, C]`, same dtype.
     """
     check_rank("images", images, 4)
     check_rank("matrices", matrices, 3)
     height, width, channels = images.shape[1:]
     dtype = matrices.dtype
+    new_height, new_width = size or (height, width)
+    new_half = max(new_height, new_width) / 2.0
+    x = (tf.range(new_width, dtype=dtype) - (new_width - 1) / 2.0) / new_half
+    y = (tf.range(new_height, dtype=dtype) - (new_height - 1) / 2.0) / new_half
+    x, y = (tf.reshape(t, [-1]) for t in tf.meshgrid(x, y))
     half = max(height, width) / 2.0
     middle_x, middle_y = (width - 1) / 2.0, (height - 1) / 2.0
-    x = (tf.range(width, dtype=dtype) - middle_x) / half
-    y = (tf.range(height, dtype=dtype) - middle_y) / half
-    x, y = (tf.reshape(t, [-1]) for t in tf.meshgrid(x, y))
     points = matrices @ tf.stack([x, y, tf.ones_like(x)])  # [N, 3, H * W]
     x = points[:, 0] / points[:, 2] * half + middle_x
     y = points[:, 1] / points[:, 2] * half + middle_y
@@ -193,7 +196,7 @@ def warp(images, matrices):
         + part(bottom, left, bottom_share * (1.0 - right_share))
         + part(bottom, right, bottom_share * right_share)
     )
-    return tf.reshape(mixed, [-1, height, width, channels])
+    return tf.reshape(mixed, [-1, new_height, new_width, channels])
 
 
 def recolored(images, draw):

@@ -625,7 +625,9 @@ def _network(
     )
     if initial is not None:
         pretrained.copy_layers(
-            pretrained.body_layers(network), initial, config.init_weights
+            pretrained.layers_of(network, config.init_last_layer),
+            initial,
+            config.init_weights,
         )
     pretrained.freeze(network, config.freeze)
     return network

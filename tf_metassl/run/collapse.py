@@ -20,11 +20,18 @@ def collapsed(row):
     entropy = row.get("pseudo_label_entropy", 1.0)
     share = row.get("selected_share", 1.0)
     spread = row.get("feature_std", 1.0)
+    of_prototypes = row.get("prototype_entropy", 1.0)
     if spread < _MIN_SPREAD:
         return (
             f"Step {row['step']}: the projections of all images are nearly the "
             f"same: their standard deviation is {spread:.3f}, where 1 is that "
             "of random directions. The network learns nothing from them."
+        )
+    if of_prototypes < _MIN_ENTROPY:
+        return (
+            f"Step {row['step']}: nearly all images have one prototype: the "
+            f"entropy of their prototypes is {of_prototypes:.3f} of its "
+            "maximum."
         )
     if entropy < _MIN_ENTROPY:
         return (

@@ -91,6 +91,11 @@ class Predictor:
     def __init__(self, experiment):
         self._experiment = experiment
 
+    @property
+    def unlabeled(self):
+        """The rows of the unlabeled pool, an integer array."""
+        return self._experiment.splits.unlabeled
+
     def __call__(self, network):
         """Logits `[M, C]` of a network, see `predict`."""
         return predict(self._experiment, network)

@@ -13,8 +13,9 @@ from tf_metassl.run.build import build_without_images
 
 
 def load(config: Config) -> list[keras.Layer] | None:
-    """The layers before the last one of the network that is named.
+    """The layers of the network that is named, that the new ones start from.
 
+    Without `--init_last_layer` these are the layers before the last one.
     Building the network of another run changes Keras' random seed.
 
     Args:
@@ -30,16 +31,22 @@ def load(config: Config) -> list[keras.Layer] | None:
     name = config.init_weights
     if not name:
         return None
+    whole = config.init_last_layer
     if name == "imagenet":
+        if whole:
+            raise ConfigError(
+                "--init_last_layer: the last layer of --init_weights=imagenet "
+                "has other classes. Leave it out."
+            )
         return pretrained.imagenet_layers(config.model)
     path = pathlib.Path(os.path.expanduser(name))
     if path.is_dir():
-        return _of_run(name, path)
-    return pretrained.file_layers(path)
+        return _of_run(name, path, whole)
+    return pretrained.file_layers(path, whole)
 
 
-def _of_run(name: str, run_dir: pathlib.Path) -> list[keras.Layer]:
-    """The layers of the exported network of a run."""
+def _of_run(name: str, run_dir: pathlib.Path, whole: bool) -> list[keras.Layer]:
+    """The layers of the exported network of a run, see `load`."""
     if not run_directory.is_run(run_dir):
         raise ConfigError(
             f"--init_weights={name}: this folder is not that of a run."
@@ -53,4 +60,4 @@ def _of_run(name: str, run_dir: pathlib.Path) -> list[keras.Layer]:
         )
     *_, (_, algorithm) = stage.restored_stages(built, run_dir)
     network = built.whole(algorithm.deployable_model)
-    return pretrained.body_layers(network)
+    return pretrained.layers_of(network, whole)

@@ -543,16 +543,18 @@ class SemiSupervisedModel(keras.Model):
         )
         algorithm.history = watchers._history
         watchers.begin()
+        renewed = stage.renewals(experiment, algorithm, config.evaluate_every)
         for first_step, steps, count in stage.segments(
             first,
             first + epochs * config.evaluate_every,
             config.evaluate_every,
-            refresh_every=config.evaluate_every
-            if algorithm.augmentation_rates is not None
-            else 0,
+            renewed=[config.evaluate_every] if renewed else [],
         ):
             epoch = initial_epoch + (first_step - first) // steps
-            algorithm.refresh_augmentation_rates()
+            for every, renew in renewed:
+                # What is due within an epoch waits for the next one.
+                if first_step % every < steps:
+                    renew()
             algorithm.fit(
                 experiment.training_data(algorithm, first_step),
                 initial_epoch=epoch,

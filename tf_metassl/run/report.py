@@ -76,7 +76,10 @@ def _trained_part(config):
     """Lines about what networks start from and what of them is trained."""
     lines = []
     if config.init_weights:
-        lines.append(f"weights before the last layer: {config.init_weights}")
+        which = "all weights"
+        if not config.init_last_layer:
+            which = "weights before the last layer"
+        lines.append(f"{which}: {config.init_weights}")
     if config.freeze == "backbone":
         lines.append("only the last layer is trained")
         if config.cache_features:
@@ -89,6 +92,8 @@ def _trained_part(config):
             "only the last layer and additions of rank "
             f"{models.LORA_RANK} to kernels are trained"
         )
+    elif config.freeze == "fixres":
+        lines.append("only the last layer and the last batch norm are trained")
     return lines
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import pathlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow as tf
 
@@ -324,21 +324,24 @@ def _train_from(run: StageRun, state: resume.ResumeState) -> resume.ResumeState:
     )
     profiler = Profiler(run.logs / "tensorboard", *profiled_steps(config))
     watchers = [DivergenceGuard(config.max_loss), recorder, progress]
-    refresh_every = 0
-    if algorithm.augmentation_rates is not None:
-        refresh_every = config.ctaugment_every or config.evaluate_every
+    renewed = renewals(
+        run.experiment,
+        algorithm,
+        config.ctaugment_every or config.evaluate_every,
+    )
     if stage.name == "train" and is_chief:
         watchers.append(profiler)
     for first_step, steps, epochs in segments(
         state.step,
         stage.num_steps,
         config.evaluate_every,
-        refresh_every=refresh_every,
+        renewed=[every for every, _ in renewed],
     ):
         if recorder.has_ended:
             break
-        if refresh_every and first_step % refresh_every == 0:
-            algorithm.refresh_augmentation_rates()
+        for every, renew in renewed:
+            if first_step % every == 0:
+                renew()
         try:
             algorithm.fit(
                 run.training_data(first_step, len(state.recoveries)),
@@ -375,8 +378,32 @@ def _catch_up(
         recorder.finish_epoch()
 
 
+def renewals(
+    experiment: Experiment, algorithm: Algorithm, rates_every: int
+) -> list[tuple[int, Callable[[], None]]]:
+    """What is renewed between two calls of `fit`.
+
+    Args:
+        experiment: the `Experiment`.
+        algorithm: that of the stage.
+        rates_every: steps after which CTAugment's rates are renewed.
+
+    Returns:
+        A list of `(steps, function)`: after how many steps it is called, from
+        step 0 on.
+    """
+    found: list[tuple[int, Callable[[], None]]] = []
+    if algorithm.augmentation_rates is not None:
+        found.append((rates_every, algorithm.refresh_augmentation_rates))
+    if algorithm.round_length:
+        predict = evaluation.Predictor(experiment)
+        begin = functools.partial(algorithm.begin_round, predict)
+        found.append((algorithm.round_length, begin))
+    return found
+
+
 def segments(
-    step: int, num_steps: int, every: int, *, refresh_every: int = 0
+    step: int, num_steps: int, every: int, *, renewed: Sequence[int] = ()
 ) -> list[tuple[int, int, int]]:
     """The calls of `fit` that lead from `step` to `num_steps`.
 
@@ -387,16 +414,16 @@ def segments(
         step: the first step.
         num_steps: the step to end before.
         every: steps between evaluations.
-        refresh_every: steps after which the data depend on what has been
-            learned, so that a new call is needed; 0 for never.
+        renewed: numbers of steps after which something is renewed that needs
+            a new call, see `renewals`.
 
     Returns:
         A list of `(first step, steps per epoch, epochs)`.
     """
     result = []
-    if refresh_every:
+    if renewed:
         while step < num_steps:
-            ends = [(step // n + 1) * n for n in (every, refresh_every)]
+            ends = [(step // n + 1) * n for n in (every, *renewed)]
             end = min(*ends, num_steps)
             result.append((step, end - step, 1))
             step = end
