@@ -372,6 +372,14 @@ class MonitoringOptions:
         "reached its end then.",
         minimum=0,
     )
+    evaluate_networks: str = setting(
+        "exported",
+        "The networks that are evaluated during training. exported: the one "
+        "that would be exported, which --patience and --selection go by; all: "
+        "also the others, such as the student beside its average or the "
+        "teacher, for their curves. At the end of a stage all of them are.",
+        choices=("exported", "all"),
+    )
     evaluate_on_labeled: bool = setting(
         False,
         "Evaluate on the labeled images, too. They are not augmented; the rows "

@@ -44,6 +44,9 @@ class Trainer(keras.Model):
         self._optimizers = {}
         self._micro_batches = 1
         self._sam_rho = 0.0
+        self._test_functions = {}
+        # The names of the networks that `evaluate` runs, a tuple.
+        self._tested = ()
         # False while a batch is seen a second time.
         self.tracks = True
 
@@ -330,9 +333,10 @@ class Trainer(keras.Model):
         return self.deployable_model(images, training=training)
 
     def test_step(self, batch):
-        """Adds an evaluation batch to the counts of every network."""
+        """Adds an evaluation batch to the counts of the tested networks."""
         label, mask = batch["label"], batch["mask"]
-        for role, network in self.evaluated_networks.items():
+        for role in self._tested:
+            network = self.evaluated_networks[role]
             logits = network(batch["image"], training=False)
             self._confusions[role].update_state(label, logits, mask)
             if self._top_5:
@@ -341,18 +345,38 @@ class Trainer(keras.Model):
                 )
         return {}
 
-    def evaluate(self, *args, **kwargs):
+    def evaluate(self, *args, networks=None, return_dict=False, **kwargs):
         """See `keras.Model.evaluate`.
 
         Runs one batch per call, whatever `steps_per_execution` is: Keras would
         hand only every `steps_per_execution`-th batch to the test function.
+        The metrics are read once, after the last batch.
+
+        Args:
+            *args: of `keras.Model.evaluate`.
+            networks: keys of `evaluated_networks`; None for all of them.
+            return_dict: whether to return the names of the metrics, too.
+            **kwargs: of `keras.Model.evaluate`.
+
+        Returns:
+            The metrics of these networks, name -> float; their values without
+            `return_dict`.
         """
+        self._tested = tuple(networks or self.evaluated_networks)
         training = self.steps_per_execution
         self.steps_per_execution = 1
         try:
-            return super().evaluate(*args, **kwargs)
+            super().evaluate(*args, return_dict=True, **kwargs)
         finally:
             self.steps_per_execution = training
+        found = _results(
+            evaluators[role]
+            for evaluators in (self._confusions, self._top_5)
+            for role in self._tested
+            if role in evaluators
+        )
+        found = {name: float(value) for name, value in found.items()}
+        return found if return_dict else list(found.values())
 
     def confusion(self, role):
         """The `[C, C]` counts of the last evaluation of a network.
@@ -388,11 +412,15 @@ class Trainer(keras.Model):
         return self.train_function
 
     def make_test_function(self, force=False):
-        """Builds the function that `evaluate` calls; see `_step_function`."""
-        if self.test_function is None or force:
-            self.test_function = self._step_function(
-                self.test_step, self._evaluators, 1
+        """Builds the function that `evaluate` calls; see `_step_function`.
+
+        There is one for each choice of networks.
+        """
+        if self._tested not in self._test_functions or force:
+            self._test_functions[self._tested] = self._step_function(
+                self.test_step, [], 1
             )
+        self.test_function = self._test_functions[self._tested]
         return self.test_function
 
     def _step_function(self, step, metrics, steps_per_execution):
@@ -424,21 +452,30 @@ class Trainer(keras.Model):
 
         def run_and_read(iterator):
             run_steps(iterator)
-            results = {}
-            for metric in metrics:
-                result = metric.result()
-                if not isinstance(result, dict):
-                    result = {metric.name: result}
-                results.update(result)
-            return results
+            return _results(metrics)
 
         return run_and_read
+
+    def _get_metrics_result_or_logs(self, logs):
+        """What the step function returned: Keras would read all metrics."""
+        return logs
 
     def _symbolic_build(self, *args, **kwargs):
         """Does nothing: networks and optimizer slots exist since `compile`."""
 
     def _maybe_symbolic_build(self, *args, **kwargs):
         """Does nothing: networks and optimizer slots exist since `compile`."""
+
+
+def _results(metrics):
+    """What Keras metrics say, name -> scalar."""
+    results = {}
+    for metric in metrics:
+        result = metric.result()
+        if not isinstance(result, dict):
+            result = {metric.name: result}
+        results.update(result)
+    return results
 
 
 def decays(variable, on="kernels"):

@@ -96,6 +96,13 @@ class StageRun:
         """The validation metric whose maximum makes the best checkpoint."""
         return f"{evaluation.deployable_role(self.algorithm)}_accuracy"
 
+    @property
+    def networks_evaluated(self) -> tuple[str, ...] | None:
+        """The networks evaluated during training; None for all of them."""
+        if self.config.evaluate_networks == "all":
+            return None
+        return (evaluation.deployable_role(self.algorithm),)
+
     def worker_means(self, *values: float) -> tuple[float, ...]:
         """See `distribution.worker_means`."""
         return distribution.worker_means(self.experiment.strategy, *values)
@@ -310,7 +317,12 @@ def _train_from(run: StageRun, state: resume.ResumeState) -> resume.ResumeState:
     if state.has_ended(run.config.patience):
         return state
     config, algorithm, stage = run.config, run.algorithm, run.stage
-    evaluate = functools.partial(evaluation.evaluate, run.experiment, algorithm)
+    evaluate = functools.partial(
+        evaluation.evaluate,
+        run.experiment,
+        algorithm,
+        networks=run.networks_evaluated,
+    )
     recorder = Recorder(run, state, evaluate)
     recorder.set_model(algorithm)
     _catch_up(run, state, recorder)
