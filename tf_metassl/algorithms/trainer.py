@@ -12,6 +12,7 @@ from tf_metassl.ops import averaging, remat, replicas
 from tf_metassl.ops.metrics import (
     ClassEntropy,
     ConfusionMatrix,
+    DivergenceWatch,
     Histogram,
     in_top_5,
     is_correct,
@@ -47,6 +48,10 @@ class Trainer(keras.Model):
         self._test_functions = {}
         # The names of the networks that `evaluate` runs, a tuple.
         self._tested = ()
+        # False if the training loop reads the metrics when it needs them: to
+        # read them is to wait for the step, and a sum over workers.
+        self.reads_every_step = True
+        self._watch = None
         # False while a batch is seen a second time.
         self.tracks = True
 
@@ -270,6 +275,36 @@ class Trainer(keras.Model):
         """
         return float(self._trackers[name].result())
 
+    def train_results(self):
+        """The running values of the training metrics, name -> float."""
+        found = _results(self.train_metrics)
+        return {name: float(value) for name, value in found.items()}
+
+    def watch_loss(self, max_loss=0.0):
+        """Lets every step compare the running mean of the loss with a bound.
+
+        What was found before is forgotten.
+
+        Args:
+            max_loss: the bound; 0 for none, so that the mean has to be finite.
+        """
+        if self._watch is not None and self._watch.max_loss == max_loss:
+            self._watch.reset()
+            return
+        with self.distribute_strategy.scope():
+            self._watch = DivergenceWatch(max_loss)
+        # The bound is a constant in it.
+        self.train_function = None
+
+    def divergence(self):
+        """What `watch_loss` has found on this worker's replicas.
+
+        Returns:
+            `(step, loss)`, the first step after which the mean was not finite
+            or too large, and that mean; None if there is no such step.
+        """
+        return self._watch.first(self.distribute_strategy)
+
     def track(self, name, values, weight=None):
         """Adds values to a running mean.
 
@@ -407,9 +442,16 @@ class Trainer(keras.Model):
         """Builds the function that `fit` calls; see `_step_function`."""
         if self.train_function is None or force:
             self.train_function = self._step_function(
-                self.training_step, self.train_metrics, self.steps_per_execution
+                self._watched_step, self.train_metrics, self.steps_per_execution
             )
         return self.train_function
+
+    def _watched_step(self, batch):
+        self.training_step(batch)
+        if self._watch is not None:
+            loss = self._trackers["loss"]
+            mean = tf.math.divide_no_nan(loss.total.value, loss.count.value)
+            self._watch.note(mean, self.step)
 
     def make_test_function(self, force=False):
         """Builds the function that `evaluate` calls; see `_step_function`.
@@ -436,7 +478,7 @@ class Trainer(keras.Model):
 
         Returns:
             Function of an iterator over batches that returns metric name ->
-            value.
+            value, or an empty dict, see `reads_every_step`.
         """
         strategy = self.distribute_strategy
         # Steps have no control flow for AutoGraph to convert, and its attempt
@@ -452,7 +494,7 @@ class Trainer(keras.Model):
 
         def run_and_read(iterator):
             run_steps(iterator)
-            return _results(metrics)
+            return _results(metrics) if self.reads_every_step else {}
 
         return run_and_read
 

@@ -23,7 +23,7 @@ from tf_metassl.run import (
     twin,
 )
 from tf_metassl.run.build import Experiment
-from tf_metassl.run.callbacks import DivergenceGuard, Profiler, Recorder
+from tf_metassl.run.callbacks import Profiler, Recorder
 from tf_metassl.run.metrics_file import MetricsFile
 from tf_metassl.run.progress import Progress
 from tf_metassl.run.termination import Terminated, Termination
@@ -335,11 +335,13 @@ def _train_from(run: StageRun, state: resume.ResumeState) -> resume.ResumeState:
         is_between=lambda: recorder.is_between,
     )
     profiler = Profiler(run.logs / "tensorboard", *profiled_steps(config))
-    watchers = [DivergenceGuard(config.max_loss), recorder, progress]
+    algorithm.reads_every_step = False
+    algorithm.watch_loss(config.max_loss)
+    watchers = [recorder, progress]
     refresh_every = 0
     if algorithm.augmentation_rates is not None:
         refresh_every = config.ctaugment_every or config.evaluate_every
-    if stage.name == "train" and is_chief:
+    if config.profile_steps and stage.name == "train" and is_chief:
         watchers.append(profiler)
     for first_step, steps, epochs in segments(
         state.step,
