@@ -14,7 +14,7 @@ from tf_metassl.errors import ConfigError
 from tf_metassl.ops import augmentation_rates
 from tf_metassl.run import evaluation
 from tf_metassl.run import stage as stage_lib
-from tf_metassl.run.build import build_experiment
+from tf_metassl.run.build import Experiment, build_experiment
 from tf_metassl.run.callbacks import Recorder
 
 
@@ -223,6 +223,12 @@ def test_networks_that_are_evaluated_during_training(
         "evaluate",
         lambda *_, networks: seen.append(networks) or {"ema_accuracy": 0.5},
     )
+    made, make = [], Experiment.training_data
+    monkeypatch.setattr(
+        Experiment,
+        "training_data",
+        lambda *args, **options: made.append(1) or make(*args, **options),
+    )
     stage_lib.run_stage(
         stage_lib.StageRun(
             built,
@@ -233,3 +239,6 @@ def test_networks_that_are_evaluated_during_training(
         )
     )
     assert seen == [expected]
+    # The pictures of the first batch come from the data that are trained on.
+    assert len(made) == 1
+    assert list((tmp_path / "tensorboard").rglob("events.*"))

@@ -273,9 +273,6 @@ def _resume_or_start(run: StageRun) -> resume.ResumeState:
         )
     else:
         algorithm.prepare(evaluation.Predictor(experiment))
-        if experiment.strategy.num_replicas_in_sync == 1:
-            batch = next(iter(run.training_data(0)))
-            tensorboard_log.write_view_images(run.logs, batch)
     # All workers have read the checkpoints before the chief writes new ones.
     run.wait_for_all()
     return state
@@ -353,9 +350,13 @@ def _train_from(run: StageRun, state: resume.ResumeState) -> resume.ResumeState:
             break
         if refresh_every and first_step % refresh_every == 0:
             algorithm.refresh_augmentation_rates()
+        data = run.training_data(first_step, len(state.recoveries))
+        is_new = not first_step and not state.recoveries
+        if is_new and run.experiment.strategy.num_replicas_in_sync == 1:
+            tensorboard_log.write_view_images(run.logs, next(iter(data)))
         try:
             algorithm.fit(
-                run.training_data(first_step, len(state.recoveries)),
+                data,
                 epochs=epochs,
                 steps_per_epoch=steps,
                 shuffle=False,
