@@ -115,7 +115,7 @@ class Config(
             }
         except (KeyError, ValueError) as error:
             raise ConfigError(f"run.flags cannot be read: {error}") from error
-        return resolve(BEFORE | given)
+        return resolve({**BEFORE, **given})
 
     def to_flags(self) -> list[str]:
         """Lines of a flagfile that reproduces the run in another folder."""

@@ -348,7 +348,10 @@ class ExecutionOptions:
         "Recompute activations for the gradient. The result is the same, with "
         "less memory and more time.",
     )
-    jit_compile: bool = setting(False, "Compile the training step with XLA.")
+    jit_compile: bool = setting(
+        False,
+        "Compile the training step with XLA. On a CPU such a step is slower.",
+    )
     steps_per_execution: int = setting(
         1, "Steps per call of the compiled function.", minimum=1
     )
