@@ -3,6 +3,7 @@
 import json
 import types
 
+import keras
 import pytest
 import tensorflow as tf
 
@@ -50,6 +51,7 @@ def recorder_of(
 
     recorder = callbacks.Recorder(stage_run, state or ResumeState(), evaluate)
     recorder.set_model(stage_run.algorithm)
+    stage_run.algorithm.watch_loss()
     return recorder, stage_run
 
 
@@ -265,23 +267,75 @@ def test_collapse_is_told_from_the_metrics():
 
 
 @pytest.mark.parametrize(
-    "loss, max_loss, message",
+    "losses, max_loss, message",
     [
-        (float("nan"), 0.0, "became nan at step 7"),
-        (float("inf"), 0.0, "became inf at step 7"),
-        (2.5, 2.0, "became 2.5 at step 7"),
-        (2.0, 2.0, None),
-        (1e30, 0.0, None),
+        # The first step counts, whenever it is read.
+        ([1.0, float("nan"), 1.0], 0.0, "became nan at step 2"),
+        ([float("inf"), float("nan")], 0.0, "became inf at step 1"),
+        # Means of 1, 2.5 and 2.
+        ([1.0, 4.0, 1.0], 2.0, "became 2.5 at step 2"),
+        ([2.0, 2.0], 2.0, None),
+        ([1e30], 0.0, None),
     ],
 )
-def test_a_loss_that_is_too_large_or_no_number(loss, max_loss, message):
-    guard = callbacks.DivergenceGuard(max_loss)
-    guard.set_model(types.SimpleNamespace(finished_steps=7))
+def test_a_loss_that_is_too_large_or_no_number(
+    tmp_path, clock, losses, max_loss, message
+):
+    recorder, stage_run = recorder_of(tmp_path, checkpoint_minutes=1.0)
+    model, left = stage_run.algorithm, tf.Variable(losses)
+
+    def training_step(batch):
+        del batch
+        model.track("loss", left[tf.cast(model.step, tf.int32)])
+        model.optimizer.iterations.assign_add(1)
+
+    model.training_step = training_step
+    model.watch_loss(max_loss)
+    step = model.make_train_function()
+    dataset = tf.data.Dataset.from_tensors(tiny_batch()).repeat()
+    iterator = iter(dataset)
+    for _ in losses:
+        step(iterator)
+        recorder.on_train_batch_end(0)
+    clock.seconds += 2
     if message is None:
-        guard.on_train_batch_end(0, {"loss": loss})
+        recorder.on_train_batch_end(0)
         return
+    for seconds in (0, 60):
+        # Where the metrics are read, and before a checkpoint.
+        clock.seconds += seconds
+        with pytest.raises(TrainingDivergedError, match=message):
+            recorder.on_train_batch_end(0)
     with pytest.raises(TrainingDivergedError, match=message):
-        guard.on_train_batch_end(0, {"loss": loss})
+        recorder.on_epoch_end(0)
+    assert not stage_run.output_checkpoints.exists()
+    # A run that has gone back begins again.
+    model.watch_loss(max_loss)
+    recorder.on_train_batch_end(0)
+
+
+def test_metrics_are_read_now_and_then_and_no_step_is_waited_for(
+    tmp_path, clock, monkeypatch
+):
+    recorder, stage_run = recorder_of(tmp_path)
+    model, read = stage_run.algorithm, []
+    monkeypatch.setattr(
+        type(model), "train_results", lambda _: read.append(1) or {"loss": 0.5}
+    )
+    monkeypatch.setattr(
+        keras.metrics.Mean, "result", lambda _: pytest.fail("was read")
+    )
+    model.reads_every_step = False
+    step = model.make_train_function()
+    iterator = iter(tf.data.Dataset.from_tensors(tiny_batch()).repeat())
+    shown = []
+    for _ in range(6):
+        logs = step(iterator)
+        assert logs == {}
+        clock.seconds += 0.4
+        recorder.on_train_batch_end(0, logs)
+        shown.append(logs)
+    assert shown == [{}, {}, {"loss": 0.5}] * 2 and len(read) == 2
 
 
 def test_what_was_not_measured_is_not_written(tmp_path):

@@ -172,3 +172,26 @@ def test_what_was_never_updated_is_not_measured():
     assert metrics.measured(read()) == set()
     mean.update_state(0.0)
     assert metrics.measured(read()) == {"loss"}
+
+
+def test_the_first_divergence_of_any_replica_is_found(two_replicas):
+    with two_replicas.scope():
+        watch = metrics.DivergenceWatch(2.0)
+    losses = tf.constant([[1.0, 1.0], [1.0, 3.0], [5.0, 1.0]])
+
+    @tf.function
+    def run(number):
+        def step():
+            context = tf.distribute.get_replica_context()
+            place = context.replica_id_in_sync_group
+            watch.note(losses[number - 1, place], number)
+
+        two_replicas.run(step)
+
+    run(tf.constant(1))
+    assert watch.first(two_replicas) is None
+    run(tf.constant(2))
+    run(tf.constant(3))
+    assert watch.first(two_replicas) == (2, 3.0)
+    watch.reset()
+    assert watch.first(two_replicas) is None

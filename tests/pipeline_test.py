@@ -211,19 +211,26 @@ def test_without_mixup_the_weight_is_one():
     np.testing.assert_array_equal(weight, np.ones(8))
 
 
+@pytest.mark.parametrize("fill", (True, False))
 @pytest.mark.parametrize("replicas", (1, 2))
-def test_evaluation_sees_every_image_once(replicas):
+def test_evaluation_sees_every_image_once(replicas, fill):
     images = numbered_source().train
-    seen = []
+    seen, last = [], []
     for shard in range(replicas):
         data = pipeline.evaluation_dataset(
-            images, batch_size=16, shard=shard, num_shards=replicas
+            images, batch_size=16, fill=fill, shard=shard, num_shards=replicas
         )
-        for batch in data.as_numpy_iterator():
+        *full, final = data.as_numpy_iterator()
+        for batch in (*full, final):
             kept = batch["mask"] == 1
             seen.extend(batch["image"][kept, 0, 0, 0])
-            assert batch["image"].shape[0] == 16 // replicas
+        assert {len(batch["mask"]) for batch in full} == {16 // replicas}
+        last.append(len(final["image"]))
+        rows = 16 // replicas if fill else None
+        assert data.element_spec["image"].shape == (rows, *images.shape)
     np.testing.assert_array_equal(np.sort(seen), np.arange(NUM_IMAGES))
+    rest = NUM_IMAGES % 16
+    assert last == [(16 if fill else -(-rest // 2) * 2) // replicas] * replicas
 
 
 @pytest.mark.parametrize(

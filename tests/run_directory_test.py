@@ -515,3 +515,22 @@ def test_flags_that_are_not_utf8_are_written_as_they_are(tmp_path):
     run_directory.save_config(settings, tmp_path)
     assert b"--labeled_dir=d\xf6g\n" in (tmp_path / "run.flags").read_bytes()
     assert run_directory.load_config(tmp_path).labeled_dir == name
+
+
+def test_a_run_of_before_goes_on_evaluating_all_networks(tmp_path):
+    given = config.resolve({"algo": "supervised"})
+    assert given.evaluate_networks == "exported"
+    run_directory.save_config(given, tmp_path)
+    found = run_directory.with_recorded_defaults(given, tmp_path)
+    assert found.evaluate_networks == "exported"
+    recorded = json.loads((tmp_path / "config.json").read_text())
+    del recorded["evaluate_networks"]
+    (tmp_path / "config.json").write_text(json.dumps(recorded))
+    found = run_directory.with_recorded_defaults(given, tmp_path)
+    assert found.evaluate_networks == "all"
+    # The copy of a damaged file.
+    (tmp_path / "config.json").write_text("{")
+    lines = (tmp_path / "run.flags").read_text().splitlines()
+    kept = [line for line in lines if "evaluate_networks" not in line]
+    (tmp_path / "run.flags").write_text("\n".join(kept))
+    assert run_directory.load_config(tmp_path).evaluate_networks == "all"

@@ -12,8 +12,9 @@ from tf_metassl.algorithms.algorithm import Stage
 from tf_metassl.data.ctaugment import CTAugmentPolicy
 from tf_metassl.errors import ConfigError
 from tf_metassl.ops import augmentation_rates
+from tf_metassl.run import evaluation
 from tf_metassl.run import stage as stage_lib
-from tf_metassl.run.build import build_experiment
+from tf_metassl.run.build import Experiment, build_experiment
 from tf_metassl.run.callbacks import Recorder
 
 
@@ -206,3 +207,38 @@ def test_the_stages_of_a_run_are_in_order():
     ]
     first = stage_lib.build_stage(experiment, stages[0])
     assert first is experiment.algorithm
+
+
+@pytest.mark.parametrize(
+    "value, expected", [("exported", ("ema",)), ("all", None)]
+)
+def test_networks_that_are_evaluated_during_training(
+    monkeypatch, tmp_path, value, expected
+):
+    settings = {"algo": "supervised", "evaluate_networks": value}
+    built = build_experiment(config.resolve({**settings, "num_steps": 1}))
+    seen = []
+    monkeypatch.setattr(
+        evaluation,
+        "evaluate",
+        lambda *_, networks: seen.append(networks) or {"ema_accuracy": 0.5},
+    )
+    made, make = [], Experiment.training_data
+    monkeypatch.setattr(
+        Experiment,
+        "training_data",
+        lambda *args, **options: made.append(1) or make(*args, **options),
+    )
+    stage_lib.run_stage(
+        stage_lib.StageRun(
+            built,
+            built.algorithm,
+            stage_lib.stages(built)[0],
+            tmp_path,
+            tmp_path,
+        )
+    )
+    assert seen == [expected]
+    # The pictures of the first batch come from the data that are trained on.
+    assert len(made) == 1
+    assert list((tmp_path / "tensorboard").rglob("events.*"))

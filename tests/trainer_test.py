@@ -17,6 +17,7 @@ from tests.helpers import (
 from tf_metassl import config
 from tf_metassl.contract import FOREIGN, DatasetInfo
 from tf_metassl.models.layers import DropBlock
+from tf_metassl.ops.metrics import ConfusionMatrix
 from tf_metassl.run import report
 from tf_metassl.run.build import build_algorithm
 
@@ -83,17 +84,58 @@ def test_metrics_are_reset_and_returned_by_name():
     assert algorithm.metric("loss") == 0
 
 
-def test_evaluation_reads_every_batch_and_keeps_the_training_function():
-    algorithm = tiny_algorithm("supervised", steps_per_execution=4)
+def evaluation_batches():
     labeled = tiny_batch(24)["labeled"]
-    batches = tf.data.Dataset.from_tensor_slices(
+    return tf.data.Dataset.from_tensor_slices(
         {
             "image": labeled["clean"],
             "label": labeled["label"],
             "mask": tf.ones([24]),
         }
     ).batch(8)
-    algorithm.evaluate(batches, verbose=0)
+
+
+def test_evaluation_runs_only_the_networks_that_are_asked_for():
+    algorithm = tiny_algorithm("supervised")
+    batches, counted = evaluation_batches(), []
+    for role, network in algorithm.evaluated_networks.items():
+        call = network.call
+
+        def spy(*args, call=call, role=role, **options):
+            counted.append(role)
+            return call(*args, **options)
+
+        network.call = spy
+    options = {"verbose": 0, "return_dict": True}
+    found = algorithm.evaluate(batches, networks=("ema",), **options)
+    assert set(found) == {"ema_accuracy", "ema_macro_f1"}
+    assert counted == ["ema"]
+    assert algorithm.confusion("ema").sum() == 24
+    assert algorithm.confusion("student").sum() == 0
+    both = algorithm.evaluate(batches, **options)
+    assert list(both)[:2] == ["student_accuracy", "student_macro_f1"]
+    # Each choice is traced once, whatever was evaluated in between.
+    assert found == algorithm.evaluate(batches, networks=("ema",), **options)
+    assert counted == ["ema", "student", "ema"]
+    assert {name: both[name] for name in found} == found
+
+
+def test_evaluation_reads_its_metrics_once(monkeypatch):
+    algorithm = tiny_algorithm("supervised")
+    result, read = ConfusionMatrix.result, []
+
+    def noted(self):
+        read.append(self.name)
+        return result(self)
+
+    monkeypatch.setattr(ConfusionMatrix, "result", noted)
+    found = algorithm.evaluate(evaluation_batches(), verbose=0)
+    assert read == ["student", "ema"] and len(found) == 4
+
+
+def test_evaluation_reads_every_batch_and_keeps_the_training_function():
+    algorithm = tiny_algorithm("supervised", steps_per_execution=4)
+    algorithm.evaluate(evaluation_batches(), verbose=0)
     assert algorithm.confusion("student").sum() == 24
     assert algorithm.steps_per_execution == 4
 

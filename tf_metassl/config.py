@@ -63,13 +63,13 @@ class Config(
         """The configuration that `to_json` returned as a dict.
 
         A setting that is missing, because a later version added it, gets its
-        default.
+        default, or what did the same in the versions before.
 
         Raises:
             ConfigError: if it is no configuration, or one of a newer version.
         """
         try:
-            values = dict(values)
+            values = {**BEFORE, **values}
             hp = hyperparameters_class(values["algo"])
             own = dict(values["hyperparameters"])
         except (TypeError, KeyError, ValueError) as error:
@@ -115,7 +115,7 @@ class Config(
             }
         except (KeyError, ValueError) as error:
             raise ConfigError(f"run.flags cannot be read: {error}") from error
-        return resolve(given)
+        return resolve({**BEFORE, **given})
 
     def to_flags(self) -> list[str]:
         """Lines of a flagfile that reproduces the run in another folder."""
@@ -125,6 +125,10 @@ class Config(
             del values[name]
         return [f"--{name}={value}" for name, value in values.items()]
 
+
+# Settings that changed what a run does when they were added -> what a run that
+# was begun before does.
+BEFORE: Mapping[str, Any] = {"evaluate_networks": "all"}
 
 # Settings whose default is found when the images are known -> what they are
 # before that.

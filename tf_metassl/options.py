@@ -354,7 +354,10 @@ class ExecutionOptions:
         "Recompute activations for the gradient. The result is the same, with "
         "less memory and more time.",
     )
-    jit_compile: bool = setting(False, "Compile the training step with XLA.")
+    jit_compile: bool = setting(
+        False,
+        "Compile the training step with XLA. On a CPU such a step is slower.",
+    )
     steps_per_execution: int = setting(
         1, "Steps per call of the compiled function.", minimum=1
     )
@@ -377,6 +380,14 @@ class MonitoringOptions:
         "exported is up to --selection; a learning rate that decays has not "
         "reached its end then.",
         minimum=0,
+    )
+    evaluate_networks: str = setting(
+        "exported",
+        "The networks that are evaluated during training. exported: the one "
+        "that would be exported, which --patience and --selection go by; all: "
+        "also the others, such as the student beside its average or the "
+        "teacher, for their curves. At the end of a stage all of them are.",
+        choices=("exported", "all"),
     )
     evaluate_on_labeled: bool = setting(
         False,

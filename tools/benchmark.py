@@ -12,379 +12,172 @@ are measured in turn, so that their ratios depend little on the machine's load.
     python tools/benchmark.py data_memory
 
 prints the resident memory of a process that makes the batches of many steps.
-
-    python tools/benchmark.py memory --out=results
-
-measures by how much training steps raise the peak memory of a fresh process,
-with and without recomputed activations and with gradient accumulation, and
-writes OUT/memory.md.
+The others write a table into the folder of --out:
 
     python tools/benchmark.py methods --before=COMMIT --out=results
 
 times a training step of every method beside what its passes amount to and, with
---before, beside the step of an earlier version, and writes OUT/steps.md.
+--before, beside the step of an earlier version (steps.md).
+
+    python tools/benchmark.py meta_step --out=results
+
+compares the forms of Meta-Semi's meta gradient: their time beside a plain step
+and how often their signs agree (meta_step.md).
+
+    python tools/benchmark.py batch_norm --out=results
+
+compares steps with the kernel of batch norm and with composed batch norm
+(batch_norm.md).
+
+    python tools/benchmark.py evaluation --out=results
+
+compares an evaluation with the bare pass of one network (evaluation.md).
+
+    python tools/benchmark.py startup --before=COMMIT --out=results
+
+gives the CPU seconds of each part of a run until its first step has ended
+(startup.md).
+
+    python tools/benchmark.py memory --out=results
+
+measures by how much training steps raise the peak memory of a fresh process,
+with and without recomputed activations and with gradient accumulation
+(memory.md).
+
+    python tools/benchmark.py scaling --out=results
+
+counts what two replicas sum in a step, and projects it to more (scaling.md).
+
+    python tools/benchmark.py peer --python=PYTHON --out=results
+
+compares steps with the same ones in PyTorch, which the interpreter PYTHON has
+(peer.md).
 """
 
 import argparse
-import dataclasses
-import functools
-import json
 import os
 import pathlib
-import subprocess
 import sys
-import time
-
-import numpy as np
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from tools import benchmark_pillow, benchmark_steps, step_worker
-
-SIDE = 32
-NUM_IMAGES = 10_000
-
-
-def make_images(num_images, seed=0):
-    """Noise on blocks of 4 x 4 pixels, `[num_images, 32, 32, 3]` uint8."""
-    rng = np.random.default_rng(seed)
-    small = rng.integers(0, 256, (num_images, SIDE // 4, SIDE // 4, 3))
-    large = small.repeat(4, axis=1).repeat(4, axis=2)
-    noise = rng.integers(-20, 21, large.shape)
-    return np.clip(large + noise, 0, 255).astype(np.uint8)
+from tools import (
+    benchmark_batch_norm,
+    benchmark_data,
+    benchmark_evaluation,
+    benchmark_memory,
+    benchmark_meta,
+    benchmark_peer,
+    benchmark_scaling,
+    benchmark_startup,
+    benchmark_steps,
+)
 
 
-def images_per_second(dataset, seconds):
-    """Images per second of a dataset of batches.
-
-    Args:
-        dataset: a `tf.data.Dataset` of batches; must not end.
-        seconds: how long to measure, after a warm-up of a third of it.
-    """
-    count, start = 0, None
-    begin = time.perf_counter()
-    for batch in dataset:
-        now = time.perf_counter()
-        if start is not None:
-            count += batch.shape[0]
-            if now - start > seconds:
-                return count / (now - start)
-        elif now - begin > seconds / 3:
-            start = now
-    raise ValueError(f"The dataset ended within {seconds} seconds.")
-
-
-def tf_data(policy, batch_size, seconds):
-    """Images per second of `tf_metassl.data.rand_augment` in tf.data."""
-    import tensorflow as tf
-
-    images = tf.constant(make_images(NUM_IMAGES))
-
-    @tf.autograph.experimental.do_not_convert
-    def batch(step):
-        seed = tf.stack([0, tf.cast(step, tf.int32)])
-        rows = tf.random.stateless_uniform(
-            [batch_size], seed, 0, NUM_IMAGES, tf.int32
-        )
-        draw = policy.draw(seed, batch_size, images.shape[1:])
-        return policy.apply(tf.gather(images, rows), draw)
-
-    dataset = tf.data.Dataset.counter().map(batch, tf.data.AUTOTUNE)
-    return images_per_second(dataset.prefetch(2), seconds)
-
-
-def keras_layer(policy, batch_size, seconds):
-    """Images per second of `keras.layers.RandAugment` mapped per image."""
-    import keras
-    import tensorflow as tf
-
-    layer = keras.layers.RandAugment((0, 255), num_ops=policy.num_ops)
-    images = tf.data.Dataset.from_tensor_slices(make_images(1000)).repeat()
-    dataset = images.map(layer, tf.data.AUTOTUNE).batch(batch_size)
-    return images_per_second(dataset.prefetch(2), seconds)
-
-
-def pillow(policy, cores, seconds):
-    """Images per second of the same policy in Pillow."""
-    return benchmark_pillow.images_per_second(
-        dataclasses.asdict(policy), make_images(1000), seconds, cores
-    )
-
-
-def run_data(args):
-    """Prints the speed of RandAugment in tf.data, Pillow and Keras."""
-    available = sorted(os.sched_getaffinity(0))
-    cores = args.cores or len(available)
-    os.sched_setaffinity(0, available[:cores])
-    from tf_metassl.data import policies
-
-    policy = policies.STRONG_POLICIES[args.policy]
-    contestants = {
-        "ours": functools.partial(tf_data, batch_size=args.batch_size),
-        "pillow": functools.partial(pillow, cores=cores),
-        "keras.layers.RandAugment": functools.partial(
-            keras_layer, batch_size=args.batch_size
-        ),
-    }
-    print(
-        f"RandAugment({policy.num_ops}) {args.policy!r}, {SIDE} x {SIDE} x 3, "
-        f"batches of {args.batch_size}, {cores} cores, {args.rounds} rounds",
-        flush=True,
-    )
-    rates = {name: [] for name in contestants}
-    for _ in range(args.rounds):
-        for name, measure in contestants.items():
-            rates[name].append(measure(policy, seconds=args.seconds))
-    for name, values in rates.items():
-        ratios = np.array(rates["ours"]) / values
-        print(
-            f"{name:26} {np.median(values):9,.0f} images/s   "
-            f"ours is {np.median(ratios):5.2f} times as fast "
-            f"({ratios.min():.2f} ... {ratios.max():.2f})"
-        )
-    made = steps_per_second_of_views(args.seconds)
-    taken = seconds_per_step_of_network()
-    print(
-        f"UDA step, 64 + 448 images: views made in {1000 / made:,.0f} ms, "
-        f"consumed by WRN-28-2 in {1000 * taken:,.0f} ms; headroom "
-        f"{made * taken:.0f} times"
-    )
-
-
-def uda_batches(num_labeled, num_unlabeled, first_step=0):
-    """The training batches of a UDA step on 32 x 32 images."""
-    from tf_metassl.contract import DatasetInfo, Views
-    from tf_metassl.data import pipeline, sources
-
-    images = sources.Images(
-        make_images(NUM_IMAGES), np.zeros(NUM_IMAGES, np.int32)
-    )
-    source = sources.Source(
-        info=DatasetInfo("noise", tuple("0123456789"), (SIDE, SIDE, 3)),
-        train=images,
-        test=images,
-        weak_policy="flip_crop",
-        strong_policy="uda",
-    )
-    views = Views(labeled=("weak",), unlabeled=("weak", "strong"))
-    rows = np.arange(NUM_IMAGES)
-    return pipeline.training_dataset(
-        source,
-        [
-            pipeline.Pool("labeled", rows, num_labeled, views.labeled),
-            pipeline.Pool("unlabeled", rows, num_unlabeled, views.unlabeled),
-        ],
-        views=views,
-        augmentation=pipeline.Augmentation("flip_crop", "uda"),
-        seed=0,
-        first_step=first_step,
-    )
-
-
-def steps_per_second_of_views(seconds):
-    """How many UDA batches of 64 + 448 images are made per second."""
-    batches = uda_batches(64, 448).map(lambda b: b["unlabeled"]["strong"])
-    return images_per_second(batches, seconds) / 448
-
-
-def seconds_per_step_of_network():
-    """Seconds of a UDA step of WRN-28-2 without its optimizer.
-
-    A forward and backward pass over 64 weak labeled and 448 strong unlabeled
-    images, and a forward pass over the 448 weak unlabeled ones.
-    """
-    import keras
-    import tensorflow as tf
-
-    from tf_metassl import models
-
-    network = models.build("wrn_28_2", (SIDE, SIDE, 3), 10)
-
-    @tf.function
-    def step(learned, labeling):
-        network(labeling, training=False)
-        with tf.GradientTape() as tape:
-            logits = network(learned, training=True)
-            loss = tf.reduce_mean(
-                keras.ops.categorical_crossentropy(
-                    tf.one_hot(tf.zeros([len(learned)], tf.int32), 10),
-                    logits,
-                    from_logits=True,
-                )
-            )
-        values = [v.value for v in network.trainable_variables]
-        return tape.gradient(loss, values)
-
-    images = tf.constant(make_images(512 + 448))
-    step(images[:512], images[512:])
-    begin = time.perf_counter()
-    step(images[:512], images[512:])
-    return time.perf_counter() - begin
-
-
-def run_data_memory(args):
-    """Prints the resident memory ten times during `--steps` batches."""
-    page = os.sysconf("SC_PAGE_SIZE")
-
-    def megabytes():
-        fields = pathlib.Path("/proc/self/statm").read_text().split()
-        return int(fields[1]) * page / 2**20
-
-    every, seen = max(args.steps // 10, 1), []
-    for step, _ in enumerate(uda_batches(8, 56).take(args.steps), start=1):
-        if step % every == 0:
-            seen.append(megabytes())
-            print(f"step {step:6}: {seen[-1]:7.1f} MiB resident", flush=True)
-    print(
-        f"From step {every} to step {args.steps} resident memory grew by "
-        f"{seen[-1] - seen[0]:.1f} MiB."
-    )
-
-
-# Method -> name of a variant -> its settings. Other variants are compared with
-# the first.
-MEMORY_VARIANTS = {
-    "supervised": {
-        "all activations kept": {},
-        "--remat": {"remat": True},
-        "--gradient_accumulation_steps=4": {"gradient_accumulation_steps": 4},
-        "both": {"remat": True, "gradient_accumulation_steps": 4},
-    },
-    "meta_semi": {
-        "all activations kept": {},
-        "--remat": {"remat": True},
-        "--meta_gradient=forward_mode": {"meta_gradient": "forward_mode"},
-        "forward_mode and --remat": {
-            "meta_gradient": "forward_mode",
-            "remat": True,
-        },
-    },
-    "meta_pseudo_labels": {
-        "all activations kept": {},
-        "--remat": {"remat": True},
-    },
-}
-
-
-def step_memory(algo, settings, model, batch_size, num_steps):
-    """Runs training steps on random images in this process.
-
-    Returns:
-        `(bytes, seconds)`: by how much the steps raise the peak resident size
-        above that after building the networks, and the mean time of a step,
-        the first one left out.
-    """
-    import resource
-
-    def peak_size():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-    step, _ = step_worker.built(
-        algo, settings, model, (SIDE, SIDE, 3), batch_size
-    )
-    before = peak_size()
-    step()
-    started = time.perf_counter()
-    for _ in range(num_steps - 1):
-        step()
-    seconds = (time.perf_counter() - started) / (num_steps - 1)
-    return peak_size() - before, seconds
-
-
-def run_memory(args):
-    """Prints and writes the memory of a step in every variant."""
-    if args.settings:
-        algo, settings = json.loads(args.settings)
-        measured = step_memory(
-            algo, settings, args.model, args.batch_size, args.steps
-        )
-        print(json.dumps(measured))
-        return
-    lines = [
-        *("# Memory of a training step", "", memory_text(args), ""),
-        "| method | variant | MiB | share | time |",
-        "| --- | --- | --: | --: | --: |",
-    ]
-    print("\n".join(lines), flush=True)
-    for algo in args.algos.split(","):
-        base = None
-        for variant, settings in MEMORY_VARIANTS[algo].items():
-            size, seconds = _in_new_process(algo, settings, args)
-            base = base or (size, seconds)
-            lines.append(
-                f"| {algo} | {variant} | {size / 2**20:,.0f} "
-                f"| {size / base[0]:.2f} | {seconds / base[1]:.2f} |"
-            )
-            print(lines[-1], flush=True)
-    if args.out:
-        text = "\n".join(lines) + "\n"
-        (pathlib.Path(args.out) / "memory.md").write_text(text)
-
-
-def memory_text(args):
-    """What the numbers of the memory table are."""
-    return (
-        "Made by `python tools/benchmark.py memory "
-        f"--batch_size={args.batch_size}`: {args.model} on images of "
-        f"{SIDE} x {SIDE} x 3, {args.batch_size} labeled images and, for "
-        "methods that use them, twice as many unlabeled images, float32, on a "
-        "CPU that ran other processes as well. MiB is by how much "
-        f"{args.steps} steps raise the peak resident size of a fresh process "
-        "above that after building the networks. Share and time are relative "
-        "to the first row of the method."
-    )
-
-
-def _in_new_process(algo, settings, args):
-    """What `step_memory` returns in a process of its own."""
-    done = subprocess.run(
-        [
-            *(sys.executable, __file__, "memory"),
-            f"--settings={json.dumps([algo, settings])}",
-            f"--model={args.model}",
-            f"--batch_size={args.batch_size}",
-            f"--steps={args.steps}",
-        ],
-        stdout=subprocess.PIPE,
-        check=True,
-        text=True,
-    )
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def main():
-    """Parses the command line and runs one benchmark."""
-    parser = argparse.ArgumentParser(
+def parser():
+    """The parser of the command line; its result has the function `run`."""
+    result = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    commands = parser.add_subparsers(required=True)
-    data = commands.add_parser("data", help="speed of RandAugment")
+    commands = result.add_subparsers(required=True)
+
+    def command(name, help, run, out="", repeats=0):
+        found = commands.add_parser(name, help=help)
+        found.set_defaults(run=run)
+        if out:
+            found.add_argument("--out", help=f"folder for {out}")
+        if repeats:
+            found.add_argument("--repeats", type=int, default=repeats)
+        return found
+
+    data = command("data", "speed of RandAugment", benchmark_data.run_data)
     data.add_argument("--policy", default="uda", help="a RandAugment policy")
     data.add_argument("--batch_size", type=int, default=512)
     data.add_argument("--cores", type=int, help="default: all available")
     data.add_argument("--seconds", type=float, default=3.0)
     data.add_argument("--rounds", type=int, default=3)
-    data.set_defaults(run=run_data)
-    memory = commands.add_parser(
-        "data_memory", help="memory of the input pipeline"
+    memory = command(
+        "data_memory",
+        "memory of the input pipeline",
+        benchmark_data.run_data_memory,
     )
     memory.add_argument("--steps", type=int, default=10_000)
-    memory.set_defaults(run=run_data_memory)
-    memory = commands.add_parser("memory", help="memory of a training step")
-    memory.add_argument("--algos", default=",".join(MEMORY_VARIANTS))
+    memory = command(
+        "memory",
+        "memory of a training step",
+        benchmark_memory.run_memory,
+        "memory.md",
+    )
+    memory.add_argument(
+        "--algos", default=",".join(benchmark_memory.MEMORY_VARIANTS)
+    )
     memory.add_argument("--model", default="wrn_28_2")
     memory.add_argument("--batch_size", type=int, default=256)
     memory.add_argument("--steps", type=int, default=3)
-    memory.add_argument("--out", help="folder for memory.md")
     memory.add_argument("--settings", help=argparse.SUPPRESS)
-    memory.set_defaults(run=run_memory)
-    methods = commands.add_parser("methods", help="time of training steps")
+    methods = command(
+        "methods",
+        "time of training steps",
+        benchmark_steps.run_methods,
+        "steps.md",
+        7,
+    )
     methods.add_argument("--algos", help="default: all")
     methods.add_argument("--before", help="a commit to compare with")
-    methods.add_argument("--repeats", type=int, default=7)
-    methods.add_argument("--out", help="folder for steps.md")
-    methods.set_defaults(run=benchmark_steps.run_methods)
-    args = parser.parse_args()
+    command(
+        "meta_step",
+        "cost of meta gradients",
+        benchmark_meta.run_meta_step,
+        "meta_step.md",
+        7,
+    )
+    command(
+        "batch_norm",
+        "batch norm as a kernel and composed",
+        benchmark_batch_norm.run_batch_norm,
+        "batch_norm.md",
+        7,
+    )
+    evaluation = command(
+        "evaluation",
+        "time of an evaluation",
+        benchmark_evaluation.run_evaluation,
+        "evaluation.md",
+        7,
+    )
+    evaluation.add_argument("--images", type=int, default=1000)
+    evaluation.add_argument("--batch_size", type=int, default=256)
+    startup = command(
+        "startup",
+        "time to the first step",
+        benchmark_startup.run_startup,
+        "startup.md",
+        7,
+    )
+    startup.add_argument("--before", help="a commit to compare with")
+    scaling = command(
+        "scaling",
+        "what replicas exchange",
+        benchmark_scaling.run_scaling,
+        "scaling.md",
+    )
+    scaling.add_argument("--algos", default=",".join(benchmark_scaling.METHODS))
+    peer = command(
+        "peer",
+        "the same steps in PyTorch",
+        benchmark_peer.run_peer,
+        "peer.md",
+        7,
+    )
+    peer.add_argument(
+        "--python", required=True, help="an interpreter with PyTorch"
+    )
+    return result
+
+
+def main():
+    """Parses the command line and runs one benchmark."""
+    args = parser().parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     args.run(args)
 

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tf_metassl import algorithms, config  # noqa: E402
-from tools import make_flagfiles  # noqa: E402
+from tools import benchmark_timing, make_flagfiles  # noqa: E402
 
 WORKER = ROOT / "tools" / "step_worker.py"
 NETWORK = {"model": "wrn_16_1", "image_shape": [32, 32, 3], "batch_size": 64}
@@ -153,12 +153,6 @@ def counted(algo):
     return NETWORK["batch_size"] * (labeled + 2 * unlabeled)
 
 
-def percentiles(values):
-    """`median (10 ... 90 percentile)` of several ratios, a string."""
-    low, middle, high = np.percentile(values, [10, 50, 90])
-    return f"{middle:.2f} ({low:.2f} ... {high:.2f})"
-
-
 def row(algo, found):
     """A line of the table: a method's name and what `measure` found of it."""
     now = found["now"]
@@ -176,7 +170,7 @@ def row(algo, found):
     if "before" in found:
         before = found["before"]
         cells += [
-            percentiles(steps / before["steps"][:, 0]),
+            benchmark_timing.percentiles(steps / before["steps"][:, 0]),
             f"{now['first'][0] / before['first'][0]:.2f}",
         ]
     return cells

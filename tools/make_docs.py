@@ -314,6 +314,18 @@ def measured(path):
     return text[start:end].strip()
 
 
+def benchmark(name):
+    """What a file of `tools/benchmark.py` says, without its title.
+
+    Args:
+        name: of the file in `results/`.
+    """
+    path = ROOT / "results" / name
+    if not path.exists():
+        return f"`results/{name}` has not been measured in this version."
+    return path.read_text("utf-8").partition("\n")[2].strip()
+
+
 def feedback():
     """The tables of results/feedback.md, with smaller headings."""
     text = (ROOT / "results" / "feedback.md").read_text("utf-8")
@@ -387,6 +399,8 @@ def block(name):
         return methods_table(*arguments)
     if kind == "measured":
         return measured(*arguments)
+    if kind == "benchmark":
+        return benchmark(*arguments)
     if kind == "feedback":
         return feedback()
     if kind == "readings":

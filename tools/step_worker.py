@@ -18,11 +18,35 @@ import json
 import os
 import sys
 import time
+import typing
 
 sys.path.insert(0, os.getcwd())
 
 
+class Parts(typing.NamedTuple):
+    """A method that is ready to train.
+
+    Attributes:
+        step: function without arguments, a training step.
+        forward: function without arguments, a pass of the network.
+        algorithm: the compiled `Algorithm`.
+        iterator: over the batch, which repeats; under a strategy of several
+            replicas the step takes its own.
+    """
+
+    step: typing.Callable
+    forward: typing.Callable
+    algorithm: typing.Any
+    iterator: typing.Any
+
+
 def built(algo, settings, model, image_shape, batch_size):
+    """The step and the forward pass of `parts`."""
+    found = parts(algo, settings, model, image_shape, batch_size)
+    return found.step, found.forward
+
+
+def parts(algo, settings, model, image_shape, batch_size):
     """A step of a method, and a forward pass of its network.
 
     Args:
@@ -33,8 +57,8 @@ def built(algo, settings, model, image_shape, batch_size):
         batch_size: labeled images; there are twice as many unlabeled ones.
 
     Returns:
-        `(step, forward)`, functions without arguments. Both use the same batch
-        whenever they are called: the input pipeline is not measured.
+        `Parts`. The same batch is used in every call: the input pipeline is not
+        measured.
     """
     import numpy as np
     import tensorflow as tf
@@ -54,7 +78,10 @@ def built(algo, settings, model, image_shape, batch_size):
         np.arange(512, dtype=np.int32) % 10,
     )
     source = store.Source(info, images, images, "flip_crop", "mpl")
-    algorithm = build_algorithm(config, info, 1, len(images))
+    strategy = tf.distribute.get_strategy()
+    algorithm = build_algorithm(
+        config, info, strategy.num_replicas_in_sync, len(images)
+    )
     rows = np.arange(len(images))
     sizes = {"labeled": batch_size, "unlabeled": 2 * batch_size}
     views = algorithm.views
@@ -74,19 +101,23 @@ def built(algo, settings, model, image_shape, batch_size):
             )
         )
     )
-    iterator = iter(tf.data.Dataset.from_tensors(batch).repeat())
+    dataset = tf.data.Dataset.from_tensors(batch).repeat()
+    iterator = iter(strategy.experimental_distribute_dataset(dataset))
     train = algorithm.make_train_function()
     network = algorithm.student
     pixels = tf.constant(images.pixels[: 2 * batch_size])
     apply = tf.function(lambda: network(pixels, training=False))
-    return lambda: train(iterator), apply
+    return Parts(lambda: train(iterator), apply, algorithm, iterator)
 
 
 def timed(function, times):
     """Calls a function: `[CPU seconds, seconds]` per call."""
+    import tensorflow as tf
+
     cpu, wall = time.process_time(), time.perf_counter()
     for _ in range(times):
         function()
+    tf.test.experimental.sync_devices()  # A GPU may be behind.
     used = time.process_time() - cpu, time.perf_counter() - wall
     return [seconds / times for seconds in used]
 

@@ -12,6 +12,7 @@ from tf_metassl.ops import averaging, remat, replicas
 from tf_metassl.ops.metrics import (
     ClassEntropy,
     ConfusionMatrix,
+    DivergenceWatch,
     Histogram,
     in_top_5,
     is_correct,
@@ -44,6 +45,13 @@ class Trainer(keras.Model):
         self._optimizers = {}
         self._micro_batches = 1
         self._sam_rho = 0.0
+        self._test_functions = {}
+        # The names of the networks that `evaluate` runs, a tuple.
+        self._tested = ()
+        # False if the training loop reads the metrics when it needs them: to
+        # read them is to wait for the step, and a sum over workers.
+        self.reads_every_step = True
+        self._watch = None
         # False while a batch is seen a second time.
         self.tracks = True
 
@@ -267,6 +275,36 @@ class Trainer(keras.Model):
         """
         return float(self._trackers[name].result())
 
+    def train_results(self):
+        """The running values of the training metrics, name -> float."""
+        found = _results(self.train_metrics)
+        return {name: float(value) for name, value in found.items()}
+
+    def watch_loss(self, max_loss=0.0):
+        """Lets every step compare the running mean of the loss with a bound.
+
+        What was found before is forgotten.
+
+        Args:
+            max_loss: the bound; 0 for none, so that the mean has to be finite.
+        """
+        if self._watch is not None and self._watch.max_loss == max_loss:
+            self._watch.reset()
+            return
+        with self.distribute_strategy.scope():
+            self._watch = DivergenceWatch(max_loss)
+        # The bound is a constant in it.
+        self.train_function = None
+
+    def divergence(self):
+        """What `watch_loss` has found on this worker's replicas.
+
+        Returns:
+            `(step, loss)`, the first step after which the mean was not finite
+            or too large, and that mean; None if there is no such step.
+        """
+        return self._watch.first(self.distribute_strategy)
+
     def track(self, name, values, weight=None):
         """Adds values to a running mean.
 
@@ -330,9 +368,10 @@ class Trainer(keras.Model):
         return self.deployable_model(images, training=training)
 
     def test_step(self, batch):
-        """Adds an evaluation batch to the counts of every network."""
+        """Adds an evaluation batch to the counts of the tested networks."""
         label, mask = batch["label"], batch["mask"]
-        for role, network in self.evaluated_networks.items():
+        for role in self._tested:
+            network = self.evaluated_networks[role]
             logits = network(batch["image"], training=False)
             self._confusions[role].update_state(label, logits, mask)
             if self._top_5:
@@ -341,18 +380,38 @@ class Trainer(keras.Model):
                 )
         return {}
 
-    def evaluate(self, *args, **kwargs):
+    def evaluate(self, *args, networks=None, return_dict=False, **kwargs):
         """See `keras.Model.evaluate`.
 
         Runs one batch per call, whatever `steps_per_execution` is: Keras would
         hand only every `steps_per_execution`-th batch to the test function.
+        The metrics are read once, after the last batch.
+
+        Args:
+            *args: of `keras.Model.evaluate`.
+            networks: keys of `evaluated_networks`; None for all of them.
+            return_dict: whether to return the names of the metrics, too.
+            **kwargs: of `keras.Model.evaluate`.
+
+        Returns:
+            The metrics of these networks, name -> float; their values without
+            `return_dict`.
         """
+        self._tested = tuple(networks or self.evaluated_networks)
         training = self.steps_per_execution
         self.steps_per_execution = 1
         try:
-            return super().evaluate(*args, **kwargs)
+            super().evaluate(*args, return_dict=True, **kwargs)
         finally:
             self.steps_per_execution = training
+        found = _results(
+            evaluators[role]
+            for evaluators in (self._confusions, self._top_5)
+            for role in self._tested
+            if role in evaluators
+        )
+        found = {name: float(value) for name, value in found.items()}
+        return found if return_dict else list(found.values())
 
     def confusion(self, role):
         """The `[C, C]` counts of the last evaluation of a network.
@@ -383,16 +442,27 @@ class Trainer(keras.Model):
         """Builds the function that `fit` calls; see `_step_function`."""
         if self.train_function is None or force:
             self.train_function = self._step_function(
-                self.training_step, self.train_metrics, self.steps_per_execution
+                self._watched_step, self.train_metrics, self.steps_per_execution
             )
         return self.train_function
 
+    def _watched_step(self, batch):
+        self.training_step(batch)
+        if self._watch is not None:
+            loss = self._trackers["loss"]
+            mean = tf.math.divide_no_nan(loss.total.value, loss.count.value)
+            self._watch.note(mean, self.step)
+
     def make_test_function(self, force=False):
-        """Builds the function that `evaluate` calls; see `_step_function`."""
-        if self.test_function is None or force:
-            self.test_function = self._step_function(
-                self.test_step, self._evaluators, 1
+        """Builds the function that `evaluate` calls; see `_step_function`.
+
+        There is one for each choice of networks.
+        """
+        if self._tested not in self._test_functions or force:
+            self._test_functions[self._tested] = self._step_function(
+                self.test_step, [], 1
             )
+        self.test_function = self._test_functions[self._tested]
         return self.test_function
 
     def _step_function(self, step, metrics, steps_per_execution):
@@ -408,7 +478,7 @@ class Trainer(keras.Model):
 
         Returns:
             Function of an iterator over batches that returns metric name ->
-            value.
+            value, or an empty dict, see `reads_every_step`.
         """
         strategy = self.distribute_strategy
         # Steps have no control flow for AutoGraph to convert, and its attempt
@@ -424,21 +494,30 @@ class Trainer(keras.Model):
 
         def run_and_read(iterator):
             run_steps(iterator)
-            results = {}
-            for metric in metrics:
-                result = metric.result()
-                if not isinstance(result, dict):
-                    result = {metric.name: result}
-                results.update(result)
-            return results
+            return _results(metrics) if self.reads_every_step else {}
 
         return run_and_read
+
+    def _get_metrics_result_or_logs(self, logs):
+        """What the step function returned: Keras would read all metrics."""
+        return logs
 
     def _symbolic_build(self, *args, **kwargs):
         """Does nothing: networks and optimizer slots exist since `compile`."""
 
     def _maybe_symbolic_build(self, *args, **kwargs):
         """Does nothing: networks and optimizer slots exist since `compile`."""
+
+
+def _results(metrics):
+    """What Keras metrics say, name -> scalar."""
+    results = {}
+    for metric in metrics:
+        result = metric.result()
+        if not isinstance(result, dict):
+            result = {metric.name: result}
+        results.update(result)
+    return results
 
 
 def decays(variable, on="kernels"):

@@ -470,15 +470,25 @@ def training_dataset(
 
 
 def evaluation_dataset(
-    images, *, batch_size, size=None, shard=0, num_shards=1, local_shards=1
+    images,
+    *,
+    batch_size,
+    size=None,
+    fill=True,
+    shard=0,
+    num_shards=1,
+    local_shards=1,
 ):
-    """All images once, in order; the last batch is filled up and masked.
+    """All images once, in order; what the last batch is filled with is masked.
 
     Args:
         images: a `tf_metassl.data.store.Images`.
         batch_size: rows per global batch.
         size: (height, width) that is cut out of the middle of larger stored
             images; None for all of them.
+        fill: give the last batch as many rows as the others; else it has as
+            few as fit, the same number on each replica, and the number of rows
+            is no part of the static shape.
         shard: as in `training_dataset`.
         num_shards: as in `training_dataset`.
         local_shards: as in `training_dataset`.
@@ -498,12 +508,15 @@ def evaluation_dataset(
     size = size or images.shape[:2]
 
     @_without_autograph
-    @_without_autograph
     def batch(element):
         step = element // local_shards
         replica = shard + element % local_shards
-        first = step * batch_size + replica * per_replica
-        index = first + tf.range(per_replica, dtype=tf.int64)
+        rows = tf.constant(per_replica, tf.int64)
+        if not fill:
+            left = total - step * batch_size
+            rows = tf.minimum(rows, -(-left // num_shards))
+        first = step * batch_size + replica * rows
+        index = first + tf.range(rows)
         inside = tf.minimum(index, total - 1)
         return {
             "image": image_ops.center_crop(images.gather(inside), *size),

@@ -191,6 +191,69 @@ class Histogram(keras.metrics.Metric):
         }
 
 
+class DivergenceWatch:
+    """The first step after which a mean loss was not finite or too large.
+
+    Every step notes it in the graph, so that nobody has to wait for the step.
+    Each replica watches the mean over its own images. Make it in the scope of
+    the strategy.
+
+    Args:
+        max_loss: bound on the mean; 0 for none.
+
+    Attributes:
+        max_loss: the bound.
+    """
+
+    def __init__(self, max_loss=0.0):
+        self.max_loss = max_loss
+        self._step, self._loss = (
+            tf.Variable(
+                tf.zeros([], dtype),
+                trainable=False,
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.SUM,
+            )
+            for dtype in (tf.int64, tf.float32)
+        )
+
+    def note(self, loss, step):
+        """Compares a mean loss; call it within a step.
+
+        Args:
+            loss: scalar.
+            step: integer scalar, the number of finished steps, 1 or more.
+        """
+        loss = tf.cast(loss, tf.float32)
+        is_large = loss > (self.max_loss or math.inf)
+        is_wrong = ~tf.math.is_finite(loss) | is_large
+        is_first = is_wrong & (self._step == 0)
+        step = tf.cast(step, tf.int64)
+        self._step.assign(tf.where(is_first, step, self._step))
+        self._loss.assign(tf.where(is_first, loss, self._loss))
+
+    def first(self, strategy):
+        """`(step, loss)` of the first such step; None if there is none.
+
+        Args:
+            strategy: the strategy; the replicas of this worker are read.
+        """
+        steps, losses = (
+            [float(part) for part in strategy.experimental_local_results(v)]
+            for v in (self._step, self._loss)
+        )
+        found = [pair for pair in zip(steps, losses, strict=True) if pair[0]]
+        if not found:
+            return None
+        step, loss = min(found, key=lambda pair: pair[0])
+        return int(step), loss
+
+    def reset(self):
+        """Forgets what was noted."""
+        for variable in (self._step, self._loss):
+            variable.assign(tf.zeros([], variable.dtype))
+
+
 def reader(metrics, strategy):
     """A function that reads the variables of `metrics` exactly.
 

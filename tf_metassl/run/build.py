@@ -115,6 +115,43 @@ class Experiment:
             return self.seen.train.take(self.splits.labeled)
         return self.seen.test if split == "test" else self.validation_images
 
+    def evaluation_data(self, split):
+        """The evaluation batches of a split, made once.
+
+        Args:
+            split: as for `images`.
+
+        Returns:
+            `(dataset, steps)`: a dataset, distributed if there are several
+            replicas, and the batches that hold every image once.
+        """
+        if split not in self._evaluation_data:
+            images = self.images(split)
+            size = self.config.eval_batch_size
+            # A program of XLA is for one shape.
+            is_static = self.config.jit_compile or isinstance(
+                self.strategy, tf.distribute.TPUStrategy
+            )
+
+            def make_dataset(**shards):
+                return pipeline.evaluation_dataset(
+                    images,
+                    batch_size=size,
+                    size=self.seen.info.image_shape[:2],
+                    fill=is_static,
+                    **shards,
+                )
+
+            self._evaluation_data[split] = (
+                distribution.distribute(self.strategy, make_dataset),
+                pipeline.evaluation_steps(len(images), size),
+            )
+        return self._evaluation_data[split]
+
+    @functools.cached_property
+    def _evaluation_data(self):
+        return {}
+
     def pools(self, algorithm, batch_size=0):
         """The `Pool`s that the batches of `algorithm` are drawn from.
 

@@ -15,6 +15,9 @@ from tf_metassl.run import checkpoints, collapse
 from tf_metassl.run.tensorboard_log import TensorBoardLog
 from tf_metassl.run.termination import Terminated
 
+# Seconds after which the training metrics and the watch are read again.
+READ_EVERY = 1.0
+
 
 class Recorder(keras.callbacks.Callback):
     """Evaluates and records metrics at the end of every epoch; saves.
@@ -26,6 +29,10 @@ class Recorder(keras.callbacks.Callback):
     the running means of the epoch that it falls into. A checkpoint at the end
     of an epoch whose evaluation was interrupted is resumed with that
     evaluation.
+
+    The training metrics are read every `READ_EVERY` seconds, and shown to the
+    callbacks that follow; between that the host does not wait for a step. So is
+    whether the loss has diverged, which is also read before a checkpoint.
 
     The order of writing matters: metrics before the checkpoint that relies on
     them, and the best checkpoint before the last.
@@ -62,7 +69,7 @@ class Recorder(keras.callbacks.Callback):
         self._board = TensorBoardLog(run.logs, ("train", *self._splits))
         self._metrics_to_restore = state.train_metrics
         self._read_metrics = None
-        self._started = self._saved = time.monotonic()
+        self._started = self._saved = self._read = time.monotonic()
         self._first_batch = None
         self.is_between = False
 
@@ -93,20 +100,29 @@ class Recorder(keras.callbacks.Callback):
         self._restore_metrics()
 
     def on_train_batch_end(self, batch, logs=None):
-        """Saves, if it is time. See `keras.callbacks.Callback`.
+        """Reads and saves, if it is time. See `keras.callbacks.Callback`.
 
         Raises:
             Terminated: if the process has been asked to end.
+            TrainingDivergedError: if the loss has become too large.
         """
-        del batch, logs
+        del batch
         # From now on there is something to save before the process ends.
         self._run.termination.deferred = True
-        ending, due, share = self._run.worker_means(
+        now = time.monotonic()
+        ending, due, reading, share = self._run.worker_means(
             self._run.termination.requested,
-            time.monotonic() - self._saved > self._interval,
+            now - self._saved > self._interval,
+            now - self._read > READ_EVERY,
             self._used_share(),
         )
         self._set_elapsed(share)
+        if ending or due or reading:
+            self._check_loss()
+        if reading:
+            self._read = now
+            if logs is not None:
+                logs.update(self.model.train_results())
         if ending or due:
             path = self.save(self._train_metrics())
         if ending:
@@ -115,6 +131,7 @@ class Recorder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """See `keras.callbacks.Callback` and `finish_epoch`."""
         del epoch
+        self._check_loss()
         step = self.model.finished_steps
         self.is_between = not self.out_of_time and (
             step % self._run.config.evaluate_every > 0
@@ -124,9 +141,11 @@ class Recorder(keras.callbacks.Callback):
             # The next call of `fit` resets the means.
             self._metrics_to_restore = self._train_metrics()
             return
-        validation = self.finish_epoch(logs or {})
+        train = self.model.train_results()
+        validation = self.finish_epoch(dict(train))
         # Keras passes these to later callbacks, such as the progress line.
         if logs is not None:
+            logs.update(train)
             logs.update({f"val_{k}": v for k, v in validation.items()})
 
     def finish_epoch(self, logs=None):
@@ -148,11 +167,7 @@ class Recorder(keras.callbacks.Callback):
         """
         if logs is None:
             self._restore_metrics()
-            logs = {
-                m.name: m.result()
-                for m in self.model.train_metrics
-                if not isinstance(m, metrics.Histogram)
-            }
+            logs = self.model.train_results()
         # Read them now: evaluating resets them.
         train_metrics = self._train_metrics()
         measured = metrics.measured(train_metrics)
@@ -225,6 +240,22 @@ class Recorder(keras.callbacks.Callback):
         )
         self._saved = time.monotonic()
         return path
+
+    def _check_loss(self):
+        """Stops a run whose loss has diverged, before it is saved.
+
+        Every worker has to call it.
+
+        Raises:
+            TrainingDivergedError: if it has.
+        """
+        step, loss = self.model.divergence() or (0, 0.0)
+        share, step, loss = self._run.worker_means(step > 0, step, loss)
+        if share:
+            # Means over all workers, of which some have found nothing.
+            raise TrainingDivergedError(
+                f"The loss became {loss / share:g}", round(step / share)
+            )
 
     def _without_gain(self, gained):
         """The evaluations since the last gain, counted with patience alone."""
@@ -320,31 +351,6 @@ class Recorder(keras.callbacks.Callback):
                 f"{found} The same was true one evaluation earlier. The last "
                 "checkpoint is kept. Run the same command with "
                 "--collapse=warn to continue from it."
-            )
-
-
-class DivergenceGuard(keras.callbacks.Callback):
-    """Stops a run whose loss is not finite or too large, before it is saved.
-
-    Args:
-        max_loss: bound on the mean loss since the last evaluation; 0 for none.
-    """
-
-    def __init__(self, max_loss=0.0):
-        super().__init__()
-        self._max_loss = max_loss or math.inf
-
-    def on_train_batch_end(self, batch, logs=None):
-        """See `keras.callbacks.Callback`.
-
-        Raises:
-            TrainingDivergedError: if the loss exceeds the bound.
-        """
-        del batch
-        loss = float(logs["loss"])
-        if not math.isfinite(loss) or loss > self._max_loss:
-            raise TrainingDivergedError(
-                f"The loss became {loss:g}", self.model.finished_steps
             )
 
 

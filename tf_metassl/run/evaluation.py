@@ -11,48 +11,38 @@ from tf_metassl.errors import CheckpointError
 from tf_metassl.run import (
     calibration,
     checkpoints,
-    distribution,
     real_labels,
     report,
     resume,
 )
 
 
-def evaluate(experiment, algorithm, split, watchers=()):
-    """Accuracy and macro-F1 of every network of `algorithm`.
+def evaluate(experiment, algorithm, split, watchers=(), networks=None):
+    """Accuracy and macro-F1 of networks of `algorithm`.
 
     Args:
         experiment: the `Experiment`.
         algorithm: an `Algorithm`.
         split: `labeled`, `validation` or `test`.
         watchers: Keras callbacks.
+        networks: names of `algorithm.evaluated_networks`; None for all.
 
     Returns:
         `<network>_accuracy`, `<network>_macro_f1` and, with 100 classes or
         more, `<network>_top_5_accuracy` -> float.
     """
-    images = experiment.images(split)
-    size = experiment.config.eval_batch_size
     algorithm.prepare_evaluation(
         lambda: iter(experiment.training_data(algorithm, 0))
     )
-
-    def make_dataset(**shards):
-        return pipeline.evaluation_dataset(
-            images,
-            batch_size=size,
-            size=experiment.seen.info.image_shape[:2],
-            **shards,
-        )
-
-    results = algorithm.evaluate(
-        distribution.distribute(experiment.strategy, make_dataset),
-        steps=pipeline.evaluation_steps(len(images), size),
+    data, steps = experiment.evaluation_data(split)
+    return algorithm.evaluate(
+        data,
+        steps=steps,
         callbacks=list(watchers),
         verbose=0,
+        networks=networks,
         return_dict=True,
     )
-    return {name: float(value) for name, value in results.items()}
 
 
 def predict(experiment, network, images=None):
@@ -119,8 +109,8 @@ def deployable_role(algorithm):
 
 def deployable_metrics(experiment, algorithm, split):
     """What `evaluate` gives for the deployable network, `<split>_<measure>`."""
-    values = evaluate(experiment, algorithm, split)
     role = deployable_role(algorithm)
+    values = evaluate(experiment, algorithm, split, networks=(role,))
     return {
         f"{split}_{name}": values[f"{role}_{name}"]
         for name in report.MEASURES

@@ -32,6 +32,8 @@ class Progress(keras.callbacks.Callback):
         self._verbose = verbose
         self._bar = None
         self._pause = 30.0
+        # The metrics that were read last; between that `logs` are empty.
+        self._logs = {}
         if verbose == 2 and sys.stdout.isatty():
             self._bar = rich.progress.Progress(
                 rich.progress.TextColumn("step"),
@@ -63,19 +65,20 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         """See `keras.callbacks.Callback`."""
+        self._logs = logs or self._logs
         elapsed = max(time.monotonic() - self._begin, 1e-9)
         self._speed = (batch + 1) / elapsed
         if self._bar and batch % 5 == 0:
             self._bar.update(
                 self._task,
                 completed=self._begin_step + batch + 1,
-                description=self._line(logs),
+                description=self._line(self._logs),
             )
         elif self._verbose == 2 and not self._bar:
             now = time.monotonic()
             if now - self._said > self._pause:
                 self._said, self._pause = now, min(2 * self._pause, 600.0)
-                print(self._report(logs), flush=True)
+                print(self._report(self._logs), flush=True)
 
     def on_epoch_end(self, epoch, logs=None):
         """See `keras.callbacks.Callback`."""

@@ -150,6 +150,17 @@ def _read_json(path):
         return None
 
 
+# Settings that are those of the recorded run where they have this value.
+_REPLACED = {
+    **config_lib.UNKNOWN,
+    **{
+        field.name: field.default
+        for field in config_lib.common_fields()
+        if field.name in config_lib.BEFORE
+    },
+}
+
+
 def with_recorded_defaults(config, run_dir):
     """Fills in the defaults that the run in `run_dir` has found.
 
@@ -170,8 +181,8 @@ def with_recorded_defaults(config, run_dir):
         hyperparameters=_with_recorded_hyperparameters(config, old),
         **{
             name: getattr(old, name)
-            for name, unknown in config_lib.UNKNOWN.items()
-            if getattr(config, name) == unknown
+            for name, default in _REPLACED.items()
+            if getattr(config, name) == default
         },
     )
 

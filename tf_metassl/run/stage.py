@@ -23,7 +23,7 @@ from tf_metassl.run import (
     twin,
 )
 from tf_metassl.run.build import Experiment
-from tf_metassl.run.callbacks import DivergenceGuard, Profiler, Recorder
+from tf_metassl.run.callbacks import Profiler, Recorder
 from tf_metassl.run.metrics_file import MetricsFile
 from tf_metassl.run.progress import Progress
 from tf_metassl.run.termination import Terminated, Termination
@@ -95,6 +95,13 @@ class StageRun:
     def best_metric(self) -> str:
         """The validation metric whose maximum makes the best checkpoint."""
         return f"{evaluation.deployable_role(self.algorithm)}_accuracy"
+
+    @property
+    def networks_evaluated(self) -> tuple[str, ...] | None:
+        """The networks evaluated during training; None for all of them."""
+        if self.config.evaluate_networks == "all":
+            return None
+        return (evaluation.deployable_role(self.algorithm),)
 
     def worker_means(self, *values: float) -> tuple[float, ...]:
         """See `distribution.worker_means`."""
@@ -266,9 +273,6 @@ def _resume_or_start(run: StageRun) -> resume.ResumeState:
         )
     else:
         algorithm.prepare(evaluation.Predictor(experiment))
-        if experiment.strategy.num_replicas_in_sync == 1:
-            batch = next(iter(run.training_data(0)))
-            tensorboard_log.write_view_images(run.logs, batch)
     # All workers have read the checkpoints before the chief writes new ones.
     run.wait_for_all()
     return state
@@ -310,7 +314,12 @@ def _train_from(run: StageRun, state: resume.ResumeState) -> resume.ResumeState:
     if state.has_ended(run.config.patience):
         return state
     config, algorithm, stage = run.config, run.algorithm, run.stage
-    evaluate = functools.partial(evaluation.evaluate, run.experiment, algorithm)
+    evaluate = functools.partial(
+        evaluation.evaluate,
+        run.experiment,
+        algorithm,
+        networks=run.networks_evaluated,
+    )
     recorder = Recorder(run, state, evaluate)
     recorder.set_model(algorithm)
     _catch_up(run, state, recorder)
@@ -323,13 +332,15 @@ def _train_from(run: StageRun, state: resume.ResumeState) -> resume.ResumeState:
         is_between=lambda: recorder.is_between,
     )
     profiler = Profiler(run.logs / "tensorboard", *profiled_steps(config))
-    watchers = [DivergenceGuard(config.max_loss), recorder, progress]
+    algorithm.reads_every_step = False
+    algorithm.watch_loss(config.max_loss)
+    watchers = [recorder, progress]
     renewed = renewals(
         run.experiment,
         algorithm,
         config.ctaugment_every or config.evaluate_every,
     )
-    if stage.name == "train" and is_chief:
+    if config.profile_steps and stage.name == "train" and is_chief:
         watchers.append(profiler)
     for first_step, steps, epochs in segments(
         state.step,
@@ -342,9 +353,13 @@ def _train_from(run: StageRun, state: resume.ResumeState) -> resume.ResumeState:
         for every, renew in renewed:
             if first_step % every == 0:
                 renew()
+        data = run.training_data(first_step, len(state.recoveries))
+        is_new = not first_step and not state.recoveries
+        if is_new and run.experiment.strategy.num_replicas_in_sync == 1:
+            tensorboard_log.write_view_images(run.logs, next(iter(data)))
         try:
             algorithm.fit(
-                run.training_data(first_step, len(state.recoveries)),
+                data,
                 epochs=epochs,
                 steps_per_epoch=steps,
                 shuffle=False,
