@@ -196,6 +196,8 @@ def test_stages_and_ramps_are_as_long_as_the_run(algo, dataset):
             "cycle_start",
             "swa_start",
             "swa_every",
+            "cluster_start",
+            "cluster_every",
         )
         if not is_length or field.name == "lookahead_steps":
             continue

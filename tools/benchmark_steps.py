@@ -22,14 +22,6 @@ NETWORK = {"model": "wrn_16_1", "image_shape": [32, 32, 3], "batch_size": 64}
 # `make_flagfiles.PASSES`.
 _PASSES = {
     "pseudo_label": (3, 3),
-    # Labeled: features for the probe, without gradient. Unlabeled: two views
-    # with gradients, of BYOL also by the target; of MoCo one by each.
-    "simclr": (1, 6),
-    "byol": (1, 8),
-    "moco_v2": (1, 4),
-    "pcl": (1, 4),
-    # The image and nine patches of half its sides, with gradients.
-    "pirl": (1, 10),
     **dict.fromkeys(("flexmatch", "freematch", "softmatch"), (3, 6)),
     **dict.fromkeys(("adamatch", "dash", "simmatch"), (3, 6)),
     # A rotated view besides.

@@ -74,6 +74,14 @@ PASSES = {
     "uda": (3, 6),
     "noisy_student": (3, 3),
     "billion_scale": (3, 3),
+    # Labeled: features for the probe, without gradient. Unlabeled: two views
+    # with gradients, of BYOL also by the target; of MoCo one by each.
+    "simclr": (1, 6),
+    "byol": (1, 8),
+    "moco_v2": (1, 4),
+    "pcl": (1, 4),
+    # The image and nine patches of half its sides, with gradients.
+    "pirl": (1, 10),
     # Teacher: all views. Student: a strong view, its derivative in a separate
     # pass, and the gradient of the labeled loss.
     "meta_pseudo_labels": (6, 12),

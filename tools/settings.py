@@ -716,6 +716,118 @@ def fixmatch(task, network):
     )
 
 
+# Recipes of self-supervised methods. Of finetuning on a tenth of the labels the
+# comparisons with the papers differ; all methods have SimCLR's here.
+
+
+def _self_supervised(task, count, batch_size, **further):
+    """Epochs of all images, then 30 of the labeled ones."""
+    labeled = min(batch_size, 1024)
+    return (
+        ours(
+            model="resnet_50",
+            batch_size=labeled,
+            unlabeled_batch_ratio=batch_size // labeled,
+            lr_schedule="cosine",
+            precision="mixed_bfloat16",
+            weak_augmentation="resized_crop",
+            contrastive_augmentation="simclr",
+            normalization="mean_std",
+            ema_decay=0.999,
+        )
+        | code(
+            num_steps=epochs(count, task.images, batch_size),
+            projection_size=128,
+            projection_hidden_size=2048,
+        )
+        | recalled(
+            finetune_steps=epochs(30, task.labels, labeled),
+            finetune_batch_size=labeled,
+            finetune_learning_rate=0.05 * labeled / 256,
+        )
+        | code(**further)
+    )
+
+
+def simclr(task, network):
+    del network
+    batch_size = 4096
+    return _self_supervised(
+        task,
+        1000,
+        batch_size,
+        optimizer="lars",
+        learning_rate=0.3 * batch_size / 256,
+        weight_decay=1e-6,
+        contrast_temperature=0.1,
+    ) | recalled(warmup_steps=epochs(10, task.images, batch_size))
+
+
+def byol(task, network):
+    del network
+    batch_size = 4096
+    return _self_supervised(
+        task,
+        1000,
+        batch_size,
+        optimizer="lars",
+        learning_rate=0.2 * batch_size / 256,
+        weight_decay=1e-6,
+        target_decay=0.996,
+        projection_size=256,
+        projection_hidden_size=4096,
+    ) | recalled(warmup_steps=epochs(10, task.images, batch_size))
+
+
+def _moco_code(task, count, **further):
+    return _self_supervised(
+        task,
+        count,
+        256,
+        optimizer="sgd",
+        learning_rate=0.03,
+        weight_decay=1e-4,
+        contrast_temperature=0.2,
+        target_decay=0.999,
+        **further,
+    )
+
+
+def moco_v2(task, network):
+    del network
+    return _moco_code(task, 800, queue_size=65_536)
+
+
+def pcl(task, network):
+    del network
+    return _moco_code(
+        task,
+        200,
+        queue_size=16_384,
+        num_prototypes=25_000,
+        num_clusterings=3,
+        cluster_start=epochs(20, task.images, 256),
+        cluster_every=epochs(1, task.images, 256),
+    )
+
+
+def pirl(task, network):
+    del network
+    return _self_supervised(
+        task,
+        800,
+        1024,
+        optimizer="sgd",
+        learning_rate=0.03 * 1024 / 256,
+        projection_hidden_size=0,
+        contrast_temperature=0.07,
+        jigsaw_share=0.5,
+        patch_size=64,
+        bank_momentum=0.5,
+        num_negatives=32_000,
+    ) | recalled(weight_decay=1e-4)
+
+
 # Recipes of Meta Pseudo Labels. The released code has one for CIFAR-10 and one
 # for ImageNet; the appendix, as recalled, has others.
 
@@ -1286,6 +1398,11 @@ def _mpl_2():
     yield from _grid(name, "accuracy", [CIFAR10_ALL, SVHN_ALL], "wrn", rows)
     for recipe, row, task, number in (
         (vat, "VAT + EntMin", IMAGENET_10, "top-5 83.39 %"),
+        (simclr, "SimCLR", IMAGENET_10, "top-1 71.7 %, top-5 90.4 %"),
+        (moco_v2, "MOCOv2", IMAGENET_10, "top-1 71.1 %"),
+        (pcl, "PCL", IMAGENET_10, "top-5 85.6 %"),
+        (pirl, "PIRL", IMAGENET_10, "top-5 84.9 %"),
+        (byol, "BYOL", IMAGENET_10, "top-1 68.8 %, top-5 89.0 %"),
         (fixmatch, "FixMatch", IMAGENET_10, "top-1 71.5 %, top-5 89.1 %"),
         (uda, "UDA*", IMAGENET_10, "top-1 68.07 %, top-5 88.19 %"),
         (
@@ -1357,6 +1474,7 @@ def _mpl_3_and_4():
     ):  # fmt: skip
         yield _cell(table_4, row, number, supervised, _sized(size), network)
     yield from _regularized(table_3, table_4, far)
+    yield from _fixres(table_3, table_4)
 
 
 def _regularized(table_3, table_4, far):
@@ -1414,6 +1532,47 @@ def _regularized(table_3, table_4, far):
         "sam",
         recalled(sam_rho=0.05),
     )
+
+
+def _fixres(table_3, table_4):
+    """Rows whose network is adapted to a larger image size in a second run."""
+    own = "supervised/imagenet_resnet_50.flags"
+    mixed = f"{own} with --mixing=cutmix and --algo=supervised_mixup"
+    b7 = "supervised/imagenet_efficientnet_b7.flags"
+    student = "noisy_student/imagenet_and_jft_efficientnet_l2.flags"
+    for table, row, size, first, network, variant, number in (
+        (table_3, "FixRes", 384, own, "resnet_50", "fixres",
+         "top-1 79.1 %, top-5 94.6 %"),
+        (table_3, "FixRes + CutMix", 320, mixed, "resnet_50", "fixres_cutmix",
+         "top-1 79.8 %, top-5 94.9 %"),
+        (table_4, "EfficientNet-B7 + FixRes", 632, b7, "efficientnet_b7",
+         "fixres", "top-1 85.3 %, top-5 97.4 %"),
+        (table_4, "Noisy Student + FixRes", 600, student, "efficientnet_l2",
+         "fixres", "top-1 88.5 %, top-5 98.7 %"),
+    ):  # fmt: skip
+        task = _sized(size)._replace(
+            missing=f"--init_weights, the folder of a run of {first}."
+        )
+        yield _cell(
+            table,
+            row,
+            number,
+            supervised,
+            task,
+            network,
+            variant,
+            paper(freeze="fixres")
+            | recalled(image_size=size)
+            | ours(
+                init_weights="runs/first",
+                init_last_layer=True,
+                weak_augmentation="none",
+                learning_rate=0.01,
+                warmup_steps=0,
+                num_steps=epochs(5, IMAGENET.images, 1024),
+                batch_size=1024,
+            ),
+        )
 
 
 def _sized(image_size):
@@ -1522,7 +1681,7 @@ NOTES = {
     "per image and class.",
     "billion_scale": "The predictions of the teacher are kept in memory and in "
     "checkpoints, 8 bytes per image and class. The number of Table 3 was "
-    "reached with FixRes, which is not implemented here.",
+    "reached with FixRes, a second run: see docs/networks.md.",
     "vat": "In the code, the perturbation of length 8 is added to whitened "
     "images. Here it is added before whitening, see --vat_epsilon.",
     "lga": "A reconstruction from the abstract of the paper, see "
@@ -1559,14 +1718,11 @@ TABLE_NOTES = {
     "labels.",
 }
 
-# Rows without a file: their method or network is not implemented here.
+# Rows without a file: their images are not public.
 NOT_OFFERED = {
-    "Meta Pseudo Labels, Table 2": "SimCLR, MOCOv2, PCL, PIRL, BYOL",
-    "Meta Pseudo Labels, Table 3": "FixRes, FixRes + CutMix",
-    "Meta Pseudo Labels, Table 4": "EfficientNet-B7 + FixRes, Noisy Student + "
-    "FixRes; and WSL, FixRes ResNeXt-101 WSL, Big Transfer and Vision "
-    "Transformer, whose labeled images are not public (their networks are "
-    "resnext_101_32x48d, bit_152_4 and vit_h14)",
+    "Meta Pseudo Labels, Table 4": "WSL, FixRes ResNeXt-101 WSL, Big Transfer "
+    "and Vision Transformer, whose labeled images are not public (their "
+    "networks are resnext_101_32x48d, bit_152_4 and vit_h14)",
 }
 
 
