@@ -505,7 +505,8 @@ def test_parameters_of_networks():
         if network.image_size > 96:
             continue
         size = 96 if name == "wrn_37_2" else network.image_size
-        channels = {"digits_cnn": 1, "small_cnn": 1, "two_moons_mlp": 2}
+        gray = ("digits_cnn", "digits_pooling_cnn", "small_cnn")
+        channels = dict.fromkeys(gray, 1) | {"two_moons_mlp": 2}
         classes = 2 if name == "two_moons_mlp" else 10
         shape = (size, size, channels.get(name, 3))
         with costs.shapes_only():

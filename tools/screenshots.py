@@ -36,7 +36,12 @@ COMMANDS = {
     "audit": ["audit", "--dataset=digits"],
 }
 # Fragment of TensorBoard's address -> width and height of the window.
-TABS = {"scalars": (1200, 850), "hparams": (1900, 560), "images": (1200, 850), "histograms": (1200, 850)}
+TABS = {
+    "scalars": (1200, 850),
+    "hparams": (1900, 560),
+    "images": (1200, 850),
+    "histograms": (1200, 850),
+}
 
 
 def main():
