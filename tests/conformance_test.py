@@ -363,22 +363,28 @@ def test_it_memorises_32_images(name):
         ema_decay=0.9,
     )
     algorithm.select_unlabeled(np.arange(32))
+    learns_labels = not algorithm.hyperparameters.uses_contrastive_policy
+
+    def is_right():
+        return np.argmax(algorithm(images), axis=-1) == label
+
     step = algorithm.make_train_function()
-    for _ in range(300):
+    for count in range(300 if learns_labels else 150):
         # As in the pipeline: with the same draw in every step, a label from
         # the tail of the distribution would be learned for good.
         draw = rng.random(32).astype(np.float32)
         batch["unlabeled"]["label_draw"] = tf.constant(draw)
         step(iter(tf.data.Dataset.from_tensors(batch)))
-    if algorithm.hyperparameters.uses_contrastive_policy:
+        if count % 50 == 49 and learns_labels and is_right().all():
+            break
+    if not learns_labels:
         # Labels reach no layer but the last one before the finetuning.
         (stage,) = algorithm.later_stages()
         algorithm = stage.build()
         step = algorithm.make_train_function()
         for _ in range(100):
             step(iter(tf.data.Dataset.from_tensors(batch)))
-    predicted = np.argmax(algorithm(images), axis=-1)
-    assert np.mean(predicted == label) == 1.0
+    assert is_right().all()
 
 
 @every_algorithm
