@@ -363,14 +363,15 @@ def test_a_twin_that_diverges_does_not_cost_the_run(tmp_path, monkeypatch):
 def test_the_test_images_are_not_evaluated(monkeypatch):
     seen = []
 
-    def evaluate(experiment, algorithm, split):
-        seen.append(split)
-        return {"ema_accuracy": 0.5, "student_accuracy": 0.25}
+    def evaluate(experiment, algorithm, split, networks):
+        seen.append((split, networks))
+        return {"ema_accuracy": 0.5}
 
     monkeypatch.setattr(evaluation, "evaluate", evaluate)
     monkeypatch.setattr(evaluation, "deployable_role", lambda _: "ema")
     found = evaluation.deployable_metrics(None, None, "validation")
-    assert found == {"validation_accuracy": 0.5} and seen == ["validation"]
+    assert found == {"validation_accuracy": 0.5}
+    assert seen == [("validation", ("ema",))]
 
 
 def fashion():

@@ -122,7 +122,7 @@ class Recorder(keras.callbacks.Callback):
         if reading:
             self._read = now
             if logs is not None:
-                logs.update(self.model.train_results())
+                logs.update(self._measured())
         if ending or due:
             path = self.save(self._train_metrics())
         if ending:
@@ -141,8 +141,8 @@ class Recorder(keras.callbacks.Callback):
             # The next call of `fit` resets the means.
             self._metrics_to_restore = self._train_metrics()
             return
-        train = self.model.train_results()
-        validation = self.finish_epoch(dict(train))
+        train = self._measured()
+        validation = self.finish_epoch(train)
         # Keras passes these to later callbacks, such as the progress line.
         if logs is not None:
             logs.update(train)
@@ -167,12 +167,9 @@ class Recorder(keras.callbacks.Callback):
         """
         if logs is None:
             self._restore_metrics()
-            logs = self.model.train_results()
+            logs = self._measured()
         # Read them now: evaluating resets them.
         train_metrics = self._train_metrics()
-        measured = metrics.measured(train_metrics)
-        for name in set(train_metrics) - measured:
-            logs.pop(name, None)
         # Sorted, because the order of `logs` depends on who collected them.
         train = {name: float(logs[name]) for name in sorted(logs)}
         rate = tf.convert_to_tensor(self.model.optimizer.learning_rate)
@@ -295,6 +292,12 @@ class Recorder(keras.callbacks.Callback):
                 self.model.train_metrics, self.model.distribute_strategy
             )
         return self._read_metrics()
+
+    def _measured(self):
+        """The training metrics that have been updated, name -> float."""
+        measured = metrics.measured(self._train_metrics())
+        found = self.model.train_results()
+        return {name: found[name] for name in found if name in measured}
 
     def _restore_metrics(self):
         """Restores the checkpoint's running means, once."""
