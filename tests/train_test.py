@@ -257,6 +257,7 @@ def test_a_time_budget_ends_every_stage_and_its_schedule(tmp_path):
         "--batch_size=16",
         "--time_budget_minutes=0.01",
         "--evaluate_on_labeled",
+        "--evaluate_networks=all",
         f"--run_dir={tmp_path / 'run'}",
     ]
     done = run("train", *arguments)

@@ -357,7 +357,12 @@ def _training_accuracy(scale):
     tasks = ["cifar10_4000"] + ["imagenet_10pct"] * (scale == "paper")
     cells = [
         _of_paper(
-            _of_figure_3(method, task), scale, row=row, evaluate_on_labeled=True
+            _of_figure_3(method, task),
+            scale,
+            row=row,
+            evaluate_on_labeled=True,
+            # The figure shows the teacher, too.
+            evaluate_networks="all",
         )
         for task in tasks
         for method, row in (
