@@ -76,7 +76,10 @@ def measure(settings):
     parts.measured(experiment, "build_experiment", "data and networks")
     parts.measured(Experiment, "training_data", "input pipeline")
     parts.measured(tensorboard_log, "write_view_images", "pictures of views")
-    parts.measured(Algorithm, "training_step", "trace")
+    # Versions before sharpness-aware steps have the second one alone.
+    names = ("training_step", "train_step")
+    step = next(name for name in names if hasattr(Algorithm, name))
+    parts.measured(Algorithm, step, "trace")
 
     def stop(*_, **__):
         raise _FirstStep
