@@ -749,34 +749,34 @@ def _self_supervised(task, count, batch_size, **further):
     )
 
 
-def simclr(task, network):
-    del network
+def _with_lars(task, rate, **further):
+    """1000 epochs in batches of 4096; `rate` is that of 256 images."""
     batch_size = 4096
     return _self_supervised(
         task,
         1000,
         batch_size,
         optimizer="lars",
-        learning_rate=0.3 * batch_size / 256,
+        learning_rate=rate * batch_size / 256,
         weight_decay=1e-6,
-        contrast_temperature=0.1,
+        **further,
     ) | recalled(warmup_steps=epochs(10, task.images, batch_size))
+
+
+def simclr(task, network):
+    del network
+    return _with_lars(task, 0.3, contrast_temperature=0.1)
 
 
 def byol(task, network):
     del network
-    batch_size = 4096
-    return _self_supervised(
+    return _with_lars(
         task,
-        1000,
-        batch_size,
-        optimizer="lars",
-        learning_rate=0.2 * batch_size / 256,
-        weight_decay=1e-6,
+        0.2,
         target_decay=0.996,
         projection_size=256,
         projection_hidden_size=4096,
-    ) | recalled(warmup_steps=epochs(10, task.images, batch_size))
+    )
 
 
 def _moco_code(task, count, **further):
