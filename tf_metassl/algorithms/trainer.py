@@ -277,8 +277,7 @@ class Trainer(keras.Model):
 
     def train_results(self):
         """The running values of the training metrics, name -> float."""
-        found = _results(self.train_metrics)
-        return {name: float(value) for name, value in found.items()}
+        return _floats(_results(self.train_metrics))
 
     def watch_loss(self, max_loss=0.0):
         """Lets every step compare the running mean of the loss with a bound.
@@ -404,13 +403,14 @@ class Trainer(keras.Model):
             super().evaluate(*args, return_dict=True, **kwargs)
         finally:
             self.steps_per_execution = training
-        found = _results(
-            evaluators[role]
-            for evaluators in (self._confusions, self._top_5)
-            for role in self._tested
-            if role in evaluators
+        found = _floats(
+            _results(
+                evaluators[role]
+                for evaluators in (self._confusions, self._top_5)
+                for role in self._tested
+                if role in evaluators
+            )
         )
-        found = {name: float(value) for name, value in found.items()}
         return found if return_dict else list(found.values())
 
     def confusion(self, role):
@@ -518,6 +518,11 @@ def _results(metrics):
             result = {metric.name: result}
         results.update(result)
     return results
+
+
+def _floats(results):
+    """The same scalars as Python floats, which waits for them."""
+    return {name: float(value) for name, value in results.items()}
 
 
 def decays(variable, on="kernels"):
