@@ -16,7 +16,7 @@ from tests.helpers import (
 )
 from tf_metassl.algorithms.byol import Byol
 from tf_metassl.meta import functional
-from tf_metassl.ops import averaging
+from tf_metassl.ops import averaging, replicas
 from tf_metassl.run import collapse
 
 METHODS = ("simclr", "byol", "moco_v2")
@@ -248,12 +248,12 @@ def test_the_queue_keeps_the_newest_keys_in_order():
     algorithm = tiny_algorithm("moco_v2", queue_size=5, projection_size=2)
     rows = np.arange(16, dtype=np.float32).reshape(8, 2)
     algorithm.queue.assign(rows[:5] + 100)
-    algorithm.enqueue(tf.constant(rows[:3]))
+    replicas.enqueue(algorithm.queue, tf.constant(rows[:3]))
     np.testing.assert_array_equal(
         algorithm.queue.numpy(), [*(rows[3:5] + 100), *rows[:3]]
     )
     # A batch that is larger than the queue.
-    algorithm.enqueue(tf.constant(rows))
+    replicas.enqueue(algorithm.queue, tf.constant(rows))
     np.testing.assert_array_equal(algorithm.queue.numpy(), rows[3:])
 
 
@@ -308,7 +308,7 @@ def test_the_queue_is_the_same_on_every_replica(two_replicas):
         algorithm = tiny_algorithm("moco_v2", queue_size=6, projection_size=2)
 
     def step(replica):
-        algorithm.enqueue(tf.reshape(keys, [2, 4, 2])[replica])
+        replicas.enqueue(algorithm.queue, tf.reshape(keys, [2, 4, 2])[replica])
         return tf.convert_to_tensor(algorithm.queue.value)
 
     for queue in on_replicas(two_replicas, step):

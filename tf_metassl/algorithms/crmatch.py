@@ -1,11 +1,10 @@
 """CRMatch: Fan, Kukleva, Dai, Schiele, arXiv 2112.05825."""
 
-import keras
 import tensorflow as tf
 
 from tf_metassl.algorithms.algorithm import float_images
 from tf_metassl.algorithms.fixmatch import FixMatch
-from tf_metassl.models.layers import perceptron
+from tf_metassl.models.layers import linear, perceptron
 from tf_metassl.ops import draws, projections, replicas, transformations
 from tf_metassl.ops.losses import cross_entropy
 
@@ -24,13 +23,7 @@ class CrMatch(FixMatch):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         size = self.student_and_features.outputs[0].shape[-1]
-        self.projector = keras.Sequential(
-            [
-                keras.Input((size,)),
-                keras.layers.Dense(size, dtype=keras.config.floatx()),
-            ],
-            name="projector",
-        )
+        self.projector = linear("projector", size, size)
         self.rotation_head = perceptron("rotation", size, size, 4)
 
     def trained_variables(self, role):

@@ -1,6 +1,5 @@
 """MoCo v2: Chen, Fan, Girshick, He, arXiv 2003.04297."""
 
-import numpy as np
 import tensorflow as tf
 
 from tf_metassl.algorithms.self_supervised import WithTarget
@@ -24,9 +23,7 @@ class MoCoV2(WithTarget):
         shape = (hp.queue_size, hp.projection_size)
         # The oldest key comes first.
         self.queue = self.state_variable("queue", shape)
-        start = np.random.default_rng(self._seed).normal(size=shape)
-        start /= np.linalg.norm(start, axis=1, keepdims=True)
-        self.queue.assign(start)
+        self.queue.assign(projections.random_directions(shape, self._seed))
 
     def representation_losses(self, first, second, index):
         """See `SelfSupervised.representation_losses`."""
@@ -50,7 +47,7 @@ class MoCoV2(WithTarget):
             tf.convert_to_tensor(self.queue.value),
             self.hyperparameters.contrast_temperature,
         )
-        self.enqueue(keys)
+        replicas.enqueue(self.queue, keys)
         return losses
 
     def keys(self, images):
@@ -58,13 +55,3 @@ class MoCoV2(WithTarget):
         features, _ = self.target(images, training=False)
         keys = self.target_projector(features, training=False)
         return tf.stop_gradient(projections.normalized(keys))
-
-    def enqueue(self, keys):
-        """Replaces the oldest keys by those of the global batch.
-
-        Args:
-            keys: `[U, D]`, those of this replica.
-        """
-        queue = tf.convert_to_tensor(self.queue.value)
-        longer = tf.concat([queue, replicas.all_rows(keys)], axis=0)
-        self.queue.assign(longer[-queue.shape[0] :])

@@ -1,6 +1,5 @@
 """PIRL: Misra and van der Maaten, arXiv 1912.01991."""
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -8,6 +7,7 @@ from tf_metassl import models
 from tf_metassl.algorithms.algorithm import float_images
 from tf_metassl.algorithms.self_supervised import SelfSupervised
 from tf_metassl.meta import functional
+from tf_metassl.models.layers import linear
 from tf_metassl.ops import draws, jigsaw, projections, replicas
 
 
@@ -27,8 +27,8 @@ class Pirl(SelfSupervised):
         super().__init__(**kwargs)
         hp = self.hyperparameters
         size = hp.projection_size
-        self.patch_projector = _linear(
-            self.projector.input_shape[-1], size, "patch_projector"
+        self.patch_projector = linear(
+            "patch_projector", self.projector.input_shape[-1], size
         )
         self.jigsaw_projector = self.head(
             "jigsaw_projector", jigsaw.NUM_PATCHES * size
@@ -42,9 +42,7 @@ class Pirl(SelfSupervised):
         )
         shape = (self.num_images, size)
         self.bank = self.state_variable("bank", shape)
-        start = np.random.default_rng(self._seed).normal(size=shape)
-        start /= np.linalg.norm(start, axis=1, keepdims=True)
-        self.bank.assign(start)
+        self.bank.assign(projections.random_directions(shape, self._seed))
         # The rows that negatives are drawn from come first.
         self.pool = self.state_variable("pool", shape[:1], dtype="int64")
         self.pool_size = self.state_variable("pool_size", (), dtype="int64")
@@ -145,14 +143,3 @@ class Pirl(SelfSupervised):
         new = tf.stop_gradient(projections.normalized(projections_of_images))
         moved = momentum * entries + (1.0 - momentum) * new
         replicas.write_rows(self.bank, index, projections.normalized(moved))
-
-
-def _linear(input_size, output_size, name):
-    """A linear layer as a network, `[N, input_size]` -> `[N, output_size]`."""
-    return keras.Sequential(
-        [
-            keras.Input((input_size,)),
-            keras.layers.Dense(output_size, dtype=keras.config.floatx()),
-        ],
-        name=name,
-    )

@@ -7,9 +7,6 @@ from tf_metassl.models.layers import perceptron
 from tf_metassl.ops import projections, pseudo_labels, replicas
 from tf_metassl.ops.losses import cross_entropy
 
-# Added to the logit of an empty row; exp of it is 0 in every precision.
-_NEVER = -1e9
-
 
 class SimMatch(FixMatch):
     """FixMatch whose views also agree on which labeled images are similar.
@@ -89,7 +86,7 @@ class SimMatch(FixMatch):
         )
         is_filled = tf.reduce_sum(self.bank_label.value, axis=1)  # [K]
         temperature = self.hyperparameters.similarity_temperature
-        return cosines / temperature + _NEVER * (1.0 - is_filled)
+        return cosines / temperature + projections.NEVER * (1.0 - is_filled)
 
     def enqueue(self, embeddings, label):
         """Replaces the oldest images by those of the global batch.
@@ -100,9 +97,7 @@ class SimMatch(FixMatch):
         """
         pairs = (self.bank, embeddings), (self.bank_label, label)
         for variable, rows in pairs:
-            old = tf.convert_to_tensor(variable.value)
-            longer = tf.concat([old, replicas.all_rows(rows)], axis=0)
-            variable.assign(longer[-old.shape[0] :])
+            replicas.enqueue(variable, rows)
 
 
 def propagated(probs, similarities, bank_label, semantic_share):

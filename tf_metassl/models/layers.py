@@ -106,6 +106,23 @@ def classifier(
     )(x)
 
 
+def linear(name, input_size, output_size):
+    """A linear map of features, `[N, F]` -> `[N, P]` in Keras' float type.
+
+    Args:
+        name: of the model.
+        input_size: F.
+        output_size: P.
+    """
+    return keras.Sequential(
+        [
+            keras.Input((input_size,)),
+            layers.Dense(output_size, dtype=keras.config.floatx()),
+        ],
+        name=name,
+    )
+
+
 def perceptron(name, input_size, hidden_size, output_size):
     """A further head on features: two dense layers with ReLU in between.
 

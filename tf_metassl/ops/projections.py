@@ -1,12 +1,13 @@
 """Losses and measures of projections, for self-supervised methods."""
 
+import numpy as np
 import tensorflow as tf
 
 from tf_metassl.ops import replicas
 from tf_metassl.ops.checks import check_rank, check_same_shape, known_size
 
 # Added to a logit that is not to count; exp of it is 0 in every precision.
-_NEVER = -1e9
+NEVER = -1e9
 
 
 def normalized(projections: tf.Tensor) -> tf.Tensor:
@@ -47,7 +48,7 @@ def nt_xent(
         others = tf.matmul(anchors, all_positives, transpose_b=True)
         same_view = tf.matmul(anchors, all_anchors, transpose_b=True)
         logits = tf.concat(
-            [others / temperature, same_view / temperature + _NEVER * is_own],
+            [others / temperature, same_view / temperature + NEVER * is_own],
             axis=1,
         )
         positive = tf.reduce_sum(others * is_own, axis=1) / temperature
@@ -86,6 +87,12 @@ def info_nce(
     others = tf.matmul(queries, negatives, transpose_b=True)
     logits = tf.concat([positive, others], axis=1) / temperature
     return tf.reduce_logsumexp(logits, axis=1) - logits[:, 0]
+
+
+def random_directions(shape: tuple[int, int], seed: int) -> np.ndarray:
+    """`[N, D]` rows of length 1, float64, the same in every process."""
+    rows = np.random.default_rng(seed).normal(size=shape)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def cosine(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
@@ -133,7 +140,7 @@ def noise_contrast(
     entries, negatives = tf.stop_gradient(entries), tf.stop_gradient(negatives)
     positive = tf.reduce_sum(rows * entries, axis=1) / temperature
     others = tf.matmul(rows, negatives, transpose_b=True) / temperature
-    others += _NEVER * tf.cast(is_own, others.dtype)
+    others += NEVER * tf.cast(is_own, others.dtype)
     noise = tf.reduce_logsumexp(others, axis=1)
     of_others = tf.nn.softplus(others - noise[:, tf.newaxis])
     # Where all negatives are left out, `others - noise` is finite.

@@ -92,6 +92,18 @@ def all_rows(values: tf.Tensor) -> tf.Tensor:
     return tf.reshape(total, [-1, *values.shape[1:]])
 
 
+def enqueue(queue: keras.Variable, rows: tf.Tensor) -> None:
+    """Replaces the oldest rows of a queue by those of the global batch.
+
+    Args:
+        queue: variable `[K, ...]`, the oldest row first.
+        rows: `[N, ...]`, those of this replica.
+    """
+    old = tf.convert_to_tensor(queue.value)
+    longer = tf.concat([old, all_rows(rows)], axis=0)
+    queue.assign(longer[-known_size("queue", old, 0) :])
+
+
 def write_rows(
     table: keras.Variable, index: tf.Tensor, values: tf.Tensor
 ) -> None:
