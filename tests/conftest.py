@@ -18,6 +18,8 @@ import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from tensorflow.python.framework import ops  # noqa: E402
 
+from tests import helpers  # noqa: E402
+
 # glibc alone has it.
 _malloc_trim = None
 if sys.platform == "linux":
@@ -69,6 +71,13 @@ def float64():
     yield
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture
+def eager():
+    """See `helpers.eagerly`."""
+    with helpers.eagerly():
+        yield
 
 
 @pytest.fixture(scope="session")

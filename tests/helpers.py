@@ -1,5 +1,8 @@
 """Small networks and batches, and finite differences."""
 
+import contextlib
+import warnings
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -8,6 +11,7 @@ from keras import layers
 from tf_metassl.algorithms import algorithm_class, hyperparameters_class
 from tf_metassl.contract import MIX_BLOCK
 from tf_metassl.meta import functional
+from tf_metassl.models.in_painter import in_painter
 from tf_metassl.models.layers import BatchNormalization
 from tf_metassl.ops.augmentation_rates import BINS, NUM_PARAMETERS
 
@@ -110,8 +114,11 @@ def tiny_algorithm(
     """A compiled algorithm on tiny networks; `cls` is that of another stage."""
     cls = cls or algorithm_class(name)
     network = network or tiny_network
+    networks = cls.build_networks(network, NUM_CLASSES)
+    if "generator" in networks:
+        networks["generator"] = in_painter(IMAGE_SHAPE, filters=4)
     algorithm = cls(
-        networks=cls.build_networks(network, NUM_CLASSES),
+        networks=networks,
         hyperparameters=hyperparameters_class(name)(**hp),
         num_classes=NUM_CLASSES,
         num_images=NUM_IMAGES,
@@ -152,6 +159,22 @@ def run(algorithm, *batches):
     return {name: float(value) for name, value in metrics.items()}
 
 
+@contextlib.contextmanager
+def eagerly():
+    """Steps run operation by operation.
+
+    One step takes a fifth of the time of tracing it. The functions of tf.data
+    are traced all the same.
+    """
+    tf.config.run_functions_eagerly(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".* apply to tf.data functions")
+            yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
 def all_values(algorithm):
     """Values of all networks and optimizers, by owner."""
     owners = {role: getattr(algorithm, role) for role in algorithm.roles}
@@ -176,6 +199,9 @@ def dataset_of(batches):
 def trained_under(strategy, name, batches, **options):
     """All values after a step per batch under a strategy, and the metrics.
 
+    The step is traced once. This and XLA's demand for static shapes are all
+    that is known of TPUs here.
+
     Args:
         strategy: a `tf.distribute` strategy.
         name: `--algo`.
@@ -186,11 +212,20 @@ def trained_under(strategy, name, batches, **options):
     options.setdefault("network", lambda role: tiny_network(role, sync=True))
     with strategy.scope():
         algorithm = tiny_algorithm(name, **options)
+    train_step, traces = algorithm.train_step, []
+
+    def counted(batch):
+        traces.append(1)
+        return train_step(batch)
+
+    algorithm.train_step = counted
     step = algorithm.make_train_function()
     dataset = dataset_of(batches)
     iterator = iter(strategy.experimental_distribute_dataset(dataset))
-    for _ in batches:
+    for _ in range(len(batches) // algorithm.steps_per_execution):
         metrics = step(iterator)
+    # Whatever the options; once in each replica.
+    assert len(traces) == strategy.num_replicas_in_sync
     return all_values(algorithm), {k: float(v) for k, v in metrics.items()}
 
 

@@ -228,6 +228,31 @@ def test_hyperparameters_without_effect_are_in_the_plan():
     assert without_effect(config.resolve({"algo": "mpl"})) == []
 
 
+@pytest.mark.parametrize(
+    "algo, name",
+    (
+        ("pcl", "cluster_start"),
+        ("fast_swa", "swa_start"),
+        ("fast_swa", "cycle_start"),
+    ),
+)
+def test_what_would_never_begin_is_refused(algo, name):
+    config.resolve({"algo": algo, "num_steps": 1})
+    given = {"algo": algo, "num_steps": 100, name: 99}
+    assert getattr(config.resolve(given).hyperparameters, name) == 99
+    match = f"--{name}=100 is never reached: the run has 100 steps"
+    with pytest.raises(ConfigError, match=match):
+        config.resolve(given | {name: 100})
+
+
+def test_an_extension_may_reach_what_the_run_did_not():
+    given = {"algo": "fast_swa", "num_steps": 100, "swa_start": 150}
+    extension = {"extend_to": 200, "run_dir": "run"}
+    assert config.resolve(given | extension).extend_to == 200
+    with pytest.raises(ConfigError, match="swa_start=150 is never reached"):
+        config.resolve(given)
+
+
 def test_validation_images_of_ones_own_make_their_number_needless():
     given = {"manifest": "/x.csv", "num_validation": 100}
     resolved = config.resolve(given)

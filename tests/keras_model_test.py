@@ -66,7 +66,9 @@ def fit(model, images, unlabeled=True, **options):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_every_method_is_trained_saved_and_loaded(name, images, tmp_path):
+def test_every_method_is_trained_saved_and_loaded(
+    name, images, tmp_path, eager
+):
     labeled, label, _ = images
     model = compiled(name)
     own = config.hyperparameters_class(name)

@@ -641,6 +641,29 @@ def profiled_steps(config: Config) -> tuple[int, int]:
     return first, last
 
 
+def _check_starts(config: Config) -> None:
+    """Raises ConfigError for a part of a method that would never begin.
+
+    A default is allowed: it is a share of the run, which rounding makes as long
+    as a run of a few steps.
+    """
+    hp = config.hyperparameters
+    last_step = max(config.num_steps, config.extend_to)
+    given = {
+        "num_steps": config.num_steps,
+        "steps_per_execution": config.steps_per_execution,
+    }
+    for field in dataclasses.fields(hp):
+        name, value = field.name, getattr(hp, field.name)
+        if not name.endswith("_start") or value < last_step:
+            continue
+        if value != steps_of(field, given):
+            raise ConfigError(
+                f"--{name}={value} is never reached: the run has {last_step} "
+                f"steps. Use a smaller one, or a larger --num_steps."
+            )
+
+
 def _check_extension(config: Config) -> None:
     """Raises ConfigError if a run cannot be extended, whatever it holds."""
     later = [
@@ -732,6 +755,7 @@ def _check_together(config: Config) -> None:
             f"--evaluate_every={config.evaluate_every} it ends a stage at step "
             f"{least} at the earliest, and none is longer. Lower one of them."
         )
+    _check_starts(config)
     wait = hp.wait_steps_of("student")
     if config.warmup_steps + wait >= config.num_steps:
         raise ConfigError(
