@@ -141,24 +141,24 @@ def test_without_average_the_student_is_deployed(name, eager):
     run(algorithm, tiny_batch())
 
 
-def twenty_steps(strategy, name, **options):
+def ten_steps(strategy, name, **options):
     """`trained_under` a strategy, in double precision."""
-    batches = [tiny_batch(16, 32, seed=seed) for seed in range(20)]
+    batches = [tiny_batch(16, 32, seed=seed) for seed in range(10)]
     options |= OPTIONS.get(name, {})
     return trained_under(
         strategy, name, batches, gradient_clip_norm=1.0, **options
     )
 
 
-def twenty_compiled_steps(name):
-    """`twenty_steps` with XLA, ten of them in a call."""
+def ten_compiled_steps(name):
+    """`ten_steps` with XLA, five of them in a call."""
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
-    return twenty_steps(
+    return ten_steps(
         tf.distribute.get_strategy(),
         name,
         jit_compile=True,
-        steps_per_execution=10,
+        steps_per_execution=5,
     )
 
 
@@ -186,11 +186,11 @@ def short_lived_process():
 def test_replicas_xla_and_steps_per_execution_change_no_number(
     name, two_replicas, float64, short_lived_process
 ):
-    one, metrics_of_one = twenty_steps(tf.distribute.get_strategy(), name)
-    two, metrics_of_two = twenty_steps(two_replicas, name)
+    one, metrics_of_one = ten_steps(tf.distribute.get_strategy(), name)
+    two, metrics_of_two = ten_steps(two_replicas, name)
     assert_same(one, two, rtol=1e-5, atol=1e-7)
     assert metrics_of_two == pytest.approx(metrics_of_one, rel=1e-4, abs=1e-6)
-    compiled, metrics = short_lived_process(twenty_compiled_steps, name)
+    compiled, metrics = short_lived_process(ten_compiled_steps, name)
     assert_same(one, compiled, rtol=1e-7, atol=1e-9)
     assert metrics == pytest.approx(metrics_of_one, rel=1e-6, abs=1e-6)
 
@@ -356,7 +356,7 @@ def test_it_memorises_32_images(name):
         return np.argmax(algorithm(images), axis=-1) == label
 
     step = algorithm.make_train_function()
-    for count in range(300 if learns_labels else 150):
+    for count in range(300 if learns_labels else 30):
         # As in the pipeline: with the same draw in every step, a label from
         # the tail of the distribution would be learned for good.
         draw = rng.random(32).astype(np.float32)

@@ -75,9 +75,12 @@ class CTAugmentPolicy(Policy):
         }
 
     def _apply(self, images, draw):
+        apply_layer = _apply_layer
+        if not tf.executing_eagerly():
+            apply_layer = _traced_once
         for layer in range(DEPTH):
             column = {name: values[:, layer] for name, values in draw.items()}
-            images = _apply_layer(images, column)
+            images = apply_layer(images, column)
         return operations.cutout_fraction(
             images,
             draw["center_y"][:, -1],
@@ -213,6 +216,10 @@ def _apply_layer(images, draw):
         kernels={op: kernel for op in (*_KERNELS, "cutout", "rescale")},
         fill_value=_FILL,
     )
+
+
+# For all layers and views; a trace takes seconds.
+_traced_once = tf.function(_apply_layer, autograph=False)
 
 
 def _rescaled(images, level, method_level):

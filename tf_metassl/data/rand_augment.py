@@ -4,6 +4,7 @@ Source: Cubuk et al., arXiv 1909.13719.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 import tensorflow as tf
@@ -150,9 +151,12 @@ class RandAugmentPolicy(Policy):
 
     def _apply(self, images, draw):
         policy = self.scaled_to(min(images.shape[1:3]))
+        apply_layer = policy._apply_layer
+        if not tf.executing_eagerly():
+            apply_layer = _traced_once(policy)
         for layer in range(self.num_ops):
             column = {name: values[:, layer] for name, values in draw.items()}
-            images = policy._apply_layer(images, column)
+            images = apply_layer(images, column)
         return operations.cutout_fraction(
             images,
             draw["center_y"][:, -1],
@@ -200,6 +204,12 @@ class RandAugmentPolicy(Policy):
 
 # The published slopes are per 10; multiplying whole numbers before the only
 # division makes the levels of whole magnitudes exact to the last bit.
+@functools.lru_cache(maxsize=8)
+def _traced_once(policy):
+    """`policy._apply_layer` for all layers and views; a trace takes seconds."""
+    return tf.function(policy._apply_layer, autograph=False)
+
+
 def _rotate_level(magnitude, policy):
     return magnitude * 3.0 * (np.pi / 180.0)
 
