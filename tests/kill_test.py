@@ -75,8 +75,8 @@ def test_the_table_adds_up():
 
 
 def test_a_killed_export_leaves_a_model_and_nothing_else(tmp_path):
-    counts = kill_exports.run(2, tmp_path)
-    assert counts["kills"] == 2
+    counts = kill_exports.run(1, tmp_path)
+    assert counts["kills"] == 1
     assert counts["moments without"] == 0
     assert counts["other probabilities"] == 0
     assert counts["files left"] == 0

@@ -151,11 +151,14 @@ SMALLEST = [
     ("resnet_50", (8, 9, 1)),
     ("resnet_50", (64, 64, 3)),
     ("efficientnet_b0", (32, 33, 1)),
+    ("bit_50_1", (8, 9, 1)),
+    ("vit_b16", (16, 32, 1)),
+]
+# Too deep to be computed in every test.
+DEEP = [
     ("resnext_101_32x4d", (8, 9, 1)),
     ("densenet_264", (32, 33, 1)),
     ("inception_v4", (75, 76, 1)),
-    ("bit_50_1", (8, 9, 1)),
-    ("vit_b16", (16, 32, 1)),
     ("pnasnet_5", (32, 33, 1)),
     ("polynet", (75, 76, 1)),
 ]
@@ -166,6 +169,17 @@ def random_images(image_shape, number=4):
     return np.random.default_rng(0).integers(
         0, 256, (number, *image_shape), np.uint8
     )
+
+
+@pytest.mark.parametrize("name, image_shape", DEEP)
+def test_deep_networks_give_logits_of_the_smallest_images(name, image_shape):
+    network = shapes(name, image_shape, 7)
+    assert network.input_shape == (None, *image_shape)
+    assert network.output.dtype == "float32" and network.output.shape[1] == 7
+    features, same = models.features(network).outputs
+    last = network.get_layer("logits")
+    assert isinstance(last, layers.Dense) and features is last.input
+    assert same is network.output
 
 
 @pytest.mark.slow
@@ -528,7 +542,7 @@ def test_mean_only_batch_norm_on_two_replicas(two_replicas, synchronized):
         (
             "resnet",
             PHOTO,
-            "--model=resnet: must be one of digits_cnn, small_cnn",
+            "--model=resnet: must be one of digits_cnn, .*small_cnn",
         ),
         ("wrn_28", PHOTO, "--model=wrn_28: must be one of"),
         ("wrn_30_2", PHOTO, "--model=wrn_30_2: the depth .* 6 n . 4"),

@@ -35,11 +35,11 @@ OWN = f"{__name__}:with_keras_batch_norm"
 # Network, image size, and the steps after which it is tested.
 CASES = [
     ("digits_cnn", 8, (50, 200, 1000)),
-    ("small_cnn", 14, (50, 200, 1000)),
-    ("wrn_10_1", 8, (50, 200, 1000)),
-    ("wrn_10_1_mpl", 8, (50, 200, 1000)),
-    ("wrn_10_1_fixmatch", 8, (50, 200, 1000)),
-    (OWN, 12, (50, 200, 1000)),
+    ("small_cnn", 14, (50, 200)),
+    ("wrn_10_1", 8, (50, 200)),
+    ("wrn_10_1_mpl", 8, (50, 200)),
+    ("wrn_10_1_fixmatch", 8, (50, 200)),
+    (OWN, 12, (50, 200)),
     ("cnn13", 12, (50,)),
     ("cnn13_mean_teacher", 12, (50,)),
     ("cnn13_fast_swa", 12, (50,)),
