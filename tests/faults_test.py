@@ -136,9 +136,9 @@ def test_sigterm_during_an_evaluation(whole, tmp_path, monkeypatch):
     run_dir = tmp_path / "run"
     original = evaluation.evaluate
 
-    def evaluate(*arguments):
+    def evaluate(*arguments, **options):
         terminate()
-        return original(*arguments)
+        return original(*arguments, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(evaluation, "evaluate", evaluate)
