@@ -22,6 +22,7 @@ from tf_metassl import audit, config, models
 from tf_metassl.algorithms import ALGORITHMS, ALIASES, hyperparameters_class
 from tf_metassl.models import costs
 from tf_metassl.run import (
+    build,
     command_line,
     experiment,
     help_text,
@@ -327,6 +328,7 @@ for _block in BLOCKS:
 MADE = {
     "runs/photos": ("train", "--run_dir=runs/photos"),
     "runs/small": ("train", "--run_dir=runs/small"),
+    "runs/features": ("train", "--run_dir=runs/features"),
     "labels.csv": ("pseudo_label", "--out=labels.csv"),
 }
 
@@ -372,8 +374,12 @@ def test_commands_run(inside, line, capfd):
             output = run_python("-c", CONSOLE, command, *arguments, at=inside)
             assert "(exported)" in output
         else:
-            arguments = shortened(arguments)
-            run_dir = experiment.train(command_line.parse(arguments))
+            resolved = command_line.parse(shortened(arguments))
+            if not (resolved.run_dir or resolved.init_weights):
+                # Where nothing goes on with the run: images and networks.
+                assert build.build_experiment(resolved).algorithm.roles
+                return
+            run_dir = experiment.train(resolved)
             assert (run_dir / "report.md").is_file()
             assert "(exported)" in capfd.readouterr().out
         return
