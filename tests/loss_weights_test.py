@@ -88,7 +88,7 @@ def gradients(name, **hp):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, setting", WEIGHTS)
-def test_a_term_has_a_gradient(name, setting, float64):
+def test_a_term_has_a_gradient(name, setting, float64, eager):
     # Bases of SNTG, of which VAT alone has an entropy.
     bases = {
         ("sntg", "sntg_weight"): ("pi_model", "temporal_ensembling", "vat"),

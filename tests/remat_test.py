@@ -179,7 +179,7 @@ def test_parts_of_a_wide_resnet_end_at_its_blocks():
         ("enaet", {}),
     ],
 )
-def test_a_step_is_the_same(name, hp, float64):
+def test_a_step_is_the_same(name, hp, float64, eager):
     results = []
     for recompute in (False, True):
         keras.utils.set_random_seed(1)
@@ -229,7 +229,7 @@ def run_whole(monkeypatch):
         ("sntg", {"sntg_base": "vat"}),
     ],
 )
-def test_no_method_runs_a_network_in_one_piece(name, hp, run_whole):
+def test_no_method_runs_a_network_in_one_piece(name, hp, run_whole, eager):
     algorithm = tiny_algorithm(
         name, network=residual_network, recompute=True, **hp
     )
@@ -249,7 +249,7 @@ def test_without_remat_the_network_runs_in_one_piece(run_whole):
         ("reduced_meta_pseudo_labels", ReducedStudent),
     ],
 )
-def test_finetuning_recomputes_too(name, cls, run_whole):
+def test_finetuning_recomputes_too(name, cls, run_whole, eager):
     algorithm = tiny_algorithm(
         name, cls=cls, network=residual_network, recompute=True
     )
