@@ -356,7 +356,7 @@ def test_it_memorises_32_images(name):
         return np.argmax(algorithm(images), axis=-1) == label
 
     step = algorithm.make_train_function()
-    for count in range(300 if learns_labels else 30):
+    for count in range(300 if learns_labels else 150):
         # As in the pipeline: with the same draw in every step, a label from
         # the tail of the distribution would be learned for good.
         draw = rng.random(32).astype(np.float32)
