@@ -375,13 +375,13 @@ def test_commands_run(inside, line, capfd):
             assert "(exported)" in output
         else:
             resolved = command_line.parse(shortened(arguments))
-            if not (resolved.run_dir or resolved.init_weights):
-                # Where nothing goes on with the run: images and networks.
+            if resolved.run_dir or resolved.init_weights:
+                run_dir = experiment.train(resolved)
+                assert (run_dir / "report.md").is_file()
+                assert "(exported)" in capfd.readouterr().out
+            else:
+                # Nothing goes on with the run: images and networks alone.
                 assert build.build_experiment(resolved).algorithm.roles
-                return
-            run_dir = experiment.train(resolved)
-            assert (run_dir / "report.md").is_file()
-            assert "(exported)" in capfd.readouterr().out
         return
     program, script, *arguments = words
     assert program == "python" and script == "tools/inspect_views.py"

@@ -542,7 +542,8 @@ def test_mean_only_batch_norm_on_two_replicas(two_replicas, synchronized):
         (
             "resnet",
             PHOTO,
-            "--model=resnet: must be one of digits_cnn, .*small_cnn",
+            "--model=resnet: must be one of digits_cnn, digits_pooling_cnn, "
+            "swwae_cnn, small_cnn",
         ),
         ("wrn_28", PHOTO, "--model=wrn_28: must be one of"),
         ("wrn_30_2", PHOTO, "--model=wrn_30_2: the depth .* 6 n . 4"),

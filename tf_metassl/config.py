@@ -649,18 +649,14 @@ def _check_starts(config: Config) -> None:
     """
     hp = config.hyperparameters
     last_step = max(config.num_steps, config.extend_to)
-    given = {
-        "num_steps": config.num_steps,
-        "steps_per_execution": config.steps_per_execution,
-    }
     for field in dataclasses.fields(hp):
         name, value = field.name, getattr(hp, field.name)
         if not name.endswith("_start") or value < last_step:
             continue
-        if value != steps_of(field, given):
+        if value != steps_of(field, vars(config)):
             raise ConfigError(
                 f"--{name}={value} is never reached: the run has {last_step} "
-                f"steps. Use a smaller one, or a larger --num_steps."
+                "steps. Use a smaller one, or a larger --num_steps."
             )
 
 

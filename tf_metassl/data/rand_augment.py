@@ -202,14 +202,14 @@ class RandAugmentPolicy(Policy):
         )
 
 
-# The published slopes are per 10; multiplying whole numbers before the only
-# division makes the levels of whole magnitudes exact to the last bit.
 @functools.lru_cache(maxsize=8)
 def _traced_once(policy):
     """`policy._apply_layer` for all layers and views; a trace takes seconds."""
     return tf.function(policy._apply_layer, autograph=False)
 
 
+# The published slopes are per 10; multiplying whole numbers before the only
+# division makes the levels of whole magnitudes exact to the last bit.
 def _rotate_level(magnitude, policy):
     return magnitude * 3.0 * (np.pi / 180.0)
 
