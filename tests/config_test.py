@@ -96,6 +96,14 @@ def test_given_values_win_over_the_datasets_defaults():
             },
             "--feedback=taylor is the small difference .*--precision=float32",
         ),
+        (
+            {
+                "algo": "meta_semi",
+                "meta_gradient": "finite_difference",
+                "precision": "mixed_bfloat16",
+            },
+            "=finite_difference is the small difference .*--precision=float32",
+        ),
         ({"algorithm": "mpl"}, "Unknown setting 'algorithm'"),
         (
             {"algo": "meta_semi_ict", "mix_partners": "all"},

@@ -21,7 +21,10 @@ from tf_metassl.ops.losses import cross_entropy
 FORMS = {
     "nested_tape": example_weights.nested_tape,
     "forward_mode": example_weights.forward_mode,
+    "finite_difference": example_weights.finite_difference,
 }
+# Relative errors in float64: a one-sided difference has that of its step.
+ERRORS = {"nested_tape": 1e-6, "forward_mode": 1e-6, "finite_difference": 1e-2}
 
 
 def problem(network, images_shape, num_labeled=8, num_unlabeled=7, seed=0):
@@ -66,14 +69,14 @@ def test_meta_gradient_equals_finite_differences(form, float64):
     meta = FORMS[form](
         losses_at, labeled_loss_at, params, alpha, num_examples=7
     )
-    np.testing.assert_allclose(meta.meta_gradient, expected, rtol=1e-6)
+    np.testing.assert_allclose(meta.meta_gradient, expected, rtol=ERRORS[form])
 
 
 def test_both_forms_agree_to_1e_9_in_float64_with_batch_norm(float64):
     losses_at, labeled_loss_at, params = problem(tiny_network(), (6, 5, 1))
     results = [
-        form(losses_at, labeled_loss_at, params, 0.3, num_examples=7)
-        for form in FORMS.values()
+        FORMS[form](losses_at, labeled_loss_at, params, 0.3, num_examples=7)
+        for form in ("nested_tape", "forward_mode")
     ]
     np.testing.assert_allclose(
         results[0].meta_gradient, results[1].meta_gradient, rtol=1e-9
@@ -86,7 +89,7 @@ def test_both_forms_agree_to_1e_5_in_float32_on_a_wide_resnet():
     losses_at, labeled_loss_at, params = problem(
         network, (32, 32, 3), num_labeled=16, num_unlabeled=16
     )
-    nested, forward = (
+    nested, forward, difference = (
         tf.function(
             lambda form=form: (
                 form(
@@ -96,8 +99,10 @@ def test_both_forms_agree_to_1e_5_in_float32_on_a_wide_resnet():
         )().numpy()
         for form in FORMS.values()
     )
-    error = np.linalg.norm(nested - forward) / np.linalg.norm(nested)
-    assert error < 1e-5
+    size = np.linalg.norm(nested)
+    assert np.linalg.norm(nested - forward) / size < 1e-5
+    # What float32 leaves of a difference is enough for the signs.
+    assert np.linalg.norm(nested - difference) / size < 0.1
 
 
 def test_lookahead_steps_multiply_the_meta_gradient(float64):
@@ -152,7 +157,7 @@ def test_a_copy_of_a_labeled_example_helps_and_a_wrong_label_hurts(
     y = tf.one_hot([0, 1, 2], 3, dtype=tf.float64)
     u = tf.gather(x, [0, 0])
     q = tf.one_hot([0, 1], 3, dtype=tf.float64)
-    params = [tf.zeros([2, 3], tf.float64)]
+    params = [tf.fill([2, 3], tf.constant(0.1, tf.float64))]
     meta = FORMS[form](
         lambda p: (cross_entropy(q, u @ p[0]), None),
         lambda p: tf.reduce_mean(cross_entropy(y, x @ p[0])),
@@ -168,8 +173,6 @@ def test_two_replicas_get_the_meta_gradient_of_the_global_batch(
     form, two_replicas, float64
 ):
     """The lookahead follows the gradient that is summed over replicas."""
-    # Forward mode is exact only without reductions in the forward pass.
-    options = {"sync": True} if form == "nested_tape" else {"batch_norm": False}
     rng = np.random.default_rng(0)
     x, u = rng.uniform(0, 255, (2, 8, 6, 5, 1))
     y = np.eye(NUM_CLASSES)[rng.integers(0, NUM_CLASSES, 8)]
@@ -203,15 +206,16 @@ def test_two_replicas_get_the_meta_gradient_of_the_global_batch(
             num_lookahead_steps=2,
         ).meta_gradient
 
-    expected = meta_gradient(tiny_network(**options), 0, 8)
+    expected = meta_gradient(tiny_network(sync=True), 0, 8)
     keras.utils.set_random_seed(0)
     with two_replicas.scope():
-        network = tiny_network(**options)
+        network = tiny_network(sync=True)
     halves = on_replicas(
         two_replicas, lambda replica: meta_gradient(network, 4 * replica, 4)
     )
     assert np.abs(expected).min() > 0
-    np.testing.assert_allclose(np.concatenate(halves), expected, rtol=1e-8)
+    # Also where the form itself has an error, it is that of one device.
+    np.testing.assert_allclose(np.concatenate(halves), expected, rtol=1e-6)
 
 
 META_GRADIENT = tf.constant([-0.5, 0.25, 0.0, -1.5])

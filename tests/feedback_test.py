@@ -149,12 +149,12 @@ def test_expectation_over_all_labelings_is_the_teacher_gradient(
 def test_both_ways_to_the_products_of_single_examples_agree(
     two_replicas, float64
 ):
-    """Forward mode on one replica, weights of the losses on two."""
+    """Forward mode and weights of the losses, on one replica and on two."""
     batch = tiny_batch()["unlabeled"]
     images = batch["strong"]
     target = tf.one_hot(batch["oracle_label"], 3, dtype=tf.float64)
 
-    def products(network, direction, start, size):
+    def products(network, start, size, **form):
         """Those of `size` rows from `start` on."""
         u, q = (
             tf.ensure_shape(rows[start : start + size], [size, *rows.shape[1:]])
@@ -167,22 +167,28 @@ def test_both_ways_to_the_products_of_single_examples_agree(
             return cross_entropy(q, logits)
 
         params = functional.parameters(network)
-        return feedback.per_example(0.5, direction, losses_at, params)
+        return feedback.per_example(0.5, direction, losses_at, params, **form)
 
     network = tiny_network(sync=True)
     direction = [
         tf.random.normal(v.shape, dtype=tf.float64)
         for v in network.trainable_variables
     ]
-    forward = products(network, direction, 0, 16)
-    assert np.abs(forward).min() > 0
+    expected = products(network, 0, 16)
+    assert np.abs(expected).min() > 0
+    weights = products(network, 0, 16, forward_mode=False)
+    np.testing.assert_allclose(weights, expected, rtol=1e-9)
     with two_replicas.scope():
         twin = tiny_network(sync=True)
         twin.set_weights(network.get_weights())
-    halves = on_replicas(
-        two_replicas, lambda replica: products(twin, direction, 8 * replica, 8)
-    )
-    np.testing.assert_allclose(forward, np.concatenate(halves), rtol=1e-9)
+    for form in (True, False):
+        halves = on_replicas(
+            two_replicas,
+            lambda replica, form=form: products(
+                twin, 8 * replica, 8, forward_mode=form
+            ),
+        )
+        np.testing.assert_allclose(np.concatenate(halves), expected, rtol=1e-9)
 
 
 def test_the_mean_form_is_too_short_by_the_batch_size(pair, true_gradient):

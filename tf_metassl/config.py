@@ -25,6 +25,7 @@ from tf_metassl.errors import ConfigError
 from tf_metassl.hyperparameters import (
     Hyperparameters,
     MetaSemiIct,
+    Reweighting,
     StudentFeedback,
     setting,
 )
@@ -703,6 +704,14 @@ def _check_together(config: Config) -> None:
                 "--feedback=taylor is the small difference of two losses, "
                 "which --precision=mixed_bfloat16 rounds to noise. Use "
                 "--precision=float32, or --feedback=dot or per_example."
+            )
+    if isinstance(hp, Reweighting):
+        is_difference = hp.meta_gradient == "finite_difference"
+        if is_difference and config.precision == "mixed_bfloat16":
+            raise ConfigError(
+                "--meta_gradient=finite_difference is the small difference of "
+                "two losses, which --precision=mixed_bfloat16 rounds to noise. "
+                "Use --precision=float32, or --meta_gradient=forward_mode."
             )
     if config.cache_features and config.strong_augmentation == "ctaugment":
         raise ConfigError(

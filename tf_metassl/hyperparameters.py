@@ -556,9 +556,11 @@ class Reweighting(Hyperparameters):
         "auto",
         "How the meta gradient is computed. nested_tape: Algorithm 1 as "
         "printed; forward_mode: the same numbers from one forward-mode "
-        "derivative, in less time; auto: forward_mode unless batch norm is "
-        "synchronized over replicas, where it is not exact.",
-        choices=("auto", "nested_tape", "forward_mode"),
+        "derivative, in less time; auto: forward_mode, except where a batch "
+        "norm of your own is synchronized over replicas; "
+        "finite_difference: nearly the same numbers from a second forward "
+        "pass, in still less time (our own).",
+        choices=("auto", "nested_tape", "forward_mode", "finite_difference"),
     )
     pseudo_label: str = setting(
         "soft",

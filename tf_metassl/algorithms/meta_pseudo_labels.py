@@ -10,6 +10,7 @@ from tf_metassl.contract import Views
 from tf_metassl.meta import feedback as feedback_lib
 from tf_metassl.meta import functional
 from tf_metassl.meta.lookahead import lookahead_step
+from tf_metassl.models import layers
 from tf_metassl.ops import pseudo_labels, replicas
 from tf_metassl.ops.losses import (
     consistency_cross_entropy,
@@ -335,6 +336,9 @@ class MetaPseudoLabels(Algorithm):
             self._labeled_gradient_after(before),
             lambda params: before.losses_at(params, target)[0],
             before.params,
+            forward_mode=not layers.loses_tangents(
+                self.student, replicas.count()
+            ),
         )
 
     def _feedback_per_batch(self, before, gradient, losses):

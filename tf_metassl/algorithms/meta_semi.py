@@ -11,6 +11,7 @@ import tensorflow as tf
 from tf_metassl.algorithms.algorithm import Algorithm, float_images
 from tf_metassl.contract import Views
 from tf_metassl.meta import example_weights, functional
+from tf_metassl.models import layers
 from tf_metassl.ops import draws, mixing, pseudo_labels, replicas
 from tf_metassl.ops.losses import cross_entropy
 from tf_metassl.ops.mixing import mixup
@@ -18,6 +19,7 @@ from tf_metassl.ops.mixing import mixup
 _META_GRADIENTS = {
     "nested_tape": example_weights.nested_tape,
     "forward_mode": example_weights.forward_mode,
+    "finite_difference": example_weights.finite_difference,
 }
 _PSEUDO_LABELS = {"soft": pseudo_labels.soft, "one_hot": pseudo_labels.one_hot}
 
@@ -75,25 +77,23 @@ class MetaSemi(Algorithm):
         """See `Algorithm.compile`.
 
         Raises:
-            ValueError: if forward mode is combined with batch norm that is
-                synchronized over replicas, where TensorFlow drops the tangent.
+            ValueError: if forward mode is combined with batch norm of a user's
+                own that is synchronized over replicas, where TensorFlow loses
+                the tangent.
         """
-        crosses_replicas = (
-            self.distribute_strategy.num_replicas_in_sync > 1
-            and any(
-                getattr(layer, "synchronized", False)
-                for layer in self.student._flatten_layers()
-            )
+        loses_tangents = layers.loses_tangents(
+            self.student, self.distribute_strategy.num_replicas_in_sync
         )
         form = self.hyperparameters.meta_gradient
-        if form == "forward_mode" and crosses_replicas:
+        if form == "forward_mode" and loses_tangents:
             raise ValueError(
-                "--meta_gradient=forward_mode is not exact with batch norm "
-                "that is synchronized over replicas: use "
+                "--meta_gradient=forward_mode is not exact with a batch norm "
+                "of your own that is synchronized over replicas: use "
+                "keras.layers.BatchNormalization in the network, "
                 "--meta_gradient=nested_tape or --batch_norm=local."
             )
         if form == "auto":
-            form = "nested_tape" if crosses_replicas else "forward_mode"
+            form = "nested_tape" if loses_tangents else "forward_mode"
         self._meta_gradient = _META_GRADIENTS[form]
         super().compile(**kwargs)
 

@@ -65,32 +65,33 @@ def per_example(
     labeled_gradient: Sequence[tf.Tensor],
     losses_at: Callable[[Sequence[tf.Tensor]], tf.Tensor],
     params: Sequence[tf.Tensor],
+    *,
+    forward_mode: bool = True,
 ) -> tf.Tensor:
     """h_i = lr * <labeled gradient, gradient of example i's loss>.
 
     The expectation of 1/N sum_i h_i CE_i is that of h sum_i CE_i, without the
-    noise of the products between different examples. With one replica a single
-    forward-mode pass gives all N products. TensorFlow drops a tangent in
-    reductions over replicas (synchronized batch norm), so with several replicas
-    the inner product is differentiated with respect to weights of the losses.
+    noise of the products between different examples. A single forward-mode pass
+    gives all N products.
 
     Args:
         learning_rate: the student's, scalar.
         labeled_gradient: as in `dot`.
         losses_at: `params -> [N]` pseudo-label losses of this replica.
         params: the old student's parameters, list of tensors.
+        forward_mode: False differentiates the inner product with respect to
+            weights of the losses, in more time. For networks with sums over
+            replicas that are no `tf_metassl.ops.replicas.sum_with_tangent`.
 
     Returns:
         `[N]` without gradient.
     """
-    if replicas.count() == 1:
-        # The type stubs allow one tensor here, no list; and a derivative of
-        # None, which `ZERO` excludes.
-        with tf.autodiff.ForwardAccumulator(params, labeled_gradient) as along:  # type: ignore[arg-type]
+    if forward_mode:
+        along = replicas.ForwardMode(params, labeled_gradient)
+        with along.recording():
             losses = losses_at(params)
         check_rank("losses_at(params)", losses, 1)
-        slope = along.jvp(losses, tf.UnconnectedGradients.ZERO)
-        return tf.stop_gradient(learning_rate * slope)  # type: ignore[operator]
+        return tf.stop_gradient(learning_rate * along.jvp(losses))
 
     with tf.GradientTape() as outer:
         with tf.GradientTape() as inner:

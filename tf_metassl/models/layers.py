@@ -295,9 +295,10 @@ class BatchNormalization(MovingStatistics, layers.BatchNormalization):
             x = ops.cast(
                 inputs, keras.backend.result_type(inputs.dtype, "float32")
             )
-            mean, variance = ops.moments(
-                x, self._reduction_axes, synchronized=self.synchronized
+            moments = (
+                batch_norm.global_moments if self.synchronized else ops.moments
             )
+            mean, variance = moments(x, self._reduction_axes)
             outputs = ops.batch_normalization(
                 x,
                 mean,
@@ -388,6 +389,24 @@ def synchronize(network):
             synchronize(layer)
         elif isinstance(layer, layers.BatchNormalization):
             layer.synchronized = True
+
+
+def loses_tangents(network, num_replicas):
+    """Whether no forward-mode derivative goes through `network`.
+
+    TensorFlow loses tangents in sums over replicas. This package's batch norm
+    hands them on (`tf_metassl.ops.replicas.sum_with_tangent`); a class of a
+    user's own does not.
+
+    Args:
+        network: a Keras model.
+        num_replicas: that share the global batch.
+    """
+    return num_replicas > 1 and any(
+        getattr(layer, "synchronized", False)
+        and not isinstance(layer, BatchNormalization)
+        for layer in network._flatten_layers()
+    )
 
 
 class WeightNorm:

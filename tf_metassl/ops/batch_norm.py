@@ -11,6 +11,8 @@ import typing
 
 import tensorflow as tf
 
+from tf_metassl.ops import replicas
+
 try:
     # `tf.custom_gradient` is no way to say this: inside a `tf.function`,
     # forward mode does not see it.
@@ -24,6 +26,24 @@ _DTYPES = (tf.float32, tf.bfloat16, tf.float16)
 def is_available(x):
     """Whether the kernel takes feature maps such as `x`."""
     return record is not None and x.shape.rank == 4 and x.dtype in _DTYPES
+
+
+def global_moments(x, axes):
+    """Mean and variance over the global batch, with one sum over replicas.
+
+    Args:
+        x: a feature map in full precision; every replica has as many rows.
+        axes: all but that of the features.
+
+    Returns:
+        Mean and variance, `[F]`, with derivatives in reverse and in forward
+        mode (`tf_metassl.ops.replicas.ForwardMode`).
+    """
+    count = tf.cast(tf.size(x) // x.shape[-1], x.dtype)  # No sum: a constant.
+    sums = [tf.reduce_sum(x, axes), tf.reduce_sum(tf.square(x), axes)]
+    sums = replicas.sum_with_tangent(tf.stack(sums))
+    mean, square = tf.unstack(sums / (count * replicas.count()))
+    return mean, tf.maximum(square - tf.square(mean), 0.0)
 
 
 class _Batch(typing.NamedTuple):

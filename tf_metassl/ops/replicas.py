@@ -6,7 +6,10 @@ strategy, or without a strategy, where there is one replica. With one replica
 they add no communication.
 """
 
+import contextlib
+import threading
 import typing
+from collections.abc import Iterator, Sequence
 
 import keras
 import tensorflow as tf
@@ -69,6 +72,65 @@ def sum_over_replicas(values: Values) -> Values:
         return values
     context = tf.distribute.get_replica_context()
     return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
+
+
+# Replicas are threads, and so is what records tangents.
+_forward = threading.local()
+
+
+class ForwardMode:
+    """A forward-mode derivative that goes through `sum_with_tangent`.
+
+    TensorFlow loses tangents in a sum over replicas, because the threads of
+    the replicas do not compute it. Here, the tangent of a sum is summed beside
+    it, and given to the sum as the derivative by a further input, a 0 whose
+    own tangent is 1.
+
+    Attributes:
+        accumulator: the `tf.autodiff.ForwardAccumulator`.
+    """
+
+    def __init__(
+        self, primals: Sequence[tf.Tensor], tangents: Sequence[tf.Tensor]
+    ):
+        self._zero = tf.zeros([], primals[0].dtype)
+        # The type stubs allow one tensor here, no list.
+        self.accumulator = tf.autodiff.ForwardAccumulator(
+            [*primals, self._zero],  # type: ignore[arg-type]
+            [*tangents, tf.ones_like(self._zero)],  # type: ignore[arg-type]
+        )
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[None]:
+        """Records what this thread computes in the block."""
+        _forward.mode = self
+        try:
+            with self.accumulator:
+                yield
+        finally:
+            _forward.mode = None
+
+    def jvp(self, values: tf.Tensor) -> tf.Tensor:
+        """The derivative of `values` along the tangents; 0 if there is none."""
+        # A derivative of None, which the type stubs allow, is excluded.
+        return self.accumulator.jvp(values, tf.UnconnectedGradients.ZERO)  # type: ignore[return-value]
+
+
+def sum_with_tangent(values: tf.Tensor) -> tf.Tensor:
+    """`sum_over_replicas`, differentiable inside `ForwardMode` as well.
+
+    Args:
+        values: a tensor of the same shape on every replica.
+
+    Returns:
+        The same shape and dtype, equal on every replica.
+    """
+    mode = getattr(_forward, "mode", None)
+    if mode is None or count() == 1:
+        return sum_over_replicas(values)
+    total, slope = sum_over_replicas([values, mode.jvp(values)])
+    zero = tf.cast(mode._zero, slope.dtype)
+    return total + zero * tf.stop_gradient(slope)
 
 
 def all_rows(values: tf.Tensor) -> tf.Tensor:
