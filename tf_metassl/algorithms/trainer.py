@@ -487,10 +487,19 @@ class Trainer(keras.Model):
         if self.jit_compile:
             step = tf.function(step, jit_compile=True, autograph=False)
 
-        @tf.function(reduce_retracing=True)
-        def run_steps(iterator):
+        def run_step(iterator):
+            strategy.run(step, args=(next(iterator),))
+
+        def run_loop(iterator):
             for _ in tf.range(steps_per_execution):
-                strategy.run(step, args=(next(iterator),))
+                run_step(iterator)
+
+        # A loop of one step takes a tenth longer to trace and to compile.
+        run_steps = tf.function(
+            run_loop if steps_per_execution > 1 else run_step,
+            reduce_retracing=True,
+            autograph=steps_per_execution > 1,
+        )
 
         def run_and_read(iterator):
             run_steps(iterator)

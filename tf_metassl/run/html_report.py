@@ -4,6 +4,7 @@ All numbers and sentences follow from what is recorded. The same run writes the
 same bytes.
 """
 
+import functools
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -264,7 +265,7 @@ def render(
     panels = panels or Panels()
     pool = panels.pool
     method = next(line for line in plan.splitlines() if "method" in line)
-    return _TEMPLATE.render(
+    return _template().render(
         method=method.split()[-1],
         plan=plan,
         results=results,
@@ -308,8 +309,11 @@ def render(
     )
 
 
-_TEMPLATE = jinja2.Environment(
-    autoescape=True, trim_blocks=True, lstrip_blocks=True
-).from_string(
-    pathlib.Path(__file__).with_name("report.html.jinja").read_text("utf-8")
-)
+@functools.cache
+def _template():
+    """The page; compiled where it is needed, long after a run's first step."""
+    path = pathlib.Path(__file__).with_name("report.html.jinja")
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(path.read_text("utf-8"))
