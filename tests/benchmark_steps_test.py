@@ -33,7 +33,7 @@ def test_a_row():
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_steps_of_two_trees_are_timed(monkeypatch):
     small = {"model": "digits_cnn", "image_shape": [8, 8, 1], "batch_size": 8}
     monkeypatch.setattr(benchmark_steps, "NETWORK", small)

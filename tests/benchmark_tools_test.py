@@ -96,7 +96,7 @@ def test_the_table_of_a_start():
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_start_is_measured_by_parts():
     found = benchmark_startup.measure(
         benchmark_startup.benchmark_steps.ROOT,
@@ -123,7 +123,7 @@ def test_signs_that_agree():
     assert (share, base) == (0.75, 0.75)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_both_forms_of_the_meta_gradient_agree():
     parts = {
         form: step_worker.parts("meta_semi", {"meta_gradient": form}, **SMALL)
@@ -142,7 +142,7 @@ def test_both_forms_of_the_meta_gradient_agree():
     assert len(found["nested_tape"]) == 16
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_batch_norm_is_composed_on_request_alone(monkeypatch):
     kernels, raw = [], tf.raw_ops.FusedBatchNormV3
 
@@ -166,7 +166,7 @@ def test_the_time_of_sums_in_a_ring():
     assert benchmark_scaling.seconds(sums, cluster) == pytest.approx(4.5e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_sums_of_a_supervised_step(two_replicas):
     del two_replicas
     counted = [

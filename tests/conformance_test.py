@@ -11,11 +11,13 @@ import pytest
 import tensorflow as tf
 
 from tests.helpers import (
+    EXAMPLES,
     IMAGE_SHAPE,
     NUM_CLASSES,
     VIEWS,
     all_values,
     assert_same,
+    mostly_exhaustive,
     run,
     tiny_algorithm,
     tiny_batch,
@@ -32,6 +34,10 @@ from tf_metassl.run import checkpoints, serving
 pytestmark = pytest.mark.slow
 
 every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
+# Where a test takes several seconds a method.
+mostly_exhaustively = pytest.mark.parametrize(
+    "name", mostly_exhaustive(ALGORITHMS, EXAMPLES)
+)
 # Two networks that are trained against each other amplify rounding tenfold in
 # each step at the learning rate of the other tests.
 OPTIONS = {"cc_gan": {"learning_rate": 0.01}}
@@ -182,7 +188,7 @@ def short_lived_process():
         yield lambda *call: pool.submit(*call).result()
 
 
-@every_algorithm
+@mostly_exhaustively
 def test_replicas_xla_and_steps_per_execution_change_no_number(
     name, two_replicas, float64, short_lived_process
 ):

@@ -71,7 +71,7 @@ def test_several_machines_train_with_all_workers(slurm):
     assert done.stdout == "python -m tf_metassl.train --algo=uda\n"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_job_that_was_stopped_resumes(slurm, tmp_path):
     """SIGTERM to the training, as 120 seconds before the end of a job."""
     run_dir = tmp_path / "run"

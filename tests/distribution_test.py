@@ -184,6 +184,7 @@ def test_two_workers_equal_one_device_and_two_replicas(tmp_path):
         assert found["confusion"] == 0, (way, found)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.timeout(900)
 def test_a_killed_worker_ends_the_other_and_both_go_on(tmp_path):
     arguments = ("--algo=supervised", *SHORT)

@@ -18,6 +18,7 @@ import pytest
 from absl import flags
 from PIL import Image
 
+from tests.helpers import mostly_exhaustive
 from tf_metassl import audit, config, models
 from tf_metassl.algorithms import ALGORITHMS, ALIASES, hyperparameters_class
 from tf_metassl.models import costs
@@ -231,7 +232,9 @@ def test_flags_in_the_text_exist(page):
     text = (ROOT / page).read_text("utf-8")
     for code in re.findall(r"`([^`\n]+)`", text):
         for name in re.findall(r"(?<![\w-])--(\w+)", code):
-            assert name in known or name in ("dev", "strict", "fast"), name
+            assert name in known or name in ("dev", "strict", "fast", "all"), (
+                name
+            )
 
 
 def test_the_tests_that_a_page_names_exist():
@@ -318,10 +321,13 @@ def inside(place, first_run, monkeypatch):
 
 
 RUN = {}
+IN_README = set()
 for _block in BLOCKS:
     if _block.language == "sh" and not _block.reason:
         for _words in commands(_block):
             RUN.setdefault(" ".join(_words), _words)
+            if _block.page == "README.md":
+                IN_README.add(" ".join(_words))
 
 
 # What a command makes and others on its page go on with -> how it says so.
@@ -349,7 +355,7 @@ def make_needed(line, at):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", RUN)
+@pytest.mark.parametrize("line", mostly_exhaustive(RUN, IN_README))
 def test_commands_run(inside, line, capfd):
     words = RUN[line]
     if found := of_package(words):
@@ -392,10 +398,13 @@ def test_commands_run(inside, line, capfd):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
-    dict.fromkeys(
-        block.page
-        for block in BLOCKS
-        if block.language == "python" and not block.reason
+    mostly_exhaustive(
+        dict.fromkeys(
+            block.page
+            for block in BLOCKS
+            if block.language == "python" and not block.reason
+        ),
+        ["examples/quickstart.md"],
     ),
 )
 def test_snippets_run(inside, page, capsys):

@@ -61,7 +61,7 @@ def test_a_member_sees_labeled_images_alone():
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_members_differ_and_the_student_learns_their_calibrated_mean(tmp_path):
     given = {
         "algo": NAME,

@@ -115,7 +115,7 @@ def test_a_pickle_predicts_the_same(images, tmp_path):
     assert os.path.isdir(run_dir / "export" / "1")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_settings_can_be_searched_over(images):
     pixels, target = images
     search = GridSearchCV(

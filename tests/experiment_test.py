@@ -66,6 +66,7 @@ def test_a_new_run_draws_by_the_newest_rule(train):
         assert versions == [3, 3] and made["batch_seed_version"] == 3
 
 
+@pytest.mark.exhaustive
 def test_a_run_of_an_earlier_version_keeps_its_rule(train, tmp_path):
     _, made = train()
     del made["batch_seed_version"]

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers import mostly_exhaustive
 from tf_metassl import config, files
 from tf_metassl.data import sources
 from tf_metassl.errors import (
@@ -116,7 +117,7 @@ def terminate(*_):
     [
         (2, ["step-00000002"]),
         # Before the evaluation that step 3 calls for.
-        (3, ["step-00000003"]),
+        pytest.param(3, ["step-00000003"], marks=pytest.mark.exhaustive),
         (5, ["best", "step-00000003", "step-00000005"]),
     ],
 )
@@ -192,6 +193,7 @@ def test_sigterm_during_data_preparation(tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.exhaustive
 def test_sigterm_in_the_second_stage(tmp_path, monkeypatch, capsys):
     run_dir = tmp_path / "run"
     flags = {
@@ -215,6 +217,7 @@ def test_sigterm_in_the_second_stage(tmp_path, monkeypatch, capsys):
 # Checkpoints between evaluations.
 
 
+@pytest.mark.exhaustive
 def test_a_run_that_ends_by_patience_is_resumed_exactly(tmp_path, monkeypatch):
     given = {"num_steps": 60, "patience": 1}
     train(tmp_path / "whole", **given)
@@ -231,6 +234,7 @@ def test_a_run_that_ends_by_patience_is_resumed_exactly(tmp_path, monkeypatch):
     assert (tmp_path / "cut" / "report.md").read_text() == text
 
 
+@pytest.mark.exhaustive
 def test_a_killed_extension_is_resumed_exactly(copy, tmp_path, monkeypatch):
     shutil.copytree(copy, tmp_path / "cut")
     train(copy, extend_to=12)
@@ -261,6 +265,7 @@ def test_patience_needs_validation_images(tmp_path):
         train(tmp_path, num_steps=60, patience=1, num_validation=0)
 
 
+@pytest.mark.exhaustive
 def test_a_checkpoint_after_every_step_changes_nothing(whole, tmp_path):
     train(tmp_path / "run", checkpoint_minutes=1e-9, keep_checkpoints=4)
     assert steps_of(tmp_path / "run") == [
@@ -291,7 +296,7 @@ def newest(run_dir):
     return next(last.glob("variables.data-*"))
 
 
-@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("harm", mostly_exhaustive(HARMS, [flip]))
 def test_a_damaged_checkpoint_is_skipped(whole, copy, harm, caplog, capsys):
     harm(newest(copy))
     train(copy)
@@ -300,7 +305,9 @@ def test_a_damaged_checkpoint_is_skipped(whole, copy, harm, caplog, capsys):
     assert not changes(whole, copy)
 
 
-@pytest.mark.parametrize("selection", ("last", "best_validation"))
+@pytest.mark.parametrize(
+    "selection", mostly_exhaustive(("last", "best_validation"), ["last"])
+)
 def test_a_resumed_run_hashes_every_file_of_a_checkpoint_once(
     selection, whole, tmp_path, monkeypatch
 ):
@@ -357,6 +364,7 @@ def test_a_full_disk_during_a_checkpoint(whole, tmp_path, monkeypatch):
     assert not changes(whole, run_dir)
 
 
+@pytest.mark.exhaustive
 def test_no_space_left_during_a_checkpoint(whole, tmp_path, monkeypatch):
     run_dir = tmp_path / "run"
 
@@ -375,6 +383,7 @@ def test_no_space_left_during_a_checkpoint(whole, tmp_path, monkeypatch):
     assert not changes(whole, run_dir)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(
     not os.path.exists("/dev/full"), reason="this system has no /dev/full"
 )
@@ -439,6 +448,7 @@ def test_recovery_goes_back_with_other_batches(whole, tmp_path, monkeypatch):
     assert line in (run_dir / "report.md").read_text()
 
 
+@pytest.mark.exhaustive
 def test_recovery_is_resumed_exactly(tmp_path, monkeypatch):
     for name in ("whole", "stopped"):
         with monkeypatch.context() as patch:

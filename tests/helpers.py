@@ -5,6 +5,7 @@ import warnings
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from keras import layers
 
@@ -25,6 +26,38 @@ VIEWS = (
 )
 # Rows of the training set that the batches' `index` counts.
 NUM_IMAGES = 64
+
+# A method for each shape of a step: one loss, an averaged network, weights from
+# a meta gradient, two networks, a queue, a bank of labels, later stages.
+EXAMPLES = (
+    "supervised",
+    "mean_teacher",
+    "fixmatch",
+    "meta_semi",
+    "meta_pseudo_labels",
+    "moco_v2",
+    "simmatch",
+    "noisy_student",
+)
+
+
+def mostly_exhaustive(cases, kept):
+    """Parameters of a test of which tools/check.sh runs those in `kept`.
+
+    The others are left to `tools/check.sh --all`. A case is a value or a tuple
+    of them.
+    """
+    cases = list(cases)
+    assert all(case in cases for case in kept)
+    return [
+        case
+        if case in kept
+        else pytest.param(
+            *(case if isinstance(case, tuple) else (case,)),
+            marks=pytest.mark.exhaustive,
+        )
+        for case in cases
+    ]
 
 
 def tiny_network(

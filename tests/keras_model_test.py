@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 import tf_metassl
-from tests.helpers import IMAGE_SHAPE, tiny_network
+from tests.helpers import EXAMPLES, IMAGE_SHAPE, mostly_exhaustive, tiny_network
 from tf_metassl import config
 from tf_metassl.algorithms import ALGORITHMS, class_names
 from tf_metassl.data import arrays, sources
@@ -65,7 +65,7 @@ def fit(model, images, unlabeled=True, **options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", mostly_exhaustive(ALGORITHMS, EXAMPLES))
 def test_every_method_is_trained_saved_and_loaded(
     name, images, tmp_path, eager
 ):

@@ -74,6 +74,7 @@ def test_the_table_adds_up():
     assert "| 12,345 | 1 |" in kill_test.markdown([result, again])
 
 
+@pytest.mark.exhaustive
 def test_a_killed_export_leaves_a_model_and_nothing_else(tmp_path):
     counts = kill_exports.run(1, tmp_path)
     assert counts["kills"] == 1

@@ -119,7 +119,7 @@ def test_parameters_that_are_published_in_millions(name, millions):
     assert counted == pytest.approx(millions * 1e6, rel=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "name, millions", [("efficientnet_l2", 480), ("efficientnet_b6_wide", 390)]
 )

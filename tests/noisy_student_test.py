@@ -152,7 +152,7 @@ SHORT = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_rounds_teach_one_another_and_can_be_resumed(tmp_path):
     """A run that is killed between rounds ends like one that is not."""
 
@@ -186,6 +186,7 @@ def test_rounds_teach_one_another_and_can_be_resumed(tmp_path):
     np.testing.assert_array_equal(first.predictions, again[1].predictions)
 
 
+@pytest.mark.exhaustive
 def test_a_student_is_the_same_under_xla(float64):
     results = []
     for jit_compile in (False, True):

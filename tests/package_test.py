@@ -88,7 +88,10 @@ def test_the_wheel_holds_every_file_of_the_package(installed):
     "command",
     (
         ("tf-metassl", "train", "--flagfile=mine.flags"),
-        ("python", "-m", "tf_metassl.train", "--algo=supervised"),
+        pytest.param(
+            ("python", "-m", "tf_metassl.train", "--algo=supervised"),
+            marks=pytest.mark.exhaustive,
+        ),
     ),
     ids=("console script with a preset", "module"),
 )

@@ -236,7 +236,7 @@ def test_two_replicas_with_prototypes_equal_one(two_replicas, float64):
     assert loss == pytest.approx(loss_of_two, rel=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_run_clusters_in_rounds_and_after_a_kill(tmp_path, monkeypatch):
     """A kill within a round, and at its end, changes no number."""
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_sample_images
 
-from tests.helpers import run, tiny_algorithm, tiny_batch
+from tests.helpers import mostly_exhaustive, run, tiny_algorithm, tiny_batch
 from tests.image_folders import write_classes
 from tf_metassl import config, models
 from tf_metassl.errors import ConfigError
@@ -192,7 +192,7 @@ def test_fixres_trains_the_last_batch_norm_and_the_last_layer():
     assert changed == [False] * (len(names) - 7) + [True] * 7
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_run_of_another_image_size_starts_from_a_run(tmp_path):
     """FixRes: trained at 12 pixels, then at 16 with the same classifier."""
     write_classes(tmp_path / "labeled", count=8, height=20, width=20)
@@ -262,7 +262,9 @@ def deployed(run_dir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["backbone", "lora"])
+@pytest.mark.parametrize(
+    "how", mostly_exhaustive(["backbone", "lora"], ["backbone"])
+)
 def test_a_run_starts_from_another_run(first_run, tmp_path, how):
     """With a frozen body, which stays what it was to the last bit."""
     run_dir = tmp_path / "second"

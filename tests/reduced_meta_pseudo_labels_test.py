@@ -96,7 +96,7 @@ def test_the_feedback_moves_the_small_teacher(feedback, float64):
     np.testing.assert_allclose(opposite - off, -term, rtol=1e-4, atol=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_one_step_on_two_replicas_is_that_of_one(two_replicas, float64):
     def trained(strategy):
         keras.utils.set_random_seed(1)
@@ -117,7 +117,7 @@ def test_one_step_on_two_replicas_is_that_of_one(two_replicas, float64):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_xla_equals_graph(float64):
     results = []
     for jit_compile in (False, True):

@@ -2,18 +2,23 @@
 # All checks of the project: form, types, BUILD, tests. Uses the environment
 # that tools/setup.sh --dev makes; PYTHON=... names another one.
 #
-#     bash tools/check.sh                        everything, as in CI
+#     bash tools/check.sh                        as in CI
 #     bash tools/check.sh --fast                 without the slow tests
+#     bash tools/check.sh --all                  the exhaustive tests as well:
+#                                                every method, network and page
+#                                                in the places where CI takes
+#                                                some; about an hour
 #     bash tools/check.sh tests/losses_test.py   arguments go to pytest
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 python=${PYTHON:-.venv/bin/python}
 tests=(--numprocesses=auto --dist=worksteal)
-if [[ ${1:-} == --fast ]]; then
-  shift
-  tests+=(-m "not slow")
-fi
+case ${1:-} in
+  --fast) shift; tests+=(-m "not slow and not exhaustive") ;;
+  --all) shift ;;
+  *) tests+=(-m "not exhaustive") ;;
+esac
 
 "$python" -m ruff format --check .
 "$python" -m ruff check .
