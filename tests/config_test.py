@@ -229,6 +229,27 @@ def test_what_is_given_is_not_a_share():
     assert (hp.swa_every, hp.cycle_start, hp.unlabeled_ramp_steps) == (4, 16, 8)
 
 
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ({}, 30),  # Evaluated every 60 steps.
+        ({"num_steps": 1001}, 1),
+        ({"num_steps": 400_000, "evaluate_every": 5000}, 50),
+        ({"num_steps": 80, "evaluate_every": 16, "ctaugment_every": 24}, 8),
+        # A second stage of 90 steps.
+        ({"algo": "mpl", "num_steps": 60, "finetune_steps": 90}, 6),
+    ],
+)
+def test_steps_per_call_divide_all_numbers_of_steps(given, expected):
+    given = {"algo": "fixmatch", "steps_per_execution": 0, **given}
+    if "ctaugment_every" in given:
+        given["strong_augmentation"] = "ctaugment"
+    resolved = config.resolve(given)
+    assert resolved.steps_per_execution == expected
+    # It is what is recorded, and what a resumed run reads.
+    assert config.Config.from_json(resolved.to_json()) == resolved
+
+
 def test_the_defaults_of_the_dataclasses_are_those_of_the_digits():
     for algo in ALGORITHMS:
         hp = config.resolve({"algo": algo}).hyperparameters

@@ -235,9 +235,13 @@ def resolve(given: Mapping[str, Any]) -> Config:
     )
     if not config.evaluate_every:
         every = default_evaluate_every(
-            config.num_steps, config.steps_per_execution
+            config.num_steps, config.steps_per_execution or 1
         )
         config = dataclasses.replace(config, evaluate_every=every)
+    if not config.steps_per_execution:
+        config = dataclasses.replace(
+            config, steps_per_execution=_steps_per_call(config)
+        )
     _check_read(config, given)
     _check_together(config)
     return config
@@ -254,8 +258,33 @@ def steps_of(field: dataclasses.Field, settings: Mapping[str, Any]) -> int:
     steps = round(field.metadata["share"] * common["num_steps"])
     # 0 would mean something else, such as no stage.
     steps = max(steps, 1)
-    every = common["steps_per_execution"]
+    every = common["steps_per_execution"] or 1
     return -(-steps // every) * every
+
+
+def _numbers_of_steps(config: Config) -> dict[str, int]:
+    """Setting -> steps, of those that end at whole calls; 0 where it is off."""
+    hp = config.hyperparameters
+    return {
+        "num_steps": config.num_steps,
+        "evaluate_every": config.evaluate_every,
+        "ctaugment_every": config.ctaugment_every,
+        "cluster_every": getattr(hp, "cluster_every", 0),
+        "extend_to": config.extend_to,
+        **hp.later_stage_steps,
+    }
+
+
+def _steps_per_call(config: Config) -> int:
+    """The most steps per call that divide all numbers of steps of the run.
+
+    But for an extension, which has to go on with those of the run.
+    """
+    numbers = _numbers_of_steps(dataclasses.replace(config, extend_to=0))
+    common = math.gcd(*numbers.values())
+    return max(
+        n for n in range(1, options.MOST_PER_CALL + 1) if common % n == 0
+    )
 
 
 def default_evaluate_every(num_steps: int, steps_per_execution: int) -> int:
@@ -737,15 +766,7 @@ def _check_together(config: Config) -> None:
             "meta_semi_ict needs mixtures of unlabeled images. Use "
             "--mix_partners=own."
         )
-    lengths = {
-        "num_steps": config.num_steps,
-        "evaluate_every": config.evaluate_every,
-        "ctaugment_every": config.ctaugment_every,
-        "cluster_every": getattr(hp, "cluster_every", 0),
-        "extend_to": config.extend_to,
-        **hp.later_stage_steps,
-    }
-    for name, value in lengths.items():
+    for name, value in _numbers_of_steps(config).items():
         if value % config.steps_per_execution:
             raise ConfigError(
                 f"--{name}={value} must be a multiple of "

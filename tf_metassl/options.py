@@ -24,6 +24,8 @@ REPLACE_WEAK = ("affine_digits",)
 # it would be a larger share.
 TWIN_STEPS = 2000
 TWIN_SHARE = 0.1
+# With --steps_per_execution=0; about a second of steps on an accelerator.
+MOST_PER_CALL = 50
 
 
 def _with_statistics():
@@ -359,7 +361,12 @@ class ExecutionOptions:
         "Compile the training step with XLA. On a CPU such a step is slower.",
     )
     steps_per_execution: int = setting(
-        1, "Steps per call of the compiled function.", minimum=1
+        1,
+        "Steps per call of the compiled function. More spare an accelerator "
+        "the time between calls; checkpoints and signals wait for the end of a "
+        f"call. 0 = as many as divide all numbers of steps of the run, at most "
+        f"{MOST_PER_CALL}.",
+        minimum=0,
     )
 
 
