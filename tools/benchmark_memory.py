@@ -23,9 +23,9 @@ MEMORY_VARIANTS = {
     "meta_semi": {
         "all activations kept": {},
         "--remat": {"remat": True},
-        "--meta_gradient=forward_mode": {"meta_gradient": "forward_mode"},
-        "forward_mode and --remat": {
-            "meta_gradient": "forward_mode",
+        "--meta_gradient=nested_tape": {"meta_gradient": "nested_tape"},
+        "nested_tape and --remat": {
+            "meta_gradient": "nested_tape",
             "remat": True,
         },
     },

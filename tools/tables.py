@@ -429,21 +429,25 @@ class Instrument(typing.NamedTuple):
         flags: of all methods.
         unlabeled: further flags of methods with unlabeled images.
         strong: further flags of methods with strong views.
+        num_steps: of a run.
     """
 
     data: str
     flags: tuple = ()
     unlabeled: tuple = ()
     strong: tuple = ()
+    num_steps: int = 600
 
     def cell(self, row, given, further=()):
         """The `Cell` of a method on these images.
 
         Args:
             row: what the method is called in the table.
-            given: its flags.
+            given: its flags; {longer} stands for 5/3 of the steps.
             further: flags of all cells of a table.
         """
+        longer = self.num_steps * 5 // 3
+        given = tuple(flag.format(longer=longer) for flag in given)
         hp = command_line.parse(given).hyperparameters
         return Cell(
             row,
@@ -480,6 +484,7 @@ INSTRUMENTS = {
         ("--unlabeled_batch_ratio=4",),
         # Gray images have no colors for the other policies to change.
         ("--strong_augmentation=affine_digits",),
+        1200,
     ),
 }
 _GATE = {
@@ -507,6 +512,8 @@ _META_SEMI = ("--algo=meta_semi", "--meta_gradient=forward_mode")
 _SELECTION = {
     "supervised, MixUp": _GATE["supervised, MixUp"],
     "FixMatch": _GATE["FixMatch"],
+    # As many forward passes, each gradient and tangent counted as two.
+    "FixMatch, 5/3 of the steps": (*_GATE["FixMatch"], "--num_steps={longer}"),
     "FixMatch, MixUp of labeled images": (
         "--algo=fixmatch",
         "--labeled_mixup_alpha=1",
@@ -584,6 +591,9 @@ POOLS = {
     )
     for share in (0.0, 0.5, 1.0)
 }
+POOLS["digits, 30 labels, long-tailed"] = Instrument(
+    "digits, 30 labels, long-tailed", ("--label_split=long_tailed",)
+)
 _POOL_ROWS = {
     "supervised": _GATE["supervised"],
     "supervised, MixUp": _GATE["supervised, MixUp"],
