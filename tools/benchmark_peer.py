@@ -24,11 +24,14 @@ STEPS = {
         {"meta_gradient": "nested_tape"},
         SIZE,
     ),
-    "meta_pseudo_labels, taylor": (
-        "meta_pseudo_labels",
-        {"feedback": "taylor"},
-        SIZE,
-    ),
+    **{
+        f"meta_pseudo_labels, {form}": (
+            "meta_pseudo_labels",
+            {"feedback": form},
+            SIZE,
+        )
+        for form in ("taylor", "per_example", "exact_soft")
+    },
 }
 
 
@@ -148,7 +151,7 @@ def compared(name, python, repeats):
             for kind, peer in peers.items():
                 peer.ask(data=path, channels_last=kind == "channels_last")
         share = None
-        if algo != "supervised":
+        if algo != "supervised" and settings.get("feedback") != "exact_soft":
             if algo == "meta_pseudo_labels":  # Both begin with one network.
                 ours.algorithm.teacher.set_weights(
                     ours.algorithm.student.get_weights()

@@ -192,42 +192,64 @@ class Peer:
         loss = (share * losses[:count]).sum() + losses[count:].mean()
         self._update(torch.autograd.grad(loss, theta))
 
-    def meta_pseudo_labels(self):
-        """A step of Meta Pseudo Labels (arXiv 2003.10580), h by Taylor."""
+    def meta_pseudo_labels(self, feedback):
+        """A step of Meta Pseudo Labels (arXiv 2003.10580).
+
+        Args:
+            feedback: taylor, per_example or exact_soft, see `--feedback`.
+        """
         data, theta = self._data, self._student
         images = [data["labeled"], data["unlabeled"], data["strong"]]
         sizes = [len(i) for i in images]
         logits = network(self._teacher, torch.cat(images))
         of_labeled, weak, strong = logits.split(sizes)
-        with torch.no_grad():
-            below = strong.softmax(1).cumsum(1) <= data["draw"][:, None]
-            drawn = below.sum(1).clamp(max=9)
-            pseudo = functional.one_hot(drawn, 10).float()
-        self._selected = drawn
+        exact = feedback == "exact_soft"
+        if exact:
+            pseudo, self._selected = strong.softmax(1), None
+        else:
+            with torch.no_grad():
+                below = strong.softmax(1).cumsum(1) <= data["draw"][:, None]
+                drawn = below.sum(1).clamp(max=9)
+                pseudo = functional.one_hot(drawn, 10).float()
+            self._selected = drawn
 
         def smoothed(target):
             return (1 - SMOOTHING) * target + SMOOTHING / 10
 
         def labeled_loss(params):
-            with torch.no_grad():
-                logits = network(params, images[0])
-                return cross_entropy(self._label, logits).mean()
+            logits = network(params, images[0])
+            return cross_entropy(self._label, logits).mean()
 
-        before = labeled_loss(theta)
         loss = cross_entropy(smoothed(pseudo), network(theta, images[2])).mean()
-        gradient = torch.autograd.grad(loss, theta)
+        gradient = torch.autograd.grad(loss, theta, create_graph=exact)
         after = [p - RATE * g for p, g in zip(theta, gradient, strict=True)]
-        h = before - labeled_loss([p.detach() for p in after])
-        self._update(gradient)
-        self._baseline = 0.99 * self._baseline + 0.01 * h
-        objective = (h - self._baseline) * cross_entropy(pseudo, strong).sum()
+        if exact:
+            objective = labeled_loss(after)
+        elif feedback == "taylor":
+            with torch.no_grad():
+                h = labeled_loss(theta) - labeled_loss(after)
+            self._baseline = 0.99 * self._baseline + 0.01 * h
+            scored = cross_entropy(pseudo, strong)
+            objective = (h - self._baseline) * scored.sum()
+        else:
+            after = [p.detach().requires_grad_() for p in after]
+            along = torch.autograd.grad(labeled_loss(after), after)
+            with torch.no_grad(), forward_ad.dual_level():
+                duals = [
+                    forward_ad.make_dual(p, g)
+                    for p, g in zip(theta, along, strict=True)
+                ]
+                dual = cross_entropy(pseudo, network(duals, images[2]))
+                slope = forward_ad.unpack_dual(dual).tangent
+            objective = (RATE * slope * cross_entropy(pseudo, strong)).mean()
         target = (weak / TEMPERATURE).softmax(1).detach()
         mask = (target.amax(1) >= THRESHOLD).float()
         loss = objective + (mask * cross_entropy(target, strong)).mean()
         supervised = cross_entropy(smoothed(self._label), of_labeled).mean()
-        self._update(
-            torch.autograd.grad(loss + supervised, self._teacher), which=1
-        )
+        of_teacher = torch.autograd.grad(loss + supervised, self._teacher)
+        # Both at last: what is updated can be differentiated no more.
+        self._update([g.detach() for g in gradient])
+        self._update(of_teacher, which=1)
 
     def step(self, name):
         """Runs the step called `name`; returns what it selected."""
@@ -235,9 +257,12 @@ class Peer:
             "plain": self.plain,
             "meta_semi, forward_mode": self.meta_semi,
             "meta_semi, nested_tape": lambda: self.meta_semi(True),
-            "meta_pseudo_labels, taylor": self.meta_pseudo_labels,
         }
-        steps[name]()
+        method, _, feedback = name.partition(", ")
+        if method == "meta_pseudo_labels":
+            self.meta_pseudo_labels(feedback)
+        else:
+            steps[name]()
         return self._selected
 
 
