@@ -98,6 +98,17 @@ CONSUMERS = {
 }
 
 
+@pytest.mark.parametrize("name", ("onnx", "litert"))
+def test_gelu_is_converted(tmp_path, name):
+    """TensorFlow computes it by erfc, which tf2onnx does not know."""
+    pixels = keras.Input((6, 5, 1))
+    x = keras.layers.Rescaling(1 / 255)(keras.layers.Flatten()(pixels))
+    x = keras.layers.Dense(3)(keras.layers.Dense(8, "gelu")(x))
+    # What is written has been compared with the network.
+    (file,) = written(tmp_path / "1", keras.Model(pixels, x), available(name))
+    assert file.path.is_file()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("consumer", CONSUMERS)
 def test_programs_without_tensorflow_get_the_same(tmp_path, consumer):

@@ -11,7 +11,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -216,6 +216,24 @@ def load_saved_model(folder: pathlib.Path) -> Predict:
 # ONNX.
 
 
+def _convert_erfc(context: Any, node: Any, name: str, args: Any) -> None:
+    """erfc(x) as 1 - erf(x), which ONNX has: TensorFlow's GELU needs it."""
+    del name, args
+    from tf2onnx import utils
+
+    (output,) = node.output
+    node.type = "Erf"
+    dtype = utils.map_onnx_to_numpy_type(context.get_dtype(output))
+    one = context.make_const(utils.make_name("one"), np.ones([], dtype))
+    difference = context.make_node(
+        "Sub",
+        [one.output[0], output],
+        shapes=[context.get_shape(output)],
+        dtypes=[context.get_dtype(output)],
+    )
+    context.insert_node_on_output(difference, output)
+
+
 def _write_onnx(exported: Exported, path: pathlib.Path) -> None:
     """Converts `serving_default` without the names, which are metadata."""
     import onnx
@@ -232,6 +250,7 @@ def _write_onnx(exported: Exported, path: pathlib.Path) -> None:
         tf.function(exported.answers, autograph=False),
         input_signature=[spec],
         opset=_OPSET,
+        custom_op_handlers={"Erfc": (_convert_erfc, [])},
     )
     inputs = [value.name for value in model.graph.input]
     if inputs != ["image"]:
