@@ -99,14 +99,23 @@ CONSUMERS = {
 
 
 @pytest.mark.parametrize("name", ("onnx", "litert"))
-def test_gelu_is_converted(tmp_path, name):
-    """TensorFlow computes it by erfc, which tf2onnx does not know."""
+def test_gelu_and_grouped_convolutions_are_converted(tmp_path, name):
+    """By erfc, which tf2onnx does not know, and by programs of XLA."""
     pixels = keras.Input((6, 5, 1))
-    x = keras.layers.Rescaling(1 / 255)(keras.layers.Flatten()(pixels))
-    x = keras.layers.Dense(3)(keras.layers.Dense(8, "gelu")(x))
+    x = keras.layers.Rescaling(1 / 255)(pixels)
+    x = keras.layers.Conv2D(8, 3, activation="gelu")(x)
+    for strides in (1, 2):
+        x = keras.layers.Conv2D(
+            8, 3, strides=strides, padding="same", groups=4
+        )(x)
+    logits = keras.layers.Dense(3)(keras.layers.Flatten()(x))
+    network = keras.Model(pixels, logits)
+    before = probabilities(network, images_of(network))
     # What is written has been compared with the network.
-    (file,) = written(tmp_path / "1", keras.Model(pixels, x), available(name))
+    (file,) = written(tmp_path / "1", network, available(name))
     assert file.path.is_file()
+    after = probabilities(network, images_of(network))
+    np.testing.assert_array_equal(before, after)
 
 
 @pytest.mark.slow

@@ -3,6 +3,8 @@
 Each file is compared with the network before it appears under its name.
 """
 
+import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -10,7 +12,7 @@ import pathlib
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -216,6 +218,33 @@ def load_saved_model(folder: pathlib.Path) -> Predict:
 # ONNX.
 
 
+@contextlib.contextmanager
+def _plain_grouped_convolutions(network: keras.Model) -> Iterator[None]:
+    """Keras calls XLA programs for them, which tf2onnx cannot read."""
+
+    def convolve(layer: Any, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        return tf.nn.convolution(
+            inputs,
+            kernel,
+            strides=layer.strides,
+            padding=layer.padding.upper(),
+            dilations=layer.dilation_rate,
+        )
+
+    changed = [
+        layer
+        for layer in network._flatten_layers()
+        if getattr(layer, "groups", 1) > 1 and hasattr(layer, "convolution_op")
+    ]
+    for layer in changed:
+        layer.convolution_op = functools.partial(convolve, layer)
+    try:
+        yield
+    finally:
+        for layer in changed:
+            del layer.convolution_op
+
+
 def _convert_erfc(context: Any, node: Any, name: str, args: Any) -> None:
     """erfc(x) as 1 - erf(x), which ONNX has: TensorFlow's GELU needs it."""
     del name, args
@@ -246,12 +275,13 @@ def _write_onnx(exported: Exported, path: pathlib.Path) -> None:
     spec = tf.TensorSpec(
         [None, *exported.network.input_shape[1:]], tf.uint8, "image"
     )
-    model, _ = tf2onnx.convert.from_function(
-        tf.function(exported.answers, autograph=False),
-        input_signature=[spec],
-        opset=_OPSET,
-        custom_op_handlers={"Erfc": (_convert_erfc, [])},
-    )
+    with _plain_grouped_convolutions(exported.network):
+        model, _ = tf2onnx.convert.from_function(
+            tf.function(exported.answers, autograph=False),
+            input_signature=[spec],
+            opset=_OPSET,
+            custom_op_handlers={"Erfc": (_convert_erfc, [])},
+        )
     inputs = [value.name for value in model.graph.input]
     if inputs != ["image"]:
         raise ExportError(
