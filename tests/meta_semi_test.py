@@ -191,11 +191,13 @@ def test_both_forms_are_the_same_with_synchronized_batch_norm(
             # New ones: TensorFlow may add to an array that a generator yields.
             [tiny_batch(16, 32, seed=seed) for seed in range(4)],
             meta_gradient=form,
+            recompute=recompute,
         )
-        for strategy, form in (
-            (tf.distribute.get_strategy(), "forward_mode"),
-            (two_replicas, "forward_mode"),
-            (two_replicas, "nested_tape"),
+        for strategy, form, recompute in (
+            (tf.distribute.get_strategy(), "forward_mode", False),
+            (two_replicas, "forward_mode", False),
+            (two_replicas, "forward_mode", True),
+            (two_replicas, "nested_tape", False),
         )
     )
     for values, metrics in of_two:
