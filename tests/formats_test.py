@@ -210,6 +210,23 @@ def test_sizes_and_times_are_told(tmp_path):
     assert file.seconds.keys() == {1, 32} and min(file.seconds.values()) > 0
 
 
+def test_weights_that_no_file_holds_are_refused_before_the_work(
+    tmp_path, monkeypatch
+):
+    network = tiny_network()
+
+    def write(exported, path):
+        raise AssertionError
+
+    small = formats.FORMATS["onnx"]._replace(write=write, most_bytes=256)
+    monkeypatch.setitem(formats.FORMATS, "onnx", small)
+    monkeypatch.setattr(formats, "check_available", lambda names: None)
+    assert sum(v.value.shape.num_elements() for v in network.weights) > 64
+    with pytest.raises(ExportError, match="at most .* the weights .* take"):
+        written(tmp_path / "1", network, ("saved_model", "onnx"))
+    assert [p.name for p in tmp_path.iterdir()] == ["1"]
+
+
 def test_the_flag_knows_the_formats():
     assert formats.NAMES == config.EXPORT_FORMATS
     with pytest.raises(ConfigError, match="--formats=tflite: must be one or"):
@@ -230,6 +247,11 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
     [
         (OSError(28, "No space left on device"), WriteError, "No space left"),
         (None, ExportError, "differs from it by"),
+        (
+            NotImplementedError("No Op registered for Erfc"),
+            ExportError,
+            "be converted to --formats=keras: NotImpl.*Erfc.* Leave this",
+        ),
     ],
 )
 def test_a_file_that_is_wrong_does_not_replace_the_older_one(

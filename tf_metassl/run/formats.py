@@ -7,6 +7,7 @@ import contextlib
 import functools
 import importlib.util
 import json
+import math
 import os
 import pathlib
 import tempfile
@@ -27,6 +28,8 @@ SAVED_MODEL = "saved_model"
 # What ONNX Runtime, OpenVINO and tf2onnx all know.
 _OPSET = 17
 _TOLERANCE = 1e-4
+# Neither a protocol buffer nor a flat buffer is larger.
+_PROTOBUF = 2**31
 # Images at a time for which the time of an answer is measured.
 BATCHES = (1, 32)
 _REPEATS = 9
@@ -72,12 +75,14 @@ class Format(NamedTuple):
         packages: module -> package, what writing and checking need.
         write: function of an `Exported` and the path of the file.
         load: path -> `Predict`.
+        most_bytes: that the weights may take; 0: any number.
     """
 
     suffix: str
     packages: dict[str, str]
     write: Callable[..., None]
     load: Callable[[pathlib.Path], Predict]
+    most_bytes: int = 0
 
 
 class Written(NamedTuple):
@@ -140,10 +145,12 @@ def export(
 
     Raises:
         ConfigError: if a package is missing.
-        ExportError: if a probability differs by more than 1e-4.
+        ExportError: if the network cannot be converted, or a probability
+            differs by more than 1e-4.
         WriteError: if a file cannot be written.
     """
     check_available(names)
+    _check_size(names, exported.network)
     written = []
     for name in names:
         if name == SAVED_MODEL:
@@ -163,6 +170,22 @@ def export(
     return written
 
 
+def _check_size(names: Sequence[str], network: keras.Model) -> None:
+    """Raises ExportError if a format cannot hold the weights.
+
+    Before anything is converted, which would take minutes and much memory.
+    """
+    size = sum(math.prod(v.shape) * v.value.dtype.size for v in network.weights)
+    for name in names:
+        most = FORMATS[name].most_bytes if name in FORMATS else 0
+        if most and size >= most:
+            raise ExportError(
+                f"A file of --formats={name} holds at most "
+                f"{most / 2**30:.3g} GiB, and the weights of the network take "
+                f"{size / 2**30:.3g} GiB. Use --formats=saved_model,keras."
+            )
+
+
 def _write(
     name: str, exported: Exported, examples: np.ndarray, path: pathlib.Path
 ) -> Predict:
@@ -173,8 +196,19 @@ def _write(
         prefix=f".{path.name}.", dir=path.parent
     ) as aside:
         file = pathlib.Path(aside, path.name)
-        form.write(exported, file)
-        difference = np.abs(form.load(file)(examples) - expected).max()
+        try:
+            form.write(exported, file)
+            found = form.load(file)(examples)
+        except (OSError, ExportError):
+            raise
+        except Exception as error:
+            # Converters raise errors of many classes of their own.
+            raise ExportError(
+                f"The network cannot be converted to --formats={name}: "
+                f"{type(error).__name__}: {error}. Leave this format out, or "
+                "replace the layer that the error names."
+            ) from error
+        difference = np.abs(found - expected).max()
         if not difference <= _TOLERANCE:
             raise ExportError(
                 f"The {name} file of the network differs from it by "
@@ -351,12 +385,14 @@ FORMATS = {
         {"tf2onnx": "tf2onnx", "onnx": "onnx", "onnxruntime": "onnxruntime"},
         _write_onnx,
         load_onnx,
+        _PROTOBUF,
     ),
     "litert": Format(
         ".tflite",
         {"ai_edge_litert": "ai-edge-litert"},
         _write_litert,
         load_litert,
+        _PROTOBUF,
     ),
     "keras": Format(".keras", {}, _write_keras, load_keras),
 }
