@@ -591,9 +591,28 @@ POOLS = {
     )
     for share in (0.0, 0.5, 1.0)
 }
-POOLS["digits, 30 labels, long-tailed"] = Instrument(
-    "digits, 30 labels, long-tailed", ("--label_split=long_tailed",)
-)
+POOLS |= {
+    "long-tailed": Instrument(
+        "digits, 30 labels, long-tailed", ("--label_split=long_tailed",)
+    ),
+    # The file is made by tools/mixed_corpora.py; the rest is as in digits.
+    "corpora": Instrument(
+        "digits, 30 labels, 50% Fashion-MNIST",
+        (
+            "--array_file=pools/digits_and_clothes.npz",
+            "--known_classes=10",
+            "--num_labeled=30",
+            "--num_validation=200",
+            "--model=digits_cnn",
+            "--num_steps=600",
+            "--learning_rate=0.1",
+            "--weight_decay=0.0001",
+            "--weak_augmentation=affine",
+        ),
+        ("--foreign_share=0.5",),
+        ("--strong_augmentation=affine_digits",),
+    ),
+}
 _POOL_ROWS = {
     "supervised": _GATE["supervised"],
     "supervised, MixUp": _GATE["supervised, MixUp"],
