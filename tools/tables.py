@@ -512,7 +512,7 @@ _META_SEMI = ("--algo=meta_semi", "--meta_gradient=forward_mode")
 _SELECTION = {
     "supervised, MixUp": _GATE["supervised, MixUp"],
     "FixMatch": _GATE["FixMatch"],
-    # As many forward passes, each gradient and tangent counted as two.
+    # At least the time of Meta-Semi's steps: it has 4/3 of FixMatch's passes.
     "FixMatch, 5/3 of the steps": (*_GATE["FixMatch"], "--num_steps={longer}"),
     "FixMatch, MixUp of labeled images": (
         "--algo=fixmatch",

@@ -494,7 +494,7 @@ class Trainer(keras.Model):
             for _ in tf.range(steps_per_execution):
                 run_step(iterator)
 
-        # A loop of one step takes a tenth longer to trace and to compile.
+        # A loop around one step takes a third longer to trace and to compile.
         run_steps = tf.function(
             run_loop if steps_per_execution > 1 else run_step,
             reduce_retracing=True,
