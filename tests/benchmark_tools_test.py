@@ -1,5 +1,7 @@
 """The benchmarks of evaluation, start, meta gradients and sums, small."""
 
+import os
+import pathlib
 import types
 
 import keras
@@ -13,6 +15,7 @@ from tools import (
     benchmark_evaluation,
     benchmark_meta,
     benchmark_peer,
+    benchmark_run_memory,
     benchmark_scaling,
     benchmark_startup,
     benchmark_timing,
@@ -186,6 +189,19 @@ def test_sums_of_a_supervised_step(two_replicas):
     assert local.calls == 1 and local.tensors == len(sizes)
     assert local.bytes == 4 * sum(sizes)
     assert synchronized.calls > local.calls
+
+
+@pytest.mark.skipif(
+    not pathlib.Path("/proc/self/status").is_file(), reason="no /proc here"
+)
+def test_the_memory_of_a_process_and_the_step_of_a_run(tmp_path):
+    filled = np.ones(2**24, np.uint8)
+    assert benchmark_run_memory.resident(os.getpid()) > filled.nbytes / 2**20
+    path = tmp_path / "metrics.jsonl"
+    assert benchmark_run_memory.last_step(path) == 0
+    # The last line is being written.
+    path.write_text('{"step": 10}\n{"step": 20}\n{"step": 3')
+    assert benchmark_run_memory.last_step(path) == 20
 
 
 @pytest.mark.slow

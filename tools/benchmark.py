@@ -44,6 +44,11 @@ measures by how much training steps raise the peak memory of a fresh process,
 with and without recomputed activations and with gradient accumulation
 (memory.md).
 
+    python tools/benchmark.py run_memory --out=results
+
+gives the resident memory of runs of 10,000 steps at their begin and at their
+end (run_memory.md).
+
     python tools/benchmark.py scaling --out=results
 
 counts what two replicas sum in a step, and projects it to more (scaling.md).
@@ -68,6 +73,7 @@ from tools import (
     benchmark_memory,
     benchmark_meta,
     benchmark_peer,
+    benchmark_run_memory,
     benchmark_scaling,
     benchmark_startup,
     benchmark_steps,
@@ -115,6 +121,16 @@ def parser():
     memory.add_argument("--batch_size", type=int, default=256)
     memory.add_argument("--steps", type=int, default=3)
     memory.add_argument("--settings", help=argparse.SUPPRESS)
+    memory = command(
+        "run_memory",
+        "memory of a long run",
+        benchmark_run_memory.run_run_memory,
+        "run_memory.md",
+    )
+    memory.add_argument(
+        "--algos", default=",".join(benchmark_run_memory.METHODS)
+    )
+    memory.add_argument("--steps", type=int, default=10_000)
     methods = command(
         "methods",
         "time of training steps",

@@ -37,7 +37,7 @@ LARGEST = 64
 def measured(name, folder):
     """Exports a network: its shape, parameters and the `Written` files."""
     found = models.find(name)
-    size = min(found.image_size, LARGEST)
+    size = max(min(found.image_size, LARGEST), found.smallest)
     shape = (8, 8, 1) if name == "digits_cnn" else (size, size, 3)
     network = models.build(name, shape, len(CLASSES))
     images = np.random.default_rng(0).integers(0, 256, (4, *shape), np.uint8)
@@ -108,7 +108,8 @@ def page(records, missing):
     return (
         "# Exported networks\n\n"
         "Made by `python tools/export_formats.py`. Networks for ten classes, "
-        f"at no more than {LARGEST} pixels, with random weights; each file "
+        f"at no more than {LARGEST} pixels unless they need more, with random "
+        "weights; each file "
         "gave the probabilities of its network to 1e-4. MB, and ms for 1 and "
         "for 32 images at a time: medians of 9 on a CPU "
         f"({platform.machine()}, two cores, with other work beside; "
