@@ -118,21 +118,9 @@ class MetaSemi(Algorithm):
         # Line 4: pseudo-labels by the averaged model, then X~ and U~.
         labeler_logits = self._label(unlabeled[hp.pseudo_label_view])
         pseudo_label = _PSEUDO_LABELS[hp.pseudo_label](labeler_logits)  # [U, C]
-        raw_labeled = Examples(
-            float_images(labeled["weak"]), self.one_hot(labeled["label"])
-        )
-        mixed_labeled, pool = self._mixed(
-            batch,
-            raw_labeled,
-            Examples(float_images(unlabeled[hp.learned_view]), pseudo_label),
-        )
-        of = {"raw": raw_labeled, "mixed": mixed_labeled}
-        judge = of[hp.meta_labeled_batch]
-        supervised = of[hp.labeled_loss_batch]
-        num_unlabeled = pool.images.shape[0]
-        if hp.labels_in_update == "joint":
-            pool = concat(pool, supervised)
-        num_examples = pool.images.shape[0]
+        judge, supervised, pool = self._groups(batch, pseudo_label)
+        num_unlabeled = pseudo_label.shape[0]
+        num_examples = pool.target.shape[0]
         separate = hp.has_labeled_loss
 
         # Lines 5 to 10: the meta gradient. Nothing here assigns a variable.
@@ -216,16 +204,42 @@ class MetaSemi(Algorithm):
         self.track_share("labeled_loss", replicas.share_of_mean(labeled_losses))
         self.track_share("unlabeled_loss", unlabeled_loss)
         self.track_labeled(labeled["label"], labeled_logits)
-        selected = example_weight
         if hp.example_weights == "relu_norm":
             # These are gradients, which have no scale: a mean of 1 is shown.
-            selected = weight * (num_examples * replicas.count())
-        selected = selected[:num_unlabeled]
+            example_weight = weight * (num_examples * replicas.count())
+        selected = example_weight[:num_unlabeled]
         self.track("selected_share", tf.cast(selected > 0, tf.float32))
         self.track_pseudo_labels(
             unlabeled["oracle_label"], pseudo_label, selected
         )
         return {}
+
+    def _groups(self, batch, pseudo_label):
+        """What a batch is learned from and judged by.
+
+        Args:
+            batch: the batch.
+            pseudo_label: `[U, C]`, of its unlabeled images.
+
+        Returns:
+            Three `Examples`: the labeled ones of the lookahead's loss, those of
+            the update, and the pool that is weighted, the unlabeled ones first.
+        """
+        hp = self.hyperparameters
+        labeled, unlabeled = batch["labeled"], batch["unlabeled"]
+        raw = Examples(
+            float_images(labeled["weak"]), self.one_hot(labeled["label"])
+        )
+        mixed, pool = self._mixed(
+            batch,
+            raw,
+            Examples(float_images(unlabeled[hp.learned_view]), pseudo_label),
+        )
+        of = {"raw": raw, "mixed": mixed}
+        supervised = of[hp.labeled_loss_batch]
+        if hp.labels_in_update == "joint":
+            pool = concat(pool, supervised)
+        return of[hp.meta_labeled_batch], supervised, pool
 
     def _label(self, images):
         """The labeler's logits `[U, C]`, without gradient or state update."""
