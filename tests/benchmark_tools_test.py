@@ -188,7 +188,21 @@ def test_sums_of_a_supervised_step(two_replicas):
     sizes = [int(np.prod(v.shape)) for v in network.trainable_variables]
     assert local.calls == 1 and local.tensors == len(sizes)
     assert local.bytes == 4 * sum(sizes)
-    assert synchronized.calls > local.calls
+    layers = sum("moving_mean" in v.path for v in network.weights)
+    assert synchronized.calls == local.calls + 2 * layers
+
+
+@pytest.mark.exhaustive
+def test_forward_mode_sends_no_more_than_the_tangents_along(two_replicas):
+    del two_replicas
+    found = benchmark_scaling.counted(
+        "meta_semi", {"batch_norm": "synchronized"}, *SMALL.values()
+    )
+    network = step_worker.parts("meta_semi", {}, **SMALL).algorithm.student
+    layers = sum("moving_mean" in v.path for v in network.weights)
+    # Judge and pool, both forward and backward; both gradients and the number
+    # of images that are selected.
+    assert found.calls == 4 * layers + 3
 
 
 @pytest.mark.skipif(

@@ -110,6 +110,15 @@ class ForwardMode:
         finally:
             _forward.mode = None
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Records nothing in the block; gradient tapes still do."""
+        self.accumulator.__exit__(None, None, None)
+        try:
+            yield
+        finally:
+            self.accumulator.__enter__()
+
     def jvp(self, values: tf.Tensor) -> tf.Tensor:
         """The derivative of `values` along the tangents; 0 if there is none."""
         # A derivative of None, which the type stubs allow, is excluded.
@@ -128,7 +137,10 @@ def sum_with_tangent(values: tf.Tensor) -> tf.Tensor:
     mode = getattr(_forward, "mode", None)
     if mode is None or count() == 1:
         return sum_over_replicas(values)
-    total, slope = sum_over_replicas([values, mode.jvp(values)])
+    tangent = mode.jvp(values)
+    # Or TensorFlow would add its own derivative, two more sums that are wrong.
+    with mode.paused():
+        total, slope = sum_over_replicas([values, tangent])
     zero = tf.cast(mode._zero, slope.dtype)
     return total + zero * tf.stop_gradient(slope)
 
