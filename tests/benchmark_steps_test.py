@@ -37,11 +37,15 @@ def test_a_row():
 def test_steps_of_two_trees_are_timed(monkeypatch):
     small = {"model": "digits_cnn", "image_shape": [8, 8, 1], "batch_size": 8}
     monkeypatch.setattr(benchmark_steps, "NETWORK", small)
-    trees = {"now": benchmark_steps.ROOT, "before": benchmark_steps.ROOT}
-    found = benchmark_steps.measure(trees, "supervised", {}, 2, 0.01)
-    assert found.keys() == trees.keys()
+    here, asked = benchmark_steps.ROOT, benchmark_steps.request
+    cases = {
+        "now": (here, asked("supervised")),
+        "replicas": (here, asked("supervised", replicas=2)),
+        # An earlier version does not know a method.
+        "before": (here, asked("no_such_method")),
+    }
+    found = benchmark_steps.measure(cases, 2, 0.01)
+    assert found.keys() == {"now", "replicas"}
     for timing in found.values():
         assert timing["steps"].shape == timing["forward"].shape == (2, 2)
         assert (timing["steps"] > 0).all()
-    # An earlier version does not know a method.
-    assert benchmark_steps.measure(trees, "no_such_method", {}) == {}

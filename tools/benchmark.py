@@ -24,6 +24,11 @@ times a training step of every method beside what its passes amount to and, with
 compares the forms of Meta-Semi's meta gradient: their time beside a plain step
 and how often their signs agree (meta_step.md).
 
+    python tools/benchmark.py replicas --before=COMMIT --out=results
+
+times the same forms over two replicas, with synchronized batch norm
+(replicas.md).
+
     python tools/benchmark.py batch_norm --out=results
 
 compares steps with the kernel of batch norm and with composed batch norm
@@ -140,6 +145,14 @@ def parser():
     )
     methods.add_argument("--algos", help="default: all")
     methods.add_argument("--before", help="a commit to compare with")
+    replicas = command(
+        "replicas",
+        "time of a meta gradient over two replicas",
+        benchmark_steps.run_replicas,
+        "replicas.md",
+        7,
+    )
+    replicas.add_argument("--before", help="a commit to compare with")
     command(
         "meta_step",
         "cost of meta gradients",

@@ -1,6 +1,7 @@
 """The time of training steps, for `tools/benchmark.py methods`."""
 
 import json
+import os
 import pathlib
 import platform
 import subprocess
@@ -15,6 +16,8 @@ sys.path.insert(0, str(ROOT))
 from tf_metassl import algorithms, config  # noqa: E402
 from tools import benchmark_timing, make_flagfiles  # noqa: E402
 
+# Which kernels TensorFlow uses: each version sets it as it is imported.
+_KERNELS = "TF_ENABLE_ONEDNN_OPTS"
 WORKER = ROOT / "tools" / "step_worker.py"
 NETWORK = {"model": "wrn_16_1", "image_shape": [32, 32, 3], "batch_size": 64}
 # Forward passes per labeled and per unlabeled image of methods that no table
@@ -41,9 +44,12 @@ class Worker:
     """
 
     def __init__(self, tree):
+        # That one is set here already: by this version, for all of them.
+        own = {k: v for k, v in os.environ.items() if k != _KERNELS}
         self._process = subprocess.Popen(
             [sys.executable, str(WORKER)],
             cwd=tree,
+            env=own,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -98,13 +104,17 @@ class Tree:
         self._folder.cleanup()
 
 
-def measure(trees, algo, settings, repeats=7, seconds=0.5):
-    """Times a step in several source trees, in turn.
+def request(algo, settings=(), **others):
+    """What a worker is asked to build: the tables' network, and a method."""
+    return {"algo": algo, "settings": dict(settings), **NETWORK, **others}
+
+
+def measure(cases, repeats=7, seconds=0.5):
+    """Times steps of several source trees, in turn.
 
     Args:
-        trees: name -> folder.
-        algo: the method.
-        settings: its settings; a tree that refuses them is left out.
+        cases: name -> the folder of a source tree, and the `request` that is
+            made of it; a tree that refuses it is left out.
         repeats: how often each is timed.
         seconds: how long, about, each time.
 
@@ -114,10 +124,10 @@ def measure(trees, algo, settings, repeats=7, seconds=0.5):
         of the first step, which compiles.
     """
     found = {}
-    workers = {name: Worker(folder) for name, folder in trees.items()}
+    workers = {name: Worker(folder) for name, (folder, _) in cases.items()}
     try:
         for name, worker in workers.items():
-            first = worker.ask(algo=algo, settings=settings, **NETWORK)
+            first = worker.ask(**cases[name][1])
             if first:
                 found[name] = {"first": first["steps"], "steps": []}
                 found[name]["forward"] = []
@@ -187,8 +197,9 @@ def run_methods(args):
         "forward pass of one image; counted is what the passes of the method "
         "amount to (`tools/make_flagfiles.py`), a gradient or forward-mode "
         "derivative as two passes. The optimizer, averages and metrics are in "
-        "the measured time and not in the counted one. Ratios: median (10th "
-        "... 90th percentile).",
+        "the measured time and not in the counted one. Every version uses the "
+        "kernels, TensorFlow's own or oneDNN's, that it chooses itself. "
+        "Ratios: median (10th ... 90th percentile).",
         "",
         "| " + " | ".join(head) + " |",
         "| --- |" + " --: |" * (len(head) - 1),
@@ -198,9 +209,45 @@ def run_methods(args):
     with Tree(args.before or "HEAD") as earlier:
         trees = {"now": ROOT} | ({"before": earlier} if args.before else {})
         for algo in names:
-            found = measure(trees, algo, {}, args.repeats)
+            cases = {name: (t, request(algo)) for name, t in trees.items()}
+            found = measure(cases, args.repeats)
             lines.append("| " + " | ".join(row(algo, found)) + " |")
             print(lines[-1], flush=True)
             if args.out:  # After each, because all of them take an hour.
                 text = "\n".join(lines) + "\n"
                 (pathlib.Path(args.out) / "steps.md").write_text(text)
+
+
+def run_replicas(args):
+    """Prints and writes the time of Meta-Semi's step over two replicas."""
+
+    def asked(form):
+        return request("meta_semi", {"meta_gradient": form}, replicas=2)
+
+    with Tree(args.before or "HEAD") as earlier:
+        base = f"nested_tape, {args.before}" if args.before else "nested_tape"
+        cases = {base: (earlier if args.before else ROOT, asked("nested_tape"))}
+        for form in ("nested_tape", "forward_mode", "finite_difference"):
+            cases.setdefault(form, (ROOT, asked(form)))
+        found = measure(cases, args.repeats)
+    rows = [
+        [
+            form,
+            benchmark_timing.milliseconds(timing["steps"]),
+            *benchmark_timing.ratios(timing["steps"], found[base]["steps"]),
+        ]
+        for form, timing in found.items()
+    ]
+    size = NETWORK["batch_size"]
+    lines = [
+        "# A meta gradient over two replicas",
+        "",
+        "Made by `python tools/benchmark.py replicas`: a step of Meta-Semi on "
+        "two replicas of one CPU core, batch norm synchronized, "
+        f"{NETWORK['model']} on images of 32 x 32 x 3, {size} labeled and "
+        f"{2 * size} unlabeled images in all. Ratios are to the first row. "
+        f"{benchmark_timing.setting()}",
+        "",
+        *benchmark_timing.table(["form", "ms", "CPU time", "time"], rows),
+    ]
+    benchmark_timing.publish(lines, args.out, "replicas.md")

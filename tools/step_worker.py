@@ -40,9 +40,30 @@ class Parts(typing.NamedTuple):
     iterator: typing.Any
 
 
-def built(algo, settings, model, image_shape, batch_size):
-    """The step and the forward pass of `parts`."""
-    found = parts(algo, settings, model, image_shape, batch_size)
+def built(algo, settings, model, image_shape, batch_size, replicas=1):
+    """The step and the forward pass of `parts`, on some replicas.
+
+    Args:
+        algo: as for `parts`, and so are the settings, network and sizes.
+        settings: see there.
+        model: see there.
+        image_shape: see there.
+        batch_size: of all replicas.
+        replicas: logical devices of one CPU; set before TensorFlow is used.
+    """
+    import tensorflow as tf
+
+    strategy = tf.distribute.get_strategy()
+    if replicas > 1:
+        (cpu,) = tf.config.list_physical_devices("CPU")[:1]
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration()] * replicas
+        )
+        strategy = tf.distribute.MirroredStrategy(
+            [device.name for device in tf.config.list_logical_devices("CPU")]
+        )
+    with strategy.scope():
+        found = parts(algo, settings, model, image_shape, batch_size)
     return found.step, found.forward
 
 
@@ -125,6 +146,8 @@ def timed(function, times):
 def main():
     """Answers requests until standard input ends."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # First, because it chooses the kernels that TensorFlow is imported with.
+    import tf_metassl  # noqa: F401, I001
     import tensorflow as tf
 
     # One core, so that CPU seconds are those of the work.
