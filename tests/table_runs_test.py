@@ -39,6 +39,37 @@ def test_cells_with_equal_settings_share_a_run():
     assert wanted == [(cells[0], 0), (cells[2], 0), (cells[0], 1)]
 
 
+def test_a_cell_starts_from_the_network_of_another_run(tmp_path, monkeypatch):
+    simclr, meta_semi = ("--algo=simclr",), ("--algo=meta_semi",)
+    cell = tables.Cell("row", "data", "", meta_semi, simclr)
+    alone = tables.Cell("row", "data", "", meta_semi)
+    # Neither has the records of the other.
+    assert table_runs.of_cell(alone, [record(cell, 0, 0.9)]) == []
+    assert table_runs.of_cell(cell, [record(alone, 0, 0.9)]) == []
+    commands = []
+
+    def command(module, run_dir, threads, *arguments):
+        commands.append((run_dir, arguments))
+        run_dir.mkdir(parents=True)
+        (run_dir / "results.json").write_text("[]")
+        (run_dir / "timing.jsonl").write_text('{"wall_clock_seconds": 2.5}')
+
+    monkeypatch.setattr(table_runs, "_command", command)
+    options = {"protocol": "last", "num_checkpoints": 20, "threads": 1}
+    made, run_dir = table_runs.run(cell, 3, folder=tmp_path, **options)
+    (first_dir, first), (second_dir, second) = commands
+    assert first[0] == "--algo=simclr" and "--seed=3" in first
+    assert second[0] == "--algo=meta_semi" and "--seed=3" in second
+    assert f"--init_weights={first_dir}" in second
+    assert run_dir == second_dir != first_dir
+    assert table_runs.of_cell(cell, [made]) == [made]
+    assert made["seconds"] == 5.0  # Of both.
+    # It is the run of the cell with these flags.
+    other = tables.Cell("other", "data", "", simclr)
+    place = table_runs.run_directory(other, 3, tmp_path, "last")
+    assert first_dir == place
+
+
 @pytest.mark.parametrize(
     "flags, every",
     [

@@ -108,9 +108,10 @@ def main(_):
     out = pathlib.Path(values.out)
     out.mkdir(parents=True, exist_ok=True)
     log = out / "runs.jsonl"
+    folder = out / "runs"
     train = functools.partial(
         table_runs.run,
-        folder=out / "runs",
+        folder=folder,
         protocol=values.protocol,
         num_checkpoints=table_runs.num_checkpoints(table),
         threads=max(1, (os.cpu_count() or 1) // values.jobs),
@@ -123,7 +124,8 @@ def main(_):
 
     def finished(record, run_dir):
         table_runs.append(log, record)
-        shutil.rmtree(run_dir)
+        if run_dir not in kept:
+            shutil.rmtree(run_dir)
         write()
 
     wanted = [
@@ -133,7 +135,17 @@ def main(_):
         )
         if values.only in cell.name
     ]
+    # Other runs start from these.
+    kept = {
+        table_runs.run_directory(
+            table_runs.first_cell(cell), seed, folder, values.protocol
+        )
+        for cell, seed in wanted
+        if cell.first
+    }
     failed = run_all(wanted, train, values.jobs, finished)
+    for run_dir in kept:
+        shutil.rmtree(run_dir, ignore_errors=True)
     print(write())
     if failed:
         sys.exit(f"{len(failed)} runs failed: {'; '.join(failed)}.")

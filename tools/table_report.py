@@ -135,7 +135,7 @@ def markdown(table, records, protocol="last"):
         "Flags of `python -m tf_metassl.train`, in addition to `--seed=S "
         "--split_seed=S`:",
         "",
-        *(f"- {cell.name}: `{' '.join(cell.flags)}`" for cell, _ in pairs),
+        *(f"- {cell.name}: `{cell.command}`" for cell, _ in pairs),
     ]
     return "\n".join(lines) + "\n"
 
@@ -255,7 +255,7 @@ def write_csv(path, table, records, protocol="last"):
             seconds = statistics.mean(record["seconds"] for record in found)
             writer.writerow(
                 [table.scale, cell.row, cell.data, cell.number, table.unit]
-                + [len(found), *numbers, seconds, " ".join(cell.flags)]
+                + [len(found), *numbers, seconds, cell.command]
             )
 
 

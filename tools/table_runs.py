@@ -5,12 +5,14 @@ finished run. Records are identified by the settings that the flags resolve to,
 not by the flags: cells with different flags but equal settings share a run.
 """
 
+import collections
 import hashlib
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import threading
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -90,6 +92,9 @@ def deployed(rows):
 
 # Runs.
 
+# One lock per run directory: several cells may start from the same run.
+_IN_USE = collections.defaultdict(threading.Lock)
+
 
 def num_checkpoints(table):
     """Checkpoints per run with `--protocol=median_20`; MixMatch has 1,000."""
@@ -144,8 +149,23 @@ def seeds(cell, seed):
     return values
 
 
+def first_cell(cell):
+    """The cell of the run that a cell starts from."""
+    return cell._replace(flags=cell.first, first=())
+
+
+def run_directory(cell, seed, folder, protocol):
+    """The folder of a run in the folder of all runs."""
+    name = json.dumps([cell.settings, seed, protocol], sort_keys=True)
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    return pathlib.Path(folder) / digest[:16]
+
+
 def run(cell, seed, *, folder, protocol, num_checkpoints, threads, data_dir=""):
     """Trains a cell with one seed; resumes the run if it exists.
+
+    If the cell starts from the network of another run, that is trained before,
+    unless it is in the folder.
 
     Args:
         cell: the `Cell`.
@@ -163,9 +183,7 @@ def run(cell, seed, *, folder, protocol, num_checkpoints, threads, data_dir=""):
     Raises:
         RuntimeError: if a command fails; the end of its output is shown.
     """
-    name = json.dumps([cell.settings, seed, protocol], sort_keys=True)
-    digest = hashlib.sha256(name.encode()).hexdigest()
-    run_dir = pathlib.Path(folder) / digest[:16]
+    run_dir = run_directory(cell, seed, folder, protocol)
     values = seeds(cell, seed)
     given = [
         *cell.flags,
@@ -174,7 +192,21 @@ def run(cell, seed, *, folder, protocol, num_checkpoints, threads, data_dir=""):
     ]
     if data_dir and DATASETS[cell.settings["dataset"]].loader == TFDS:
         given.append(f"--data_dir={data_dir}")
-    _command("train", run_dir, threads, *given, "--verbose=0")
+    before = 0.0
+    if cell.first:
+        record, first_dir = run(
+            first_cell(cell),
+            seed,
+            folder=folder,
+            protocol=protocol,
+            num_checkpoints=num_checkpoints,
+            threads=threads,
+            data_dir=data_dir,
+        )
+        given.append(f"--init_weights={first_dir.resolve()}")
+        before = record["seconds"]
+    with _IN_USE[run_dir]:
+        _command("train", run_dir, threads, *given, "--verbose=0")
     results = run_dir / "results.json"
     if protocol == "median_20":
         results = run_dir / "median.json"
@@ -186,7 +218,7 @@ def run(cell, seed, *, folder, protocol, num_checkpoints, threads, data_dir=""):
         "settings": cell.settings,
         "seed": seed,
         "protocol": protocol,
-        "seconds": round(_seconds(read(run_dir / "timing.jsonl")), 1),
+        "seconds": round(before + _seconds(read(run_dir / "timing.jsonl")), 1),
         "results": json.loads(results.read_text()),
         "curve": _curve(rows),
         "pseudo_labels": _pseudo_labels(rows),

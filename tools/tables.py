@@ -145,12 +145,15 @@ class Cell(typing.NamedTuple):
         data: what it is trained on; a column of the table.
         number: the paper's, with its unit; empty if there is none.
         flags: of the training command, without seeds.
+        first: flags of a run with the same seeds whose network it starts
+            from; empty if there is none.
     """
 
     row: str
     data: str
     number: str
     flags: tuple
+    first: tuple = ()
 
     @property
     def name(self):
@@ -160,7 +163,16 @@ class Cell(typing.NamedTuple):
     @property
     def settings(self):
         """The settings that its flags resolve to, see `settings_of`."""
-        return settings_of(self.flags)
+        found = settings_of(self.flags)
+        return found | ({"init_weights": self.command} if self.first else {})
+
+    @property
+    def command(self):
+        """Its flags, and those of the run that it starts from."""
+        words = " ".join(self.flags)
+        if self.first:
+            words += f" --init_weights=RUN, a run with {' '.join(self.first)}"
+        return words
 
 
 class Table(typing.NamedTuple):
@@ -443,9 +455,14 @@ class Instrument(typing.NamedTuple):
 
         Args:
             row: what the method is called in the table.
-            given: its flags; {longer} stands for 5/3 of the steps.
+            given: its flags; {longer} stands for 5/3 of the steps. A `Then`
+                has those of two runs.
             further: flags of all cells of a table.
         """
+        if isinstance(given, Then):
+            first = self.cell(row, given.first, further)
+            second = self.cell(row, given.flags, further)
+            return second._replace(first=first.flags)
         longer = self.num_steps * 5 // 3
         given = tuple(flag.format(longer=longer) for flag in given)
         hp = command_line.parse(given).hyperparameters
@@ -461,6 +478,13 @@ class Instrument(typing.NamedTuple):
                 *further,
             ),
         )
+
+
+class Then(typing.NamedTuple):
+    """Flags of a run, and those of one that starts from its network."""
+
+    first: tuple
+    flags: tuple
 
 
 _AT_14_PIXELS = (
@@ -701,6 +725,35 @@ _PRETRAINED_CONTRASTS = tuple(
 )
 
 
+# A network that has seen the unlabeled images before it sees labels, on
+# photographs: SimCLR and BYOL, and what can be trained from there.
+_CIFAR_10 = Instrument(
+    "CIFAR-10 at 16 x 16, 400 labels",
+    (
+        "--dataset=cifar10",
+        "--image_size=16",
+        "--model=wrn_16_1",
+        "--num_labeled=400",
+        "--num_validation=2000",
+        "--batch_size=64",
+        "--num_steps=2000",
+        "--evaluate_every=500",
+    ),
+)
+_SIMCLR = ("--algo=simclr",)
+_SELF_SUPERVISED = {
+    "supervised": _GATE["supervised"],
+    "SimCLR, then finetuned": _SIMCLR,
+    "BYOL, then finetuned": ("--algo=byol",),
+    "Meta-Semi": _META_SEMI,
+    "SimCLR, then Meta-Semi": Then(_SIMCLR, _META_SEMI),
+}
+_SELF_SUPERVISED_CONTRASTS = (
+    *(("supervised", row) for row in _SELF_SUPERVISED if row != "supervised"),
+    ("Meta-Semi", "SimCLR, then Meta-Semi"),
+)
+
+
 def _instruments(scale):
     """The small experiments: their gate, and Meta-Semi's selection on them."""
     short = ("--num_steps=6", "--evaluate_every=3") * (scale == "smoke")
@@ -731,8 +784,14 @@ def _instruments(scale):
             _PRETRAINED,
             _PRETRAINED_CONTRASTS,
         ),
+        "self_supervised": (
+            "Trained without labels first",
+            _SELF_SUPERVISED,
+            _SELF_SUPERVISED_CONTRASTS,
+        ),
     }
     places = {
+        "self_supervised": {"cifar10": _CIFAR_10},
         "pretrained": {"photos": _PHOTOS},
         "meta_semi_reconstruction": {"digits": INSTRUMENTS["digits"]},
         "pools": POOLS,

@@ -10,7 +10,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 
 from tf_metassl.data import spelling
@@ -312,6 +311,8 @@ def render(
 @functools.cache
 def _template():
     """The page; compiled where it is needed, long after a run's first step."""
+    import jinja2
+
     path = pathlib.Path(__file__).with_name("report.html.jinja")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True
