@@ -78,15 +78,8 @@ class CTAugmentPolicy(Policy):
         apply_layer = _apply_layer
         if not tf.executing_eagerly():
             apply_layer = _traced_once
-        for layer in range(DEPTH):
-            column = {name: values[:, layer] for name, values in draw.items()}
-            images = apply_layer(images, column)
-        return operations.cutout_fraction(
-            images,
-            draw["center_y"][:, -1],
-            draw["center_x"][:, -1],
-            self.final_cutout,
-            _FILL,
+        return operations.apply_layers(
+            images, draw, apply_layer, self.final_cutout, _FILL
         )
 
 

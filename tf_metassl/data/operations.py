@@ -106,3 +106,25 @@ def cutout_fraction(images, center_y, center_x, fraction, fill_value):
         tf.fill(tf.shape(center_y), half_width),
         fill_value,
     )
+
+
+def apply_layers(images, draw, apply_layer, final_cutout, fill_value):
+    """Applies the operations of each image, one after the other.
+
+    Args:
+        images: `[N, H, W, C]` uint8.
+        draw: name -> `[N, depth]` tensor, a column per layer; `center_y` and
+            `center_x` have one more, which is the center of the last cutout.
+        apply_layer: function of images and the column of a layer, name ->
+            `[N]`, that returns the changed images.
+        final_cutout: side of that cutout, see `cutout_fraction`.
+        fill_value: gray level of covered pixels.
+
+    Returns:
+        `[N, H, W, C]` uint8.
+    """
+    for layer in range(draw["op"].shape[1]):
+        column = {name: values[:, layer] for name, values in draw.items()}
+        images = apply_layer(images, column)
+    centers = draw["center_y"][:, -1], draw["center_x"][:, -1]
+    return cutout_fraction(images, *centers, final_cutout, fill_value)

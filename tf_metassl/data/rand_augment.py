@@ -154,15 +154,8 @@ class RandAugmentPolicy(Policy):
         apply_layer = policy._apply_layer
         if not tf.executing_eagerly():
             apply_layer = _traced_once(policy)
-        for layer in range(self.num_ops):
-            column = {name: values[:, layer] for name, values in draw.items()}
-            images = apply_layer(images, column)
-        return operations.cutout_fraction(
-            images,
-            draw["center_y"][:, -1],
-            draw["center_x"][:, -1],
-            self.final_cutout,
-            self.fill_value,
+        return operations.apply_layers(
+            images, draw, apply_layer, self.final_cutout, self.fill_value
         )
 
     def _apply_layer(self, images, draw):
