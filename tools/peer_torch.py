@@ -13,6 +13,7 @@ The network is a wide residual network with batch statistics. Moving averages of
 batch norm are left out, which favors PyTorch.
 """
 
+import functools
 import json
 import sys
 import time
@@ -256,13 +257,14 @@ class Peer:
         steps = {
             "plain": self.plain,
             "meta_semi, forward_mode": self.meta_semi,
-            "meta_semi, nested_tape": lambda: self.meta_semi(True),
+            "meta_semi, nested_tape": functools.partial(self.meta_semi, True),
+        } | {
+            f"meta_pseudo_labels, {feedback}": functools.partial(
+                self.meta_pseudo_labels, feedback
+            )
+            for feedback in ("taylor", "per_example", "exact_soft")
         }
-        method, _, feedback = name.partition(", ")
-        if method == "meta_pseudo_labels":
-            self.meta_pseudo_labels(feedback)
-        else:
-            steps[name]()
+        steps[name]()
         return self._selected
 
 
