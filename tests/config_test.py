@@ -96,16 +96,6 @@ def test_given_values_win_over_the_datasets_defaults():
             },
             "--feedback=taylor is the small difference .*--precision=float32",
         ),
-        *(
-            (
-                {"algo": "meta_semi", "labeled_pass": "shared"} | given,
-                words,
-            )
-            for given, words in (
-                ({}, "the same labeled images .*=mixed and .*=raw. Set both"),
-                ({"meta_gradient": "nested_tape"}, "=nested_tape does not ha"),
-            )
-        ),
         (
             {
                 "algo": "meta_semi",

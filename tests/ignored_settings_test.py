@@ -274,7 +274,6 @@ def test_validation_images_of_ones_own_make_their_number_needless():
             MetaSemi(labels_in_update="none", mixup_alpha=0.0),
             {
                 "labeled_loss_weight",
-                "labeled_pass",
                 "labeled_loss_batch",
                 "mix_weight_rule",
                 "mix_weight_per",

@@ -6,17 +6,14 @@ import pytest
 import tensorflow as tf
 
 from tests.helpers import (
-    all_values,
     assert_same,
     eagerly,
     gradient_of,
     inner_product,
     numpy_cross_entropy,
     perturb,
-    run,
     tiny_algorithm,
     tiny_batch,
-    tiny_network,
     trained_under,
     training_logits,
 )
@@ -206,88 +203,6 @@ def test_both_forms_are_the_same_with_synchronized_batch_norm(
     for values, metrics in of_two:
         assert_same(one[0], values, rtol=1e-8, atol=1e-10)
         assert metrics == pytest.approx(one[1], rel=1e-6, abs=1e-9)
-
-
-RAW = {"meta_labeled_batch": "raw", "labeled_loss_batch": "raw"}
-
-
-@pytest.mark.parametrize("form", ("forward_mode", "finite_difference"))
-def test_a_shared_labeled_pass_is_the_same_update_but_for_batch_norm(
-    form, float64, eager
-):
-    results = []
-    for labeled_pass in ("separate", "shared"):
-        keras.utils.set_random_seed(1)
-        algorithm = tiny_algorithm(
-            "meta_semi",
-            network=lambda role: tiny_network(role, batch_norm=False),
-            labeled_pass=labeled_pass,
-            meta_gradient=form,
-            labeled_loss_weight=0.7,
-            class_weights=np.array([0.5, 1.0, 2.0]),
-            **RAW,
-        )
-        metrics = run(algorithm, *(tiny_batch(seed=s) for s in range(3)))
-        results.append((all_values(algorithm), metrics))
-    (separate, metrics), (shared, metrics_of_shared) = results
-    assert_same(separate, shared, rtol=1e-9, atol=1e-12)
-    assert metrics_of_shared == pytest.approx(metrics, rel=1e-9)
-
-
-@pytest.mark.parametrize(
-    "off", ({"labels_in_update": "joint"}, {"labeled_loss_weight": 0.0})
-)
-def test_without_a_labeled_loss_there_is_nothing_to_share(off, eager):
-    results = []
-    for labeled_pass in ("separate", "shared"):
-        keras.utils.set_random_seed(1)
-        algorithm = tiny_algorithm(
-            "meta_semi", labeled_pass=labeled_pass, **RAW, **off
-        )
-        run(algorithm, tiny_batch())
-        results.append(all_values(algorithm))
-    assert_same(*results)
-    assert "labeled_pass" in algorithm.hyperparameters.without_effect
-
-
-def test_averages_of_batch_norm_follow_both_batches_of_a_shared_pass(eager):
-    def constant(batch, labeled, unlabeled):
-        for group, level in (("labeled", labeled), ("unlabeled", unlabeled)):
-            for view in ("clean", "weak", "strong"):
-                images = tf.zeros_like(batch[group][view])
-                batch[group][view] = images + np.uint8(level)
-        return batch
-
-    moved = []
-    for levels in ((0, 200), (200, 0)):
-        keras.utils.set_random_seed(1)
-        algorithm = tiny_algorithm("meta_semi", labeled_pass="shared", **RAW)
-        before = functional.state(algorithm.student)
-        run(algorithm, constant(tiny_batch(), *levels))
-        after = functional.state(algorithm.student)
-        assert any(np.any(a != b) for a, b in zip(before, after, strict=True))
-        moved.append([np.asarray(a) for a in after])
-    # The one that comes last weighs another amount: both have been seen.
-    assert any(np.any(a != b) for a, b in zip(*moved, strict=True))
-    counts = [v for v in algorithm.student.weights if "num_updates" in v.path]
-    assert counts and all(v.numpy() == 2 for v in counts)
-
-
-def test_a_shared_labeled_pass_is_the_same_on_two_replicas(
-    two_replicas, float64
-):
-    one, two = (
-        trained_under(
-            strategy,
-            "meta_semi",
-            [tiny_batch(16, 32, seed=seed) for seed in range(4)],
-            labeled_pass="shared",
-            **RAW,
-        )
-        for strategy in (tf.distribute.get_strategy(), two_replicas)
-    )
-    assert_same(one[0], two[0], rtol=1e-8, atol=1e-10)
-    assert two[1] == pytest.approx(one[1], rel=1e-6, abs=1e-9)
 
 
 def test_views_follow_the_hyperparameters():

@@ -24,7 +24,6 @@ from tf_metassl.data.options import DataOptions
 from tf_metassl.errors import ConfigError
 from tf_metassl.hyperparameters import (
     Hyperparameters,
-    MetaSemi,
     MetaSemiIct,
     Reweighting,
     StudentFeedback,
@@ -761,20 +760,6 @@ def _check_together(config: Config) -> None:
             f"views, and --algo={config.algo} reads contrastive ones. Leave it "
             "out, or choose another --algo."
         )
-    if isinstance(hp, MetaSemi) and hp.shares_labeled_pass:
-        if hp.meta_gradient == "nested_tape":
-            raise ConfigError(
-                "--labeled_pass=shared needs a labeled gradient at the current "
-                "parameters, which --meta_gradient=nested_tape does not have. "
-                "Use --meta_gradient=forward_mode."
-            )
-        if hp.meta_labeled_batch != hp.labeled_loss_batch:
-            raise ConfigError(
-                "--labeled_pass=shared needs the same labeled images in the "
-                "lookahead's loss and in the update, got "
-                f"--meta_labeled_batch={hp.meta_labeled_batch} and "
-                f"--labeled_loss_batch={hp.labeled_loss_batch}. Set both alike."
-            )
     if isinstance(hp, MetaSemiIct) and hp.mix_partners != "own":
         raise ConfigError(
             f"--mix_partners={hp.mix_partners}: the consistency loss of "

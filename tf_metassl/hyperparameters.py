@@ -600,7 +600,6 @@ class LearningToReweight(Reweighting):
     meta_labeled_batch = "raw"
     labels_in_update = "separate"
     labeled_loss_batch = "raw"
-    shares_labeled_pass = False
     learned_view = "weak"
     labeler = "ema"
     labeler_mode = "inference"
@@ -661,14 +660,6 @@ class MetaSemi(Reweighting, Mixup):
         "--strong_augmentation, which is not in the paper.",
         choices=("weak", "strong"),
     )
-    labeled_pass: str = setting(
-        "separate",
-        "How often the labeled images pass the network. separate: once for the "
-        "lookahead's loss and once for the update, there in one batch with the "
-        "unlabeled ones; shared: once, in a batch of their own, for both "
-        "(our own, in less time).",
-        choices=("separate", "shared"),
-    )
     selection_margin: float = setting(
         0.0,
         "An example is kept while its meta gradient is at most this multiple "
@@ -710,11 +701,6 @@ class MetaSemi(Reweighting, Mixup):
     )
 
     @property
-    def shares_labeled_pass(self):
-        """Whether one labeled pass serves the lookahead and the update."""
-        return self.labeled_pass == "shared" and self.has_labeled_loss
-
-    @property
     def uses_strong_policy(self):
         """See `Hyperparameters`."""
         return self.learned_view == "strong"
@@ -725,11 +711,9 @@ class MetaSemi(Reweighting, Mixup):
         found = super().without_effect
         if self.labels_in_update != "separate":
             where = f"--labels_in_update={self.labels_in_update}"
-            found |= {"labeled_loss_weight": where, "labeled_pass": where}
+            found["labeled_loss_weight"] = where
             if self.labels_in_update == "none":
                 found["labeled_loss_batch"] = where
-        elif not self.labeled_loss_weight:
-            found["labeled_pass"] = "--labeled_loss_weight=0"
         if self.mixup_on == "none" or not self.mixup_alpha:
             names = ("mix_weight_rule", "mix_weight_per", "mix_partners")
             off = (

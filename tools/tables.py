@@ -549,10 +549,6 @@ _SELECTION = {
         *_STRONG_FORM,
         "--example_weights=constant",
     ),
-    "Meta-Semi, strong views, one labeled pass": (
-        *_STRONG_FORM,
-        "--labeled_pass=shared",
-    ),
     "Meta-Semi, strong views, finite differences": (
         *_STRONG_FORM,
         "--meta_gradient=finite_difference",

@@ -79,7 +79,7 @@ class MetaSemi(Algorithm):
         Raises:
             ValueError: if forward mode is combined with batch norm of a user's
                 own that is synchronized over replicas, where TensorFlow loses
-                the tangent; or a shared labeled pass with nested tapes.
+                the tangent.
         """
         loses_tangents = layers.loses_tangents(
             self.student, self.distribute_strategy.num_replicas_in_sync
@@ -94,12 +94,6 @@ class MetaSemi(Algorithm):
             )
         if form == "auto":
             form = "nested_tape" if loses_tangents else "forward_mode"
-        if form == "nested_tape" and self.hyperparameters.shares_labeled_pass:
-            raise ValueError(
-                "--labeled_pass=shared needs a labeled gradient at the current "
-                "parameters, which nested tapes do not have: use "
-                "--meta_gradient=forward_mode or --labeled_pass=separate."
-            )
         self._meta_gradient = _META_GRADIENTS[form]
         super().compile(**kwargs)
 
@@ -127,13 +121,13 @@ class MetaSemi(Algorithm):
         judge, supervised, pool = self._groups(batch, pseudo_label)
         num_unlabeled = pseudo_label.shape[0]
         num_examples = pool.target.shape[0]
-        in_update = hp.has_labeled_loss and not hp.shares_labeled_pass
+        separate = hp.has_labeled_loss
 
         # Lines 5 to 10: the meta gradient. Nothing here assigns a variable.
         theta = functional.parameters(self.student)
         state = functional.state(self.student)
 
-        learned = concat(pool, supervised) if in_update else pool
+        learned = concat(pool, supervised) if separate else pool
 
         def weighted(losses):
             """Class weights for the labeled images, which come last."""
@@ -146,12 +140,8 @@ class MetaSemi(Algorithm):
             )
 
         def losses_at(params):
-            # The averages of batch norm follow every batch that is learned.
-            before = state
-            if hp.shares_labeled_pass:
-                *_, before = judge_outputs[0]
             logits, new_state = functional.call(
-                self.student, params, before, learned.images
+                self.student, params, state, learned.images
             )
             losses = weighted(cross_entropy(learned.target, logits))
             return losses[:num_examples], (losses, logits, new_state)
@@ -159,13 +149,13 @@ class MetaSemi(Algorithm):
         judge_outputs = []
 
         def labeled_loss_at(params):
-            logits, new_state = functional.call(
+            logits, _ = functional.call(
                 self.student, params, state, judge.images
             )
             losses = self.class_weighted(
                 cross_entropy(judge.target, logits), judge.target
             )
-            judge_outputs.append((losses, logits, new_state))
+            judge_outputs.append((losses, logits))
             return replicas.share_of_mean(losses)
 
         meta = self._meta_gradient(
@@ -192,7 +182,7 @@ class MetaSemi(Algorithm):
         with meta.tape:
             unlabeled_loss = tf.reduce_sum(weight * meta.unlabeled_loss)
             loss = unlabeled_loss
-            if in_update:
+            if separate:
                 loss += hp.labeled_loss_weight * replicas.share_of_mean(
                     losses[num_examples:]
                 )
@@ -200,22 +190,13 @@ class MetaSemi(Algorithm):
                 unlabeled, labeler_logits, logits[:num_unlabeled]
             )
         gradient = functional.gradient(meta.tape, loss, theta)
-        if hp.shares_labeled_pass:
-            of_labeled, *_ = judge_outputs[0]
-            loss += hp.labeled_loss_weight * replicas.share_of_mean(of_labeled)
-            gradient = [
-                of_pool + hp.labeled_loss_weight * labeled
-                for of_pool, labeled in zip(
-                    gradient, meta.labeled_gradient, strict=True
-                )
-            ]
         self.apply_gradients("student", gradient)
         functional.assign_state(self.student, new_state)
         self.update_ema()
 
         if hp.labels_in_update == "none" or logits.shape[0] == num_unlabeled:
             # With example weights 0 the lookahead student is the student.
-            ((labeled_losses, labeled_logits, _),) = judge_outputs
+            ((labeled_losses, labeled_logits),) = judge_outputs
         else:
             labeled_losses = losses[num_unlabeled:]
             labeled_logits = logits[num_unlabeled:]

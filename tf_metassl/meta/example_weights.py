@@ -27,15 +27,12 @@ class MetaPass(typing.NamedTuple, typing.Generic[Extra]):
         extra: the second result of `losses_at` at the current parameters.
         tape: a persistent tape that recorded this forward pass. Enter it again
             to weight the losses, and the update needs no second forward pass.
-        labeled_gradient: this replica's share of the gradient of the labeled
-            loss at the current parameters; None after `nested_tape`.
     """
 
     meta_gradient: tf.Tensor
     unlabeled_loss: tf.Tensor
     extra: Extra
     tape: tf.GradientTape
-    labeled_gradient: list[tf.Tensor] | None = None
 
 
 def nested_tape(
@@ -122,8 +119,7 @@ def forward_mode(
     Arguments and result are those of `nested_tape`.
     """
     del num_examples  # Part of the common signature.
-    labeled_gradient = _labeled_gradient(labeled_loss_at, params)
-    direction = replicas.sum_over_replicas(labeled_gradient)
+    direction = _labeled_gradient(labeled_loss_at, params)
     with tf.GradientTape(persistent=True) as shared:
         shared.watch(params)
         along = replicas.ForwardMode(params, direction)
@@ -132,11 +128,7 @@ def forward_mode(
         slope = along.jvp(unlabeled_loss)
     meta_gradient = -num_lookahead_steps * learning_rate * slope
     return MetaPass(
-        tf.stop_gradient(meta_gradient),
-        unlabeled_loss,
-        extra,
-        shared,
-        labeled_gradient,
+        tf.stop_gradient(meta_gradient), unlabeled_loss, extra, shared
     )
 
 
@@ -164,8 +156,7 @@ def finite_difference(
     Arguments and result are those of `nested_tape`.
     """
     del num_examples  # Part of the common signature.
-    labeled_gradient = _labeled_gradient(labeled_loss_at, params)
-    direction = replicas.sum_over_replicas(labeled_gradient)
+    direction = _labeled_gradient(labeled_loss_at, params)
     length = tf.math.divide_no_nan(
         _DIFFERENCE_STEP * tf.linalg.global_norm(params),
         tf.linalg.global_norm(direction),
@@ -178,11 +169,7 @@ def finite_difference(
     slope = tf.math.divide_no_nan(loss_ahead - unlabeled_loss, length)
     meta_gradient = -num_lookahead_steps * learning_rate * slope
     return MetaPass(
-        tf.stop_gradient(meta_gradient),
-        unlabeled_loss,
-        extra,
-        shared,
-        labeled_gradient,
+        tf.stop_gradient(meta_gradient), unlabeled_loss, extra, shared
     )
 
 
@@ -190,11 +177,13 @@ def _labeled_gradient(
     labeled_loss_at: Callable[[Sequence[tf.Tensor]], tf.Tensor],
     params: Sequence[tf.Tensor],
 ) -> list[tf.Tensor]:
-    """This replica's share of the gradient of the labeled loss."""
+    """The gradient of the labeled loss of the global batch."""
     with tf.GradientTape() as tape:
         tape.watch(params)
         labeled_loss = labeled_loss_at(params)
-    return functional.gradient(tape, labeled_loss, params)
+    return replicas.sum_over_replicas(
+        functional.gradient(tape, labeled_loss, params)
+    )
 
 
 def within_margin(meta_gradient: tf.Tensor, margin: float) -> tf.Tensor:
