@@ -41,11 +41,13 @@ def test_steps_of_two_trees_are_timed(monkeypatch):
     cases = {
         "now": (here, asked("supervised")),
         "replicas": (here, asked("supervised", replicas=2)),
+        # Its batches have probes beside the views.
+        "probes": (here, asked("remixmatch")),
         # An earlier version does not know a method.
         "before": (here, asked("no_such_method")),
     }
     found = benchmark_steps.measure(cases, 2, 0.01)
-    assert found.keys() == {"now", "replicas"}
+    assert found.keys() == {"now", "replicas", "probes"}
     for timing in found.values():
         assert timing["steps"].shape == timing["forward"].shape == (2, 2)
         assert (timing["steps"] > 0).all()

@@ -105,7 +105,8 @@ def parts(algo, settings, model, image_shape, batch_size):
     )
     rows = np.arange(len(images))
     sizes = {"labeled": batch_size, "unlabeled": 2 * batch_size}
-    views = algorithm.views
+    # An earlier version has no probes beside the views.
+    views = getattr(algorithm, "batch_views", algorithm.views)
     pools = [
         pipeline.Pool(name, rows, size, getattr(views, name))
         for name, size in sizes.items()
