@@ -728,7 +728,7 @@ _CIFAR_10 = Instrument(
     (
         "--dataset=cifar10",
         "--image_size=16",
-        "--model=wrn_16_1",
+        "--model=strided_cnn",
         "--num_labeled=400",
         "--num_validation=2000",
         "--batch_size=64",
