@@ -14,6 +14,8 @@ def test_passes_are_counted_for_every_method():
     assert benchmark_steps.counted("supervised") == 3 * size
     # Twice as many unlabeled images, with a weak and a strong view each.
     assert benchmark_steps.counted("fixmatch") == 3 * size + 2 * size * 6
+    # Two strong views, where the paper has eight.
+    assert benchmark_steps.counted("remixmatch") == 4 * size + 2 * size * 16
 
 
 def test_a_row():

@@ -165,6 +165,7 @@ def test_numbers_are_converted_to_our_units(path, name, value):
         ("vat/cifar10_4000_wrn.flags", 3, 9),  # With entropy.
         ("meta_pseudo_labels/cifar10_4000_wrn_regularizer.flags", 12, 0),
         ("noisy_student/imagenet_and_jft_efficientnet_l2_sam.flags", 6, 6),
+        ("remixmatch/cifar10_4000_wrn.flags", 4, 34),  # Eight strong views.
     ],
 )
 def test_passes_follow_from_the_hyperparameters(

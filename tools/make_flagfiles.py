@@ -64,9 +64,10 @@ PASSES = {
     "meta_semi": (8, 6),
     "meta_semi_ict": (8, 6),
     "mixmatch": (3, 8),
-    # Unlabeled: a guess without gradient; with gradients 8 + 1 mixed views, an
-    # unmixed and a rotated one. Labeled: also a probe without gradient.
-    "remixmatch": (4, 34),
+    # Unlabeled: a guess without gradient; with gradients a mixed view, an
+    # unmixed and a rotated one. Mixed strong views are added below. Labeled:
+    # also a probe without gradient.
+    "remixmatch": (4, 10),
     # A guess from two views without gradient; with gradients two mixed views,
     # an unmixed one and five transformed ones.
     "enaet": (3, 26),
@@ -144,6 +145,8 @@ def passes(run):
     if run.config.algo == "vat" and hp.entropy_weight:
         # The clean pass has a gradient as well.
         unlabeled += 2
+    if run.config.algo == "remixmatch":
+        unlabeled += 3 * hp.num_strong_views
     # A sharpness-aware step sees its batch twice.
     times = 2 if run.config.sam_rho else 1
     return times * labeled, times * unlabeled
