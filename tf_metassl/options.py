@@ -341,7 +341,9 @@ class ExecutionOptions:
     )
     precision: str = setting(
         "float32",
-        "Precision of the networks' layers; logits and losses are float32.",
+        "Precision of the networks' layers; logits and losses are float32. "
+        "Processors without instructions for bfloat16 take many times as long "
+        "with it, of which a run warns.",
         choices=("float32", "mixed_bfloat16"),
     )
     gradient_accumulation_steps: int = setting(

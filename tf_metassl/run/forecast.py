@@ -24,6 +24,8 @@ _SHORT = 1e15
 _LONG_HOURS = 12
 # Of many GPUs.
 _GPU_BYTES = 24 * _GIB
+# Times the duration in float32, from which on another precision is no gain.
+_SLOW = 2.0
 # A backward pass takes about twice the time of a forward pass.
 _PASSES = 3
 
@@ -106,12 +108,20 @@ def warnings(experiment):
     Returns:
         A list of strings.
     """
+    config = experiment.config
+    result = []
+    if config.precision == "mixed_bfloat16" and config.strategy != "tpu":
+        times = _slowdown("bfloat16")
+        if times > _SLOW:
+            result.append(
+                f"--precision={config.precision}: the gradient of a "
+                f"convolution takes {times:,.0f} times as long as in float32 "
+                "on this machine. Set --precision=float32."
+            )
     found = of(experiment)
     if found is None:
-        return []
-    config = experiment.config
+        return result
     on_gpu = bool(tf.config.list_physical_devices("GPU"))
-    result = []
     limit = _GPU_BYTES if on_gpu else _memory()
     if not config.remat and limit and found.step_bytes > limit:
         whose = "many GPUs have" if on_gpu else "this machine has"
@@ -153,12 +163,40 @@ def _memory():
 def _flops_per_second(size=2048, repetitions=3):
     """The speed of a matrix product, which no network exceeds."""
     matrix = tf.ones([size, size])
+    best = _seconds(lambda: tf.linalg.matmul(matrix, matrix), repetitions)
+    return 2 * size**3 / max(best, 1e-9)
 
-    def seconds():
+
+def _slowdown(dtype, repetitions=3):
+    """The time of a convolution's gradient, relative to that in float32.
+
+    TensorFlow's own kernel for processors without instructions for bfloat16
+    computes it forty times as slowly.
+    """
+
+    def duration(dtype):
+        images = tf.ones([8, 16, 16, 32], dtype)
+        return _seconds(
+            lambda: tf.raw_ops.Conv2DBackpropFilter(
+                input=images,
+                filter_sizes=[3, 3, 32, 32],
+                out_backprop=images,
+                strides=[1, 1, 1, 1],
+                padding="SAME",
+            ),
+            repetitions,
+        )
+
+    return duration(dtype) / max(duration("float32"), 1e-9)
+
+
+def _seconds(function, repetitions):
+    """The shortest time of a function that returns a tensor."""
+
+    def once():
         start = time.monotonic()
-        tf.linalg.matmul(matrix, matrix)[0, 0].numpy()
+        function().numpy()
         return time.monotonic() - start
 
-    seconds()
-    best = min(seconds() for _ in range(repetitions))
-    return 2 * size**3 / max(best, 1e-9)
+    once()
+    return min(once() for _ in range(repetitions))
