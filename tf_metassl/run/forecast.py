@@ -171,7 +171,7 @@ def _slowdown(dtype, repetitions=3):
     """The time of a convolution's gradient, relative to that in float32.
 
     TensorFlow's own kernel for processors without instructions for bfloat16
-    computes it forty times as slowly.
+    computes it some twenty times as slowly.
     """
 
     def duration(dtype):
