@@ -92,13 +92,15 @@ def parser():
     )
     commands = result.add_subparsers(required=True)
 
-    def command(name, help, run, out="", repeats=0):
+    def command(name, help, run, out="", repeats=0, before=False):
         found = commands.add_parser(name, help=help)
         found.set_defaults(run=run)
         if out:
             found.add_argument("--out", help=f"folder for {out}")
         if repeats:
             found.add_argument("--repeats", type=int, default=repeats)
+        if before:
+            found.add_argument("--before", help="a commit to compare with")
         return found
 
     data = command("data", "speed of RandAugment", benchmark_data.run_data)
@@ -142,17 +144,17 @@ def parser():
         benchmark_steps.run_methods,
         "steps.md",
         7,
+        before=True,
     )
     methods.add_argument("--algos", help="default: all")
-    methods.add_argument("--before", help="a commit to compare with")
-    replicas = command(
+    command(
         "replicas",
         "time of a meta gradient over two replicas",
         benchmark_steps.run_replicas,
         "replicas.md",
         7,
+        before=True,
     )
-    replicas.add_argument("--before", help="a commit to compare with")
     command(
         "meta_step",
         "cost of meta gradients",
@@ -176,14 +178,14 @@ def parser():
     )
     evaluation.add_argument("--images", type=int, default=1000)
     evaluation.add_argument("--batch_size", type=int, default=256)
-    startup = command(
+    command(
         "startup",
         "time to the first step",
         benchmark_startup.run_startup,
         "startup.md",
         7,
+        before=True,
     )
-    startup.add_argument("--before", help="a commit to compare with")
     scaling = command(
         "scaling",
         "what replicas exchange",

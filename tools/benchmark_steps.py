@@ -1,4 +1,4 @@
-"""The time of training steps, for `tools/benchmark.py methods`."""
+"""The time of training steps, for `benchmark.py methods` and `replicas`."""
 
 import json
 import os

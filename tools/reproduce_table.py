@@ -144,8 +144,9 @@ def main(_):
         if cell.first
     }
     failed = run_all(wanted, train, values.jobs, finished)
-    for run_dir in kept:
-        shutil.rmtree(run_dir, ignore_errors=True)
+    if not failed:  # Else the next command goes on with them.
+        for run_dir in kept:
+            shutil.rmtree(run_dir, ignore_errors=True)
     print(write())
     if failed:
         sys.exit(f"{len(failed)} runs failed: {'; '.join(failed)}.")
