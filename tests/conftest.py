@@ -44,12 +44,16 @@ def freed_graphs():
 
     TensorFlow registers each custom gradient that is traced, such as the one of
     the sum over replicas in every Keras optimizer, and never forgets it; it
-    holds the graph that it is in. Those of module fixtures are kept.
+    holds the graph that it is in. Those of module fixtures are kept. Without a
+    new graph, Python's own collector is enough.
     """
     gradients = ops.gradient_registry._registry
     kept = set(gradients)
     yield
-    for name in gradients.keys() - kept:
+    traced = gradients.keys() - kept
+    if not traced:
+        return
+    for name in traced:
         del gradients[name]
     gc.collect()
     # The C library keeps what was freed, in pieces, unless it is told.

@@ -7,6 +7,7 @@ writes a file per cell.
 """
 
 import dataclasses
+import functools
 import typing
 
 from tf_metassl import config
@@ -1726,10 +1727,11 @@ NOT_OFFERED = {
 }
 
 
+@functools.cache
 def cells():
     """All cells of all tables, in their order."""
-    return [
+    return (
         *_mpl_2(), *_mpl_3_and_4(), *_mpl_9(), *_mpl_figure_3(),
         *_mpl_figure_5(), *_meta_semi_1(), *_meta_semi_2(), *_meta_semi_3(),
         *_meta_semi_figure_3(), *_meta_semi_4(), *_meta_semi_5(), *_digits(),
-    ]  # fmt: skip
+    )  # fmt: skip

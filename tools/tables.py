@@ -245,6 +245,7 @@ def defaults_of(algo):
     return {f.name: f.default for f in fields if f.name in compared}
 
 
+@functools.cache
 def tables(scale):
     """All tables at a scale, name -> `Table`.
 

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import fractions
+import functools
 import re
 import textwrap
 from typing import NamedTuple
@@ -47,6 +48,7 @@ class Row(NamedTuple):
     methods: tuple[str, ...] = ()
 
 
+@functools.cache
 def sections(algo=None):
     """All settings, each in one section.
 
