@@ -132,7 +132,10 @@ def test_a_loaded_model_goes_on_as_if_nothing_had_happened(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["meta_semi", "meta_pseudo_labels"])
+@pytest.mark.parametrize(
+    "name",
+    mostly_exhaustive(["meta_semi", "meta_pseudo_labels"], ["meta_semi"]),
+)
 def test_it_trains_the_network_of_the_command_line(name, tmp_path):
     """Bit by bit, with the same network, settings and images."""
     digits = sources.load("digits")

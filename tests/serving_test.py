@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tensorflow.core.protobuf import saved_model_pb2
 
 from tests.helpers import IMAGE_SHAPE, tiny_network
 from tests.image_folders import encoded, picture, write
@@ -195,6 +196,15 @@ def test_encoded_images_are_served_as_predict_decodes_them(tmp_path):
     assert np.all(
         served["confidence"] < tf.reduce_max(served["probabilities"], -1)
     )
+    # Three signatures, one network with its one convolution.
+    model = saved_model_pb2.SavedModel()
+    model.ParseFromString((folder / "saved_model.pb").read_bytes())
+    graph = model.meta_graphs[0].graph_def
+    nodes = [
+        *graph.node,
+        *(n for f in graph.library.function for n in f.node_def),
+    ]
+    assert sum(node.op == "Conv2D" for node in nodes) == 1
 
 
 def test_names_and_decoding_are_beside_the_model(tmp_path, images):

@@ -150,19 +150,22 @@ def export_saved_model(
         answers["class_name"] = tf.gather(names, answers["class_id"])
         return answers
 
-    def serve_bytes(image_bytes):
-        return serve(graph_decode.decoder(decoding)(image_bytes))
-
-    def serve_examples(examples):
-        feature = {_FEATURE: tf.io.FixedLenFeature([], tf.string)}
-        parsed = tf.io.parse_example(examples, feature)
-        return serve_bytes(parsed[_FEATURE])
-
+    # A signature calls the one before it: the file holds the network once.
     signatures = {
         "serving_default": _traced(
             serve, tf.TensorSpec([None, *shape], tf.uint8, "image")
         )
     }
+
+    def serve_bytes(image_bytes):
+        images = graph_decode.decoder(decoding)(image_bytes)
+        return signatures["serving_default"](images)
+
+    def serve_examples(examples):
+        feature = {_FEATURE: tf.io.FixedLenFeature([], tf.string)}
+        parsed = tf.io.parse_example(examples, feature)
+        return signatures["image_bytes"](parsed[_FEATURE])
+
     if shape[2] in (1, 3):
         for name, function in (
             ("image_bytes", serve_bytes),
