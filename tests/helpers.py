@@ -119,6 +119,7 @@ def tiny_batch(num_labeled=8, num_unlabeled=16, seed=0):
     batch["unlabeled"]["oracle_label"] = labels(num_unlabeled)
     probes = (num_labeled, 2)
     batch["labeled"] |= {
+        "judges": np.arange(num_labeled) % 5 < 2,
         "probe_op": rng.integers(0, len(BINS), probes).astype(np.int32),
         "probe_bin": rng.integers(0, 6, (*probes, NUM_PARAMETERS)).astype(
             np.int32

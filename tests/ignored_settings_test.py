@@ -275,6 +275,7 @@ def test_validation_images_of_ones_own_make_their_number_needless():
             {
                 "labeled_loss_weight",
                 "labeled_loss_batch",
+                "judge_share",
                 "mix_weight_rule",
                 "mix_weight_per",
                 "mix_partners",

@@ -117,6 +117,19 @@ def test_if_nothing_is_selected_the_unlabeled_term_is_zero(monkeypatch):
         np.testing.assert_array_equal(g, np.zeros(g.shape))
 
 
+def test_judges_and_learned_images_have_a_mean_weight_of_one(float64):
+    labeled = {"judges": tf.constant([True, False, False, False])}
+    algorithm = tiny_algorithm("meta_semi", judge_share=0.25)
+    judging, learning = algorithm._parts(labeled, tf.float64)
+    np.testing.assert_array_equal(judging, [4, 0, 0, 0])
+    np.testing.assert_allclose(learning, [0, 4 / 3, 4 / 3, 4 / 3])
+    # A batch without a judge selects all.
+    labeled["judges"] = tf.zeros([4], tf.bool)
+    judging, learning = algorithm._parts(labeled, tf.float64)
+    np.testing.assert_array_equal(judging, [0, 0, 0, 0])
+    np.testing.assert_array_equal(learning, [1, 1, 1, 1])
+
+
 ABLATIONS = {
     "without parameter EMA": {"ema_decay": 0.0},
     "one-hot pseudo labels": {"pseudo_label": "one_hot"},
@@ -192,6 +205,7 @@ def test_both_forms_are_the_same_with_synchronized_batch_norm(
             [tiny_batch(16, 32, seed=seed) for seed in range(4)],
             meta_gradient=form,
             recompute=recompute,
+            judge_share=0.4,
         )
         for strategy, form, recompute in (
             (tf.distribute.get_strategy(), "forward_mode", False),
@@ -234,6 +248,11 @@ SETTINGS = {
     "labeler in training mode": {"labeler_mode": "training"},
     "the student labels": {"labeler": "student", "labeler_mode": "training"},
     "margin": {"selection_margin": 0.3, "example_weights": "indicator"},
+    "labels that judge alone": {"judge_share": 0.4},
+    "labels that judge alone, joint": {
+        "judge_share": 0.4,
+        "labels_in_update": "joint",
+    },
 }
 
 
@@ -304,15 +323,20 @@ def test_the_whole_update_by_hand(name, form, float64):
     images = tf.concat([u, x], 0) if with_labels else u
     targets = tf.concat([q, y], 0) if with_labels else q
     num_examples = 24 if hp.labels_in_update == "joint" else 16
+    judges = labeled["judges"].numpy()
+    judging, learning = np.ones(8), np.ones(images.shape[0])
+    if hp.judge_share:
+        judging = judges / judges.mean()
+        learning[16:] = ~judges / (~judges).mean()
 
     # Lines 5 to 11.
     def losses(params):
         logits, _ = functional.call(student, params, state, images)
-        return cross_entropy(targets, logits)
+        return learning * cross_entropy(targets, logits)
 
     def judged(params):
         logits, _ = functional.call(student, params, state, judge[0])
-        return tf.reduce_mean(cross_entropy(judge[1], logits))
+        return tf.reduce_mean(judging * cross_entropy(judge[1], logits))
 
     ahead = gradient_of(judged, student)
     s = np.array(

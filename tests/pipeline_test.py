@@ -206,6 +206,20 @@ def test_batches_are_mixed_by_the_rule_and_alpha_that_were_asked_for(batches):
     np.testing.assert_array_equal(unmixed["labeled"]["mix_weight"], np.ones(8))
 
 
+def test_judges_are_the_same_images_in_every_batch(batches):
+    assert all("judges" not in batch["labeled"] for batch in batches)
+    views = dataclasses.replace(VIEWS, judge_share=0.5)
+    said = {}
+    for batch in take(dataset(views=views), 8):
+        assert "judges" not in batch["unlabeled"]
+        labeled = batch["labeled"]
+        for row, judges in zip(
+            labeled["index"], labeled["judges"], strict=True
+        ):
+            assert said.setdefault(int(row), bool(judges)) == judges
+    assert set(said.values()) == {True, False}
+
+
 def test_without_mixup_the_weight_is_one():
     weight, _ = pipeline.mix_draws(tf.constant([1, 2]), 8, 0.0, "plain")
     np.testing.assert_array_equal(weight, np.ones(8))

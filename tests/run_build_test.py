@@ -112,8 +112,13 @@ def test_the_best_checkpoint_needs_validation_images(tmp_path):
         )
 
 
-def test_what_cannot_be_built_is_a_config_error():
-    with pytest.raises(ConfigError, match="num_labeled"):
-        build_experiment(
-            config.resolve({"algo": "supervised", "num_labeled": 5000})
-        )
+@pytest.mark.parametrize(
+    "settings, name",
+    [
+        ({"algo": "supervised", "num_labeled": 5000}, "num_labeled"),
+        ({"num_labeled": 10, "judge_share": 0.3}, "--judge_share=0.3 needs"),
+    ],
+)
+def test_what_cannot_be_built_is_a_config_error(settings, name):
+    with pytest.raises(ConfigError, match=name):
+        build_experiment(config.resolve(settings))

@@ -352,3 +352,18 @@ def test_class_weights_by_hand():
     weights = splits.class_weights(labels, 2)
     np.testing.assert_allclose(weights, [0.75, 1.5])
     assert np.mean(weights[labels]) == 1.0
+
+
+def test_judges_are_a_share_of_each_class():
+    labels = np.array([0, 0, 0, 0, 1, 1, 2, 1, -1])
+    rows = np.array([0, 1, 2, 3, 4, 5, 6])
+    for share, expected in (
+        (0.5, [0, 1, 4]),
+        # At least one of two, and never all.
+        (0.01, [0, 4]),
+        (0.9, [0, 1, 2, 4]),
+    ):
+        found = splits.judges(labels, rows, share)
+        np.testing.assert_array_equal(np.flatnonzero(found), expected)
+    with pytest.raises(ValueError, match="--judge_share=0.5 needs two"):
+        splits.judges(labels, np.array([0, 4, 6]), 0.5)

@@ -74,6 +74,8 @@ class Views:
             max(draw, 1 - draw).
         mix_weight_per: `image` for a draw per image, `batch` for one per
             group of a batch.
+        judge_share: the share of the labeled images of which `judges` is True;
+            0: there is no `judges`.
     """
 
     labeled: tuple[str, ...] = ("weak",)
@@ -81,6 +83,7 @@ class Views:
     mixup_alpha: float = 0.0
     mix_weight_rule: str = "plain"
     mix_weight_per: str = "image"
+    judge_share: float = 0.0
 
     def __post_init__(self) -> None:
         for view in self.labeled + self.unlabeled:

@@ -598,6 +598,7 @@ class LearningToReweight(Reweighting):
     weight_normalizer = "num_selected"
     selection_margin = 0.0
     meta_labeled_batch = "raw"
+    judge_share = 0.0
     labels_in_update = "separate"
     labeled_loss_batch = "raw"
     learned_view = "weak"
@@ -639,6 +640,15 @@ class MetaSemi(Reweighting, Mixup):
         "The labeled images of the lookahead's loss. raw: without MixUp; "
         "mixed: with MixUp, as Algorithm 1 prints.",
         choices=("raw", "mixed"),
+    )
+    judge_share: float = setting(
+        0.0,
+        "The share of the labeled images of each class that judge the "
+        "pseudo-labels, in the lookahead's loss, and are not learned; the "
+        "others are learned and do not judge. 0 = all do both, as in the "
+        "paper.",
+        minimum=0.0,
+        maximum=0.9,
     )
     labels_in_update: str = setting(
         "separate",
@@ -713,7 +723,9 @@ class MetaSemi(Reweighting, Mixup):
             where = f"--labels_in_update={self.labels_in_update}"
             found["labeled_loss_weight"] = where
             if self.labels_in_update == "none":
-                found["labeled_loss_batch"] = where
+                found |= dict.fromkeys(
+                    ("labeled_loss_batch", "judge_share"), where
+                )
         if self.mixup_on == "none" or not self.mixup_alpha:
             names = ("mix_weight_rule", "mix_weight_per", "mix_partners")
             off = (

@@ -611,6 +611,35 @@ _RECONSTRUCTION_CONTRASTS = tuple(
     if row
 )
 
+# Which labeled images judge the pseudo-labels: mixed ones as Algorithm 1 has
+# them, those that are learned as they are, or some that are not learned.
+_ALONE = "--judge_share=0.34"
+_JUDGES = {
+    "mixed": _META_SEMI,
+    "raw": (*_META_SEMI, "--meta_labeled_batch=raw"),
+    "mixed, twice as many in a batch": (
+        *_META_SEMI,
+        "--batch_size=128",
+        "--unlabeled_batch_ratio=1",
+    ),
+    "mixed, a third of the labels": (*_META_SEMI, _ALONE),
+    "raw, a third of the labels": (
+        *_META_SEMI,
+        "--meta_labeled_batch=raw",
+        _ALONE,
+    ),
+    "strong views, raw": _STRONG_FORM,
+    "strong views, raw, a third of the labels": (*_STRONG_FORM, _ALONE),
+}
+_JUDGE_CONTRASTS = (
+    *(
+        ("mixed", row)
+        for row in _JUDGES
+        if row != "mixed" and not row.startswith("strong")
+    ),
+    ("strong views, raw", "strong views, raw, a third of the labels"),
+)
+
 # Six of ten classes are learned; the unlabeled pool has images of the others.
 POOLS = {
     f"digits 0 to 5, 30 labels, {share:.0%} foreign": Instrument(
@@ -771,6 +800,11 @@ def _instruments(scale):
             _RECONSTRUCTIONS,
             _RECONSTRUCTION_CONTRASTS,
         ),
+        "judges": (
+            "Which labeled images judge Meta-Semi's pseudo-labels",
+            _JUDGES,
+            _JUDGE_CONTRASTS,
+        ),
         "pools": (
             "Unlabeled pools with images of other classes",
             _POOL_ROWS,
@@ -791,6 +825,7 @@ def _instruments(scale):
         "self_supervised": {"cifar10": _CIFAR_10},
         "pretrained": {"photos": _PHOTOS},
         "meta_semi_reconstruction": {"digits": INSTRUMENTS["digits"]},
+        "judges": {"digits": INSTRUMENTS["digits"]},
         "pools": POOLS,
     }
     return {

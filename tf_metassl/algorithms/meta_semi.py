@@ -108,7 +108,14 @@ class MetaSemi(Algorithm):
             mixup_alpha=self.hyperparameters.mixup_alpha,
             mix_weight_rule=self.hyperparameters.mix_weight_rule,
             mix_weight_per=self.hyperparameters.mix_weight_per,
+            judge_share=self._judge_share,
         )
+
+    @property
+    def _judge_share(self):
+        """0 where no label is learned, so that all can judge."""
+        hp = self.hyperparameters
+        return 0.0 if hp.labels_in_update == "none" else hp.judge_share
 
     def train_step(self, batch):
         """Algorithm 1, lines 3 to 13. See `keras.Model.train_step`."""
@@ -119,6 +126,7 @@ class MetaSemi(Algorithm):
         labeler_logits = self._label(unlabeled[hp.pseudo_label_view])
         pseudo_label = _PSEUDO_LABELS[hp.pseudo_label](labeler_logits)  # [U, C]
         judge, supervised, pool = self._groups(batch, pseudo_label)
+        judging, learning = self._parts(labeled, pseudo_label.dtype)
         num_unlabeled = pseudo_label.shape[0]
         num_examples = pool.target.shape[0]
         separate = hp.has_labeled_loss
@@ -130,14 +138,13 @@ class MetaSemi(Algorithm):
         learned = concat(pool, supervised) if separate else pool
 
         def weighted(losses):
-            """Class weights for the labeled images, which come last."""
-            if self.class_weights is None:
+            """Weights for the labeled images, which come last."""
+            if self.class_weights is None and not self._judge_share:
                 return losses
             of_pool, of_labels = tf.split(losses, [num_unlabeled, -1])
             label = learned.target[num_unlabeled:]
-            return tf.concat(
-                [of_pool, self.class_weighted(of_labels, label)], axis=0
-            )
+            of_labels = self.class_weighted(of_labels, label) * learning
+            return tf.concat([of_pool, of_labels], axis=0)
 
         def losses_at(params):
             logits, new_state = functional.call(
@@ -156,7 +163,7 @@ class MetaSemi(Algorithm):
                 cross_entropy(judge.target, logits), judge.target
             )
             judge_outputs.append((losses, logits))
-            return replicas.share_of_mean(losses)
+            return replicas.share_of_mean(losses * judging)
 
         meta = self._meta_gradient(
             losses_at,
@@ -240,6 +247,26 @@ class MetaSemi(Algorithm):
         if hp.labels_in_update == "joint":
             pool = concat(pool, supervised)
         return of[hp.meta_labeled_batch], supervised, pool
+
+    def _parts(self, labeled, dtype):
+        """The weights of labeled images as judges, and in the update.
+
+        Args:
+            labeled: the batch's labeled group.
+            dtype: of the weights.
+
+        Returns:
+            Two `[L]`, or 1 and 1. A part has equal weights, whose mean over
+            the global batch is 1, and the other part 0. Where a batch has no
+            image of a part, that loss is 0.
+        """
+        if not self._judge_share:
+            return 1.0, 1.0
+        judges = tf.cast(labeled["judges"], dtype)
+        return tuple(
+            tf.math.divide_no_nan(part, replicas.global_mean(part))
+            for part in (judges, 1.0 - judges)
+        )
 
     def _label(self, images):
         """The labeler's logits `[U, C]`, without gradient or state update."""

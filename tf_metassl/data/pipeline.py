@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_metassl.contract import MIX_BLOCK, Views, view_kind
-from tf_metassl.data import host_draws, image_ops, policies
+from tf_metassl.data import host_draws, image_ops, policies, splits
 from tf_metassl.data.ctaugment import CTAugmentPolicy
 from tf_metassl.data.store import Source
 
@@ -322,6 +322,7 @@ class _Batches:
         augmentation: the policies.
         seed: `[2]` int32, of the run.
         num_shards: replicas in all.
+        judges: `[N]` boolean tensor, see `splits.judges`; None: not asked for.
     """
 
     source: Source
@@ -332,6 +333,7 @@ class _Batches:
     augmentation: Augmentation
     seed: tf.Tensor
     num_shards: int
+    judges: tf.Tensor | None
 
     def batch(self, step, replica):
         """The batch of one replica, a dict of groups.
@@ -359,6 +361,8 @@ class _Batches:
         index = tf.gather(tf.constant(pool.rows, tf.int64), position)
         if pool.name == "labeled":
             group = {"index": index, "label": tf.gather(self.labels, index)}
+            if self.judges is not None:
+                group["judges"] = tf.gather(self.judges, index)
         else:
             oracle_label = tf.gather(self.oracle_labels, index)
             group = {"index": index, "oracle_label": oracle_label}
@@ -436,7 +440,8 @@ def training_dataset(
         A `tf.data.Dataset` of per-replica batches with static shapes.
 
     Raises:
-        ValueError: if a batch cannot be split evenly over the replicas.
+        ValueError: if a batch cannot be split evenly over the replicas, or no
+            labeled image can judge.
     """
     for pool in pools:
         if pool.batch_size % num_shards:
@@ -448,6 +453,12 @@ def training_dataset(
     for pool in pools:
         if pool.name == "labeled" and hide_trained_labels:
             oracle_labels[pool.rows] = -1
+    judges = None
+    if views.judge_share:
+        (labeled,) = [pool for pool in pools if pool.name == "labeled"]
+        judges = tf.constant(
+            splits.judges(source.train.labels, labeled.rows, views.judge_share)
+        )
     batches = _Batches(
         source=source,
         labels=tf.constant(source.train.labels),
@@ -457,6 +468,7 @@ def training_dataset(
         augmentation=augmentation,
         seed=tf.constant([seed & 0x7FFFFFFF, 0x5E11], tf.int32),
         num_shards=num_shards,
+        judges=judges,
     )
 
     @_without_autograph

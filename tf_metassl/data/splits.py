@@ -178,6 +178,36 @@ def class_weights(labels, num_classes):
     return len(labels) / (num_classes * np.maximum(counts, 1))
 
 
+def judges(labels, rows, share):
+    """The labeled images that judge and are not learned, for --judge_share.
+
+    Args:
+        labels: `[N]` integers, those of all training images.
+        rows: `[L]` integers, the labeled images.
+        share: of the images of each class, which is rounded. Of a class with
+            two or more, at least one judges and at least one is learned; an
+            image that is alone in its class is learned.
+
+    Returns:
+        `[N]` booleans.
+
+    Raises:
+        ValueError: if no class has two labeled images.
+    """
+    found = np.zeros(len(labels), bool)
+    for c in np.unique(labels[rows]):
+        members = rows[labels[rows] == c]
+        size = max(round(share * len(members)), 1)
+        found[members[: min(size, len(members) - 1)]] = True
+    if not found.any():
+        raise ValueError(
+            f"--judge_share={share:g} needs two labeled images of a class, one "
+            "that judges and one that is learned, and each class has one. "
+            "Raise --num_labeled, or set --judge_share=0."
+        )
+    return found
+
+
 def check_unlabeled(splits):
     """Checks that some of the unlabeled images are not labeled as well.
 

@@ -294,6 +294,8 @@ def build_experiment(
         )
         if algorithm.batch_views.unlabeled:
             splits.check_unlabeled(rows)
+        if share := algorithm.batch_views.judge_share:
+            splits.judges(source.train.labels, rows.labeled, share)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return Experiment(
