@@ -34,12 +34,12 @@ def test_the_students_loss_by_hand(float64):
     algorithm.learn_from(["a", "b"])
     predict = Predictor()
     algorithm.prepare(predict)
-    assert algorithm.views.unlabeled == ("weak",)
+    assert algorithm.views.unlabeled == ("strong",)
     batch = tiny_batch()
     labeled, unlabeled = batch["labeled"], dict(batch["unlabeled"])
     index = np.random.default_rng(0).permutation(NUM_IMAGES)[:16]
     unlabeled["index"] = tf.constant(index)
-    images = tf.concat([labeled["weak"], unlabeled["weak"]], 0)
+    images = tf.concat([labeled["strong"], unlabeled["strong"]], 0)
     probs = softmax(algorithm.student(images, training=True).numpy())
     label = labeled["label"].numpy()
     mean = (predict.values["a"] + predict.values["b"])[index] / 2
@@ -52,7 +52,8 @@ def test_the_students_loss_by_hand(float64):
 
 
 def test_a_member_sees_labeled_images_alone():
-    algorithm = tiny_algorithm(NAME)
+    algorithm = tiny_algorithm(NAME, learned_view="weak")
+    assert algorithm.views.labeled == ("weak",)
     assert algorithm.views.unlabeled == ()
     labeled = tiny_batch()["labeled"]
     probs = softmax(algorithm.student(labeled["weak"], training=True).numpy())

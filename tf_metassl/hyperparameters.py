@@ -1608,6 +1608,21 @@ class EnsembleSelfTraining(Hyperparameters):
     unlabeled_loss_weight: float = setting(
         1.0, "Weight of the unlabeled loss. 0 = off.", minimum=0.0
     )
+    learned_view: str = setting(
+        "strong",
+        "The view of every image that members and student learn.",
+        choices=("weak", "strong"),
+    )
+
+    @property
+    def uses_strong_policy(self):
+        """See `Hyperparameters`."""
+        return self.learned_view == "strong"
+
+    @property
+    def uses_weak_policy(self):
+        """See `Hyperparameters`."""
+        return self.learned_view == "weak"
 
     @property
     def scheduled_stage_steps(self):

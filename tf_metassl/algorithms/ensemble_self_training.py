@@ -22,10 +22,13 @@ class EnsembleSelfTraining(NoisyStudent):
     alone, from different last layers (all weights, without `--init_weights`)
     and with different batches. The last stage averages their probabilities,
     each calibrated on the validation images, and trains a new student on them.
-    Losses are those of `NoisyStudent`, on weak views and without its selection.
+    Losses are those of `NoisyStudent`, without its selection.
     """
 
-    view = "weak"
+    @property
+    def view(self):
+        """See `NoisyStudent.view`."""
+        return self.hyperparameters.learned_view
 
     def later_stages(self):
         """The further members, then the student."""
