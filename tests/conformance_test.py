@@ -34,7 +34,7 @@ from tf_metassl.run import checkpoints, serving
 pytestmark = pytest.mark.slow
 
 every_algorithm = pytest.mark.parametrize("name", ALGORITHMS)
-# Where a test takes several seconds a method.
+# Where what is tested is the trainer's code more than the method's.
 mostly_exhaustively = pytest.mark.parametrize(
     "name", mostly_exhaustive(ALGORITHMS, EXAMPLES)
 )
@@ -118,7 +118,7 @@ def test_class_weights_are_those_of_the_labeled_loss(name, eager):
     assert any(moved)
 
 
-@every_algorithm
+@mostly_exhaustively
 def test_the_averaged_network_is_the_average(name, eager):
     algorithm = tiny_algorithm(name, ema_decay=0.5)
     old = values(algorithm.ema)
@@ -132,7 +132,7 @@ def test_the_averaged_network_is_the_average(name, eager):
         )
 
 
-@every_algorithm
+@mostly_exhaustively
 def test_without_average_the_student_is_deployed(name, eager):
     hp = {"ema_decay": 0.0, "swa_every": 0}
     has = {
@@ -218,7 +218,7 @@ def test_bfloat16_gives_nearly_the_same_losses(name, eager):
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
 
 
-@every_algorithm
+@mostly_exhaustively
 def test_micro_batches_change_no_number_or_are_refused(name, float64, eager):
     def network(role):
         return tiny_network(role, batch_norm=False)
@@ -245,7 +245,7 @@ def test_micro_batches_change_no_number_or_are_refused(name, float64, eager):
     assert metrics_of_split == pytest.approx(metrics_of_whole, rel=1e-5)
 
 
-@every_algorithm
+@mostly_exhaustively
 def test_strong_views_can_have_learned_magnitudes(name, eager):
     plain = tiny_algorithm(name)
     algorithm = tiny_algorithm(name, ctaugment=True)

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from tests.helpers import mostly_exhaustive
 from tf_metassl import models
 from tf_metassl.meta import functional
 from tf_metassl.models import bit, cnn13, costs, vit
@@ -154,6 +155,11 @@ SMALLEST = [
     ("bit_50_1", (8, 9, 1)),
     ("vit_b16", (16, 32, 1)),
 ]
+# Those whose layers the others have, or that take seconds.
+LIKE_OTHERS = (
+    *("resnet_50", "efficientnet_b0", "vit_b16", "wrn_10_1_fixmatch"),
+    *(n for n in models.NETWORKS if n.startswith("cnn13") and n != "cnn13"),
+)
 # Too deep to be computed in every test.
 DEEP = [
     ("resnext_101_32x4d", (8, 9, 1)),
@@ -162,7 +168,6 @@ DEEP = [
     ("pnasnet_5", (32, 33, 1)),
     ("polynet", (75, 76, 1)),
 ]
-every_kind = pytest.mark.parametrize("name, image_shape", SMALLEST)
 
 
 def random_images(image_shape, number=4):
@@ -183,7 +188,12 @@ def test_deep_networks_give_logits_of_the_smallest_images(name, image_shape):
 
 
 @pytest.mark.slow
-@every_kind
+@pytest.mark.parametrize(
+    "name, image_shape",
+    mostly_exhaustive(
+        SMALLEST, [case for case in SMALLEST if case[0] not in LIKE_OTHERS]
+    ),
+)
 def test_uint8_and_float_pixels_give_the_same_float32_logits(name, image_shape):
     network = models.build(name, image_shape, 7, dropout=0.5)
     images = random_images(image_shape)

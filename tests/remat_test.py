@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import layers
 
 from tests.helpers import (
+    EXAMPLES,
     NUM_CLASSES,
     mostly_exhaustive,
     run,
@@ -20,6 +21,12 @@ from tf_metassl.algorithms.reduced_meta_pseudo_labels import ReducedStudent
 from tf_metassl.meta import functional
 from tf_metassl.ops import remat
 from tf_metassl.ops.losses import cross_entropy
+
+# The loss on features is added to the method of its base.
+SNTG = [
+    ("sntg", {"sntg_base": "temporal_ensembling"}),
+    ("sntg", {"sntg_base": "vat"}),
+]
 
 
 def residual_network(name="student", dropout=0.0):
@@ -229,11 +236,10 @@ def run_whole(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name, hp",
-    [
-        *((name, {}) for name in ALGORITHMS),
-        ("sntg", {"sntg_base": "temporal_ensembling"}),
-        ("sntg", {"sntg_base": "vat"}),
-    ],
+    mostly_exhaustive(
+        [*((name, {}) for name in ALGORITHMS), *SNTG],
+        [*((name, {}) for name in EXAMPLES), *SNTG],
+    ),
 )
 def test_no_method_runs_a_network_in_one_piece(name, hp, run_whole, eager):
     algorithm = tiny_algorithm(
