@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import sys
 import types
 
 import keras
@@ -33,6 +34,20 @@ def test_every_command_has_a_function():
             words = [w.replace("COMMIT", "HEAD") for w in words]
             args = benchmark.parser().parse_args(words)
             assert args.run.__name__ == f"run_{words[0]}"
+
+
+def test_the_folder_is_made_before_the_work(tmp_path, monkeypatch):
+    out = tmp_path / "new" / "results"
+    seen = []
+    monkeypatch.setattr(
+        benchmark.benchmark_batch_norm,
+        "run_batch_norm",
+        lambda args: seen.append(out.is_dir()),
+    )
+    command = ["benchmark.py", "batch_norm", f"--out={out}"]
+    monkeypatch.setattr(sys, "argv", command)
+    benchmark.main()
+    assert seen == [True]
 
 
 def test_functions_take_turns():

@@ -77,20 +77,6 @@ def test_warnings_about_memory_and_time(experiment, monkeypatch):
     assert forecast.warnings(experiment) == []
 
 
-def test_a_slow_precision_is_told(experiment, monkeypatch):
-    half = changed(experiment, precision="mixed_bfloat16")
-    own = changed(half, model="module:function")
-    monkeypatch.setattr(forecast, "_slowdown", lambda dtype: 38.4)
-    for slow in (half, own):
-        (warning,) = forecast.warnings(slow)
-        assert "38 times as long as in float32" in warning
-        assert "Set --precision=float32" in warning
-    assert forecast.warnings(experiment) == []
-    monkeypatch.setattr(forecast, "_slowdown", lambda dtype: 1.2)
-    assert forecast.warnings(half) == []
-
-
 def test_speed_is_measured():
-    assert forecast._slowdown("bfloat16") > 0
     assert forecast._flops_per_second(size=64) > 1e6
     assert forecast._memory() >= 0

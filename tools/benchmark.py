@@ -209,6 +209,9 @@ def parser():
 def main():
     """Parses the command line and runs one benchmark."""
     args = parser().parse_args()
+    if getattr(args, "out", None):
+        # Before the work, which a folder that cannot be made would lose.
+        pathlib.Path(args.out).mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     args.run(args)
 

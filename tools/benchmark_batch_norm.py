@@ -59,7 +59,9 @@ def pair(algo, settings, precision, network=None):
             with context:
                 keras.utils.set_random_seed(0)
                 step, _ = step_worker.built(
-                    algo, settings, **(network or NETWORK)
+                    algo,
+                    {**settings, "precision": precision},
+                    **(network or NETWORK),
                 )
                 step()
             steps[name] = step

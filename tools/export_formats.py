@@ -139,6 +139,7 @@ def append(path, name):
 def main(_):
     """Measures what is missing, network by network, and writes the page."""
     out = pathlib.Path(flags.FLAGS.out)
+    out.mkdir(parents=True, exist_ok=True)
     path = out / "formats.jsonl"
     if flags.FLAGS.network:
         append(path, flags.FLAGS.network)

@@ -119,6 +119,8 @@ def text(num_compared, num_bytes, found, undisturbed, killed, log):
 
 def main(_):
     """Runs both and writes the page."""
+    path = pathlib.Path(flags.FLAGS.out) / "ray.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as work:
         work = pathlib.Path(work)
         seconds = []
@@ -139,7 +141,6 @@ def main(_):
         size = sum(map(len, first.values()))
         log = (work / "killed.log").read_text()
         page = text(len(first), size, found, *seconds, log)
-    path = pathlib.Path(flags.FLAGS.out) / "ray.md"
     path.write_text(page)
     print(page)
     if found:

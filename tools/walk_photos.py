@@ -214,8 +214,9 @@ def page(data, settings):
 def main(_):
     """Writes the page."""
     values = flags.FLAGS
-    text = page(pathlib.Path(values.data), values.settings)
-    pathlib.Path(values.out).write_text(text, "utf-8")
+    out = pathlib.Path(values.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page(pathlib.Path(values.data), values.settings), "utf-8")
 
 
 if __name__ == "__main__":

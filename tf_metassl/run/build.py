@@ -24,7 +24,7 @@ from tf_metassl.data import (
 from tf_metassl.data import options as options_lib
 from tf_metassl.data.datasets import DATASETS
 from tf_metassl.errors import ConfigError
-from tf_metassl.models import pretrained
+from tf_metassl.models import precision, pretrained
 from tf_metassl.ops import augmentation_rates, schedules
 from tf_metassl.ops.lars import Lars
 from tf_metassl.ops.sgd import Sgd
@@ -662,6 +662,8 @@ def _network(
         **(scaling or {}),
         network_name=role,
     )
+    if config.precision == "mixed_bfloat16" and precision.emulates_bfloat16():
+        precision.multiply_in_float32(network)
     if initial is not None:
         pretrained.copy_layers(
             pretrained.layers_of(network, config.init_last_layer),

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tf_metassl import models
 from tf_metassl.config import UNKNOWN
 from tf_metassl.data.datasets import DATASETS
-from tf_metassl.models import costs
+from tf_metassl.models import costs, precision
 
 _GIGA, _GIB, _MIB = 1e9, 2**30, 2**20
 
@@ -24,8 +24,6 @@ _SHORT = 1e15
 _LONG_HOURS = 12
 # Of many GPUs.
 _GPU_BYTES = 24 * _GIB
-# Times the duration in float32, from which on another precision is no gain.
-_SLOW = 2.0
 # A backward pass takes about twice the time of a forward pass.
 _PASSES = 3
 
@@ -110,14 +108,12 @@ def warnings(experiment):
     """
     config = experiment.config
     result = []
-    if config.precision == "mixed_bfloat16" and config.strategy != "tpu":
-        times = _slowdown("bfloat16")
-        if times > _SLOW:
-            result.append(
-                f"--precision={config.precision}: the gradient of a "
-                f"convolution takes {times:,.0f} times as long as in float32 "
-                "on this machine. Set --precision=float32."
-            )
+    if config.precision == "mixed_bfloat16" and precision.emulates_bfloat16():
+        result.append(
+            f"--precision={config.precision}: this processor has no "
+            "instructions for bfloat16. Convolutions and dense layers compute "
+            "in float32; --precision=float32 is not slower."
+        )
     found = of(experiment)
     if found is None:
         return result
@@ -163,40 +159,12 @@ def _memory():
 def _flops_per_second(size=2048, repetitions=3):
     """The speed of a matrix product, which no network exceeds."""
     matrix = tf.ones([size, size])
-    best = _seconds(lambda: tf.linalg.matmul(matrix, matrix), repetitions)
-    return 2 * size**3 / max(best, 1e-9)
 
-
-def _slowdown(dtype, repetitions=3):
-    """The time of a convolution's gradient, relative to that in float32.
-
-    TensorFlow's own kernel for processors without instructions for bfloat16
-    computes it some twenty times as slowly.
-    """
-
-    def duration(dtype):
-        images = tf.ones([8, 16, 16, 32], dtype)
-        return _seconds(
-            lambda: tf.raw_ops.Conv2DBackpropFilter(
-                input=images,
-                filter_sizes=[3, 3, 32, 32],
-                out_backprop=images,
-                strides=[1, 1, 1, 1],
-                padding="SAME",
-            ),
-            repetitions,
-        )
-
-    return duration(dtype) / max(duration("float32"), 1e-9)
-
-
-def _seconds(function, repetitions):
-    """The shortest time of a function that returns a tensor."""
-
-    def once():
+    def seconds():
         start = time.monotonic()
-        function().numpy()
+        tf.linalg.matmul(matrix, matrix).numpy()
         return time.monotonic() - start
 
-    once()
-    return min(once() for _ in range(repetitions))
+    seconds()
+    best = min(seconds() for _ in range(repetitions))
+    return 2 * size**3 / max(best, 1e-9)
