@@ -23,7 +23,7 @@ def test_the_update_weights_examples_by_how_much_they_agree(float64):
     prediction = algorithm.ema(unlabeled["weak"], training=False)
     target = algorithm.one_hot(tf.argmax(prediction, axis=-1))
     state = functional.state(student)
-    images = tf.concat([unlabeled["weak"], labeled["weak"]], 0)
+    images = tf.concat([unlabeled["strong"], labeled["weak"]], 0)
 
     def clean_loss(params):
         logits, _ = functional.call(student, params, state, labeled["weak"])

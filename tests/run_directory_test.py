@@ -517,6 +517,28 @@ def test_flags_that_are_not_utf8_are_written_as_they_are(tmp_path):
     assert run_directory.load_config(tmp_path).labeled_dir == name
 
 
+@pytest.mark.parametrize("algo", config.BEFORE_OF)
+def test_a_run_of_before_goes_on_with_weak_views(algo, tmp_path):
+    given = config.resolve({"algo": algo})
+    assert given.hyperparameters.learned_view == "strong"
+    run_directory.save_config(given, tmp_path)
+    found = run_directory.with_recorded_defaults(given, tmp_path)
+    assert found.hyperparameters.learned_view == "strong"
+    recorded = json.loads((tmp_path / "config.json").read_text())
+    del recorded["hyperparameters"]["learned_view"]
+    (tmp_path / "config.json").write_text(json.dumps(recorded))
+    found = run_directory.with_recorded_defaults(given, tmp_path)
+    assert found.hyperparameters.learned_view == "weak"
+    run_directory.check_settings(found, tmp_path)
+    # The copy of a damaged file.
+    (tmp_path / "config.json").write_text("{")
+    lines = (tmp_path / "run.flags").read_text().splitlines()
+    kept = [line for line in lines if "learned_view" not in line]
+    (tmp_path / "run.flags").write_text("\n".join(kept))
+    loaded = run_directory.load_config(tmp_path)
+    assert loaded.hyperparameters.learned_view == "weak"
+
+
 def test_a_run_of_before_goes_on_evaluating_all_networks(tmp_path):
     given = config.resolve({"algo": "supervised"})
     assert given.evaluate_networks == "exported"

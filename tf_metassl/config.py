@@ -72,7 +72,8 @@ class Config(
         try:
             values = {**BEFORE, **values}
             hp = hyperparameters_class(values["algo"])
-            own = dict(values["hyperparameters"])
+            before = BEFORE_OF.get(values["algo"], {})
+            own = {**before, **values["hyperparameters"]}
         except (TypeError, KeyError, ValueError) as error:
             raise ConfigError(
                 "it is no configuration of a run "
@@ -116,7 +117,8 @@ class Config(
             }
         except (KeyError, ValueError) as error:
             raise ConfigError(f"run.flags cannot be read: {error}") from error
-        return resolve({**BEFORE, **given})
+        before = BEFORE_OF.get(texts.get("algo", ""), {})
+        return resolve({**BEFORE, **before, **given})
 
     def to_flags(self) -> list[str]:
         """Lines of a flagfile that reproduces the run in another folder."""
@@ -130,6 +132,11 @@ class Config(
 # Settings that changed what a run does when they were added -> what a run that
 # was begun before does.
 BEFORE: Mapping[str, Any] = {"evaluate_networks": "all"}
+# The same for settings of a method, by method.
+BEFORE_OF: Mapping[str, Mapping[str, Any]] = {
+    "learning_to_reweight": {"learned_view": "weak"},
+    "ensemble_self_training": {"learned_view": "weak"},
+}
 
 # Settings whose default is found when the images are known -> what they are
 # before that.
@@ -146,6 +153,8 @@ CHANGED_DEFAULTS: Mapping[str, Any] = {
     # Of one method.
     "ict.unlabeled_loss_weight": 1.0,
     "learning_to_reweight.labeled_loss_weight": 3.0,
+    "learning_to_reweight.learned_view": "strong",
+    "ensemble_self_training.learned_view": "strong",
 }
 
 # The versions and the data of a run, see `tf_metassl.run.run_directory`.

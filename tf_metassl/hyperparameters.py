@@ -545,6 +545,16 @@ def _labeled_loss_weight(default):
     )
 
 
+def _learned_view(default):
+    """`--learned_view` of methods that weight pseudo-labeled images."""
+    return setting(
+        default,
+        "The view of an unlabeled image that is learned. strong: that of "
+        "--strong_augmentation, which is not in the paper.",
+        choices=("weak", "strong"),
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Reweighting(Hyperparameters):
     """What Meta-Semi and Learning to Reweight have in common.
@@ -576,6 +586,12 @@ class Reweighting(Hyperparameters):
         choices=("clean", "weak"),
     )
     labeled_loss_weight: float = _labeled_loss_weight(1.0)
+    learned_view: str = _learned_view("weak")
+
+    @property
+    def uses_strong_policy(self):
+        """See `Hyperparameters`."""
+        return self.learned_view == "strong"
 
     @property
     def has_labeled_loss(self):
@@ -591,6 +607,8 @@ class LearningToReweight(Reweighting):
 
     # At 1, pseudo-labels that agree with memorized labels outweigh the labels.
     labeled_loss_weight: float = _labeled_loss_weight(3.0)
+    # Weak views of few labels are known by heart before they can judge.
+    learned_view: str = _learned_view("strong")
 
     # What this method is as a case of Meta-Semi. These are no fields, hence no
     # flags.
@@ -601,7 +619,6 @@ class LearningToReweight(Reweighting):
     judge_share = 0.0
     labels_in_update = "separate"
     labeled_loss_batch = "raw"
-    learned_view = "weak"
     labeler = "ema"
     labeler_mode = "inference"
     lookahead_steps = 1
@@ -664,12 +681,6 @@ class MetaSemi(Reweighting, Mixup):
         "MixUp (reconstruction).",
         choices=("raw", "mixed"),
     )
-    learned_view: str = setting(
-        "weak",
-        "The view of an unlabeled image that is learned. strong: that of "
-        "--strong_augmentation, which is not in the paper.",
-        choices=("weak", "strong"),
-    )
     selection_margin: float = setting(
         0.0,
         "An example is kept while its meta gradient is at most this multiple "
@@ -709,11 +720,6 @@ class MetaSemi(Reweighting, Mixup):
         "(reconstruction).",
         choices=("num_selected", "num_unlabeled"),
     )
-
-    @property
-    def uses_strong_policy(self):
-        """See `Hyperparameters`."""
-        return self.learned_view == "strong"
 
     @property
     def without_effect(self):

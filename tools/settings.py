@@ -616,7 +616,7 @@ def learning_to_reweight(task, network):
     settings = meta_semi(task, network)
     for name in ("example_weights", "mixup_on", "mixup_alpha"):
         del settings[name]
-    return settings | ours(model="cnn13")
+    return settings | ours(model="cnn13", learned_view="weak")
 
 
 # Recipes of the code that compares MixMatch, ReMixMatch, FixMatch and others.
