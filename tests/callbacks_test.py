@@ -360,3 +360,18 @@ def test_a_collapse_of_the_stage_before_does_not_count(tmp_path):
     run.algorithm.optimizer.iterations.assign(2)
     with pytest.raises(CollapseError):
         recorder.finish_epoch({"loss": 1.0, "selected_share": 0.0})
+
+
+def test_views_are_written_once_after_the_first_step(monkeypatch):
+    written = []
+    monkeypatch.setattr(
+        callbacks,
+        "write_view_images",
+        lambda folder, batch: written.append((folder, int(batch))),
+    )
+    views = callbacks.ViewImages("folder", tf.data.Dataset.range(7, 9))
+    views.on_train_batch_begin(0)
+    assert not written
+    for step in range(3):
+        views.on_train_batch_end(step)
+    assert written == [("folder", 7)]

@@ -12,7 +12,7 @@ from absl import logging
 from tf_metassl.errors import CollapseError, TrainingDivergedError
 from tf_metassl.ops import metrics
 from tf_metassl.run import checkpoints, collapse
-from tf_metassl.run.tensorboard_log import TensorBoardLog
+from tf_metassl.run.tensorboard_log import TensorBoardLog, write_view_images
 from tf_metassl.run.termination import Terminated
 
 # Seconds after which the training metrics and the watch are read again.
@@ -355,6 +355,27 @@ class Recorder(keras.callbacks.Callback):
                 "checkpoint is kept. Run the same command with "
                 "--collapse=warn to continue from it."
             )
+
+
+class ViewImages(keras.callbacks.Callback):
+    """Writes the views of the first batch, after the first step.
+
+    They are made by a pipeline of their own, which need not delay that step.
+
+    Args:
+        folder: of the stage.
+        data: the dataset of the batches.
+    """
+
+    def __init__(self, folder, data):
+        super().__init__()
+        self._folder, self._data = folder, data
+
+    def on_train_batch_end(self, batch, logs=None):
+        """See the class."""
+        if self._data is not None:
+            write_view_images(self._folder, next(iter(self._data)))
+            self._data = None
 
 
 class Profiler(keras.callbacks.Callback):

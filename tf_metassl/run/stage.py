@@ -19,11 +19,10 @@ from tf_metassl.run import (
     report,
     resume,
     run_directory,
-    tensorboard_log,
     twin,
 )
 from tf_metassl.run.build import Experiment
-from tf_metassl.run.callbacks import Profiler, Recorder
+from tf_metassl.run.callbacks import Profiler, Recorder, ViewImages
 from tf_metassl.run.metrics_file import MetricsFile
 from tf_metassl.run.progress import Progress
 from tf_metassl.run.termination import Terminated, Termination
@@ -355,15 +354,16 @@ def _train_from(run: StageRun, state: resume.ResumeState) -> resume.ResumeState:
                 renew()
         data = run.training_data(first_step, len(state.recoveries))
         is_new = not first_step and not state.recoveries
+        pictures = []
         if is_new and run.experiment.strategy.num_replicas_in_sync == 1:
-            tensorboard_log.write_view_images(run.logs, next(iter(data)))
+            pictures.append(ViewImages(run.logs, data))
         try:
             algorithm.fit(
                 data,
                 epochs=epochs,
                 steps_per_epoch=steps,
                 shuffle=False,
-                callbacks=watchers,
+                callbacks=watchers + pictures,
                 verbose=0,
             )
         finally:
