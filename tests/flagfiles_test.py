@@ -200,7 +200,7 @@ def test_the_rounds_of_noisy_student_count():
     assert make_flagfiles.num_steps(run) == (4 * each, 3 * each)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.timeout(600)
 def test_the_networks_exist_and_have_these_costs():
     assert make_flagfiles.flops_by_network(FLOPS) == FLOPS
