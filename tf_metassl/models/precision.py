@@ -40,6 +40,11 @@ def emulates_bfloat16() -> bool:
     return not _INSTRUCTIONS & set(re.findall(r"\w+", text))
 
 
+def is_emulated(policy: str) -> bool:
+    """Whether `multiply_in_float32` is for networks of a Keras dtype policy."""
+    return policy == "mixed_bfloat16" and emulates_bfloat16()
+
+
 def multiply_in_float32(network: keras.Model) -> None:
     """Lets layers that multiply by a kernel compute in float32.
 

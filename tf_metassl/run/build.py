@@ -662,7 +662,7 @@ def _network(
         **(scaling or {}),
         network_name=role,
     )
-    if config.precision == "mixed_bfloat16" and precision.emulates_bfloat16():
+    if precision.is_emulated(config.precision):
         precision.multiply_in_float32(network)
     if initial is not None:
         pretrained.copy_layers(

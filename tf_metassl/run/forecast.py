@@ -108,7 +108,7 @@ def warnings(experiment):
     """
     config = experiment.config
     result = []
-    if config.precision == "mixed_bfloat16" and precision.emulates_bfloat16():
+    if precision.is_emulated(config.precision):
         result.append(
             f"--precision={config.precision}: this processor has no "
             "instructions for bfloat16. Convolutions and dense layers compute "
