@@ -172,7 +172,7 @@ def test_batch_norm_is_composed_on_request_alone(monkeypatch):
     with benchmark_batch_norm.composed():
         step_worker.built("supervised", {}, **SMALL)[0]()
     assert not kernels
-    steps = benchmark_batch_norm.pair("supervised", {}, "float32", SMALL)
+    steps = benchmark_batch_norm.pair("supervised", {}, SMALL)
     assert kernels and set(steps) == {"kernel", "composed"}
     assert keras.config.dtype_policy().name == "float32"
 

@@ -64,14 +64,15 @@ def dtypes_of(network):
     return found
 
 
-def test_kernels_multiply_in_float32_where_bfloat16_is_emulated(processor):
+def test_layers_compute_in_float32_where_bfloat16_is_emulated(processor):
     processor("flags: avx2")
     experiment = built(precision="mixed_bfloat16")
     (warning,) = forecast.warnings(experiment)
     assert "--precision=float32" in warning
     student = experiment.algorithm.student
     assert dtypes_of(student)["Conv2D"] == {"float32"}
-    assert dtypes_of(student)["BatchNormalization"] == {"bfloat16"}
+    assert dtypes_of(student)["BatchNormalization"] == {"float32"}
+    assert dtypes_of(student)["GlobalAveragePooling2D"] == {"bfloat16"}
     # A copy is one, and trains: gradients are those of the variables.
     copy = averaging.copy_of(student)
     assert dtypes_of(copy) == dtypes_of(student)
@@ -98,5 +99,5 @@ def test_float32_and_layers_of_ones_own_policy_stay(processor):
     pixels = keras.Input((3,))
     hidden = layers.Dense(2, dtype="float64")(pixels)
     network = keras.Model(pixels, layers.Dense(2, dtype="bfloat16")(hidden))
-    precision.multiply_in_float32(network)
+    precision.compute_in_float32(network)
     assert dtypes_of(network)["Dense"] == {"float64", "float32"}

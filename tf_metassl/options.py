@@ -342,8 +342,8 @@ class ExecutionOptions:
     precision: str = setting(
         "float32",
         "Precision of the networks' layers; logits and losses are float32. "
-        "On a processor without instructions for bfloat16, convolutions and "
-        "dense layers compute in float32, of which a run warns.",
+        "On a processor without instructions for bfloat16, layers that "
+        "compute do so in float32, of which a run warns.",
         choices=("float32", "mixed_bfloat16"),
     )
     gradient_accumulation_steps: int = setting(

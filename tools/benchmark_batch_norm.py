@@ -6,21 +6,16 @@ import unittest.mock
 from tools import benchmark_timing, step_worker
 
 NETWORK = {"model": "wrn_16_1", "image_shape": (32, 32, 3), "batch_size": 64}
-# Name -> method, settings, precision.
+PRECISIONS = ("float32", "mixed_bfloat16")
+# Name -> method, settings.
 STEPS = {
-    "supervised": ("supervised", {}, "float32"),
-    "fixmatch": ("fixmatch", {}, "float32"),
+    "supervised": ("supervised", {}),
+    "fixmatch": ("fixmatch", {}),
     "meta_semi, forward mode": (
         "meta_semi",
         {"meta_gradient": "forward_mode"},
-        "float32",
     ),
-    "meta_semi, nested tapes": (
-        "meta_semi",
-        {"meta_gradient": "nested_tape"},
-        "float32",
-    ),
-    "supervised, mixed_bfloat16": ("supervised", {}, "mixed_bfloat16"),
+    "meta_semi, nested tapes": ("meta_semi", {"meta_gradient": "nested_tape"}),
 }
 
 
@@ -35,8 +30,25 @@ def composed():
         yield
 
 
-def pair(algo, settings, precision, network=None):
+def pair(algo, settings, network=None):
     """A step with the kernel and one with composed batch norm.
+
+    Args:
+        algo: the method.
+        settings: further settings, a dict.
+        network: in place of `NETWORK`.
+
+    Returns:
+        `kernel` and `composed` -> function without arguments, traced.
+    """
+    found = {"kernel": traced(algo, settings, network=network)}
+    with composed():
+        found["composed"] = traced(algo, settings, network=network)
+    return found
+
+
+def traced(algo, settings, precision="float32", network=None):
+    """A training step that has been taken once.
 
     Args:
         algo: the method.
@@ -45,37 +57,53 @@ def pair(algo, settings, precision, network=None):
         network: in place of `NETWORK`.
 
     Returns:
-        `kernel` and `composed` -> function without arguments, traced.
+        A function without arguments.
     """
     import keras
 
     keras.config.set_dtype_policy(precision)
-    steps = {}
     try:
-        for name, context in (
-            ("kernel", contextlib.nullcontext()),
-            ("composed", composed()),
-        ):
-            with context:
-                keras.utils.set_random_seed(0)
-                step, _ = step_worker.built(
-                    algo,
-                    {**settings, "precision": precision},
-                    **(network or NETWORK),
-                )
-                step()
-            steps[name] = step
+        keras.utils.set_random_seed(0)
+        step, _ = step_worker.built(
+            algo,
+            {**settings, "precision": precision},
+            **(network or NETWORK),
+        )
+        step()
     finally:
         keras.config.set_dtype_policy("float32")
-    return steps
+    return step
+
+
+def precisions(repeats):
+    """The lines that compare a step of each precision, kernels as they are."""
+    steps = {p: traced("supervised", {}, p) for p in PRECISIONS}
+    found = benchmark_timing.alternate(steps, repeats)
+    float32 = found["float32"]
+    rows = [
+        [
+            name,
+            benchmark_timing.milliseconds(samples),
+            *benchmark_timing.ratios(samples, float32),
+        ]
+        for name, samples in found.items()
+        if samples is not float32
+    ]
+    head = ["supervised step", "ms", "CPU time", "time"]
+    return [
+        f"The same beside float32, {benchmark_timing.milliseconds(float32)} "
+        "ms:",
+        "",
+        *benchmark_timing.table(head, rows),
+    ]
 
 
 def run_batch_norm(args):
     """Prints and writes what the kernel of batch norm saves in a step."""
     benchmark_timing.one_core()
     rows = []
-    for name, (algo, settings, precision) in STEPS.items():
-        steps = pair(algo, settings, precision)
+    for name, (algo, settings) in STEPS.items():
+        steps = pair(algo, settings)
         found = benchmark_timing.alternate(steps, args.repeats)
         rows.append(
             [
@@ -98,5 +126,7 @@ def run_batch_norm(args):
         f"unlabeled ones. {benchmark_timing.setting()}",
         "",
         *benchmark_timing.table(head, rows),
+        "",
+        *precisions(args.repeats),
     ]
     benchmark_timing.publish(lines, args.out, "batch_norm.md")

@@ -663,7 +663,7 @@ def _network(
         network_name=role,
     )
     if precision.is_emulated(config.precision):
-        precision.multiply_in_float32(network)
+        precision.compute_in_float32(network)
     if initial is not None:
         pretrained.copy_layers(
             pretrained.layers_of(network, config.init_last_layer),

@@ -111,8 +111,9 @@ def warnings(experiment):
     if precision.is_emulated(config.precision):
         result.append(
             f"--precision={config.precision}: this processor has no "
-            "instructions for bfloat16. Convolutions and dense layers compute "
-            "in float32; --precision=float32 is not slower."
+            "instructions for bfloat16. Convolutions, dense layers, "
+            "normalization and activations compute in float32; "
+            "--precision=float32 is not slower."
         )
     found = of(experiment)
     if found is None:
