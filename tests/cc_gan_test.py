@@ -71,15 +71,20 @@ def features_of(algorithm):
     return keras.Model(network.input, network.get_layer("logits").input)
 
 
-@pytest.mark.parametrize("whole_image_weight", (0.0, 0.5))
-def test_both_losses_by_hand(whole_image_weight, float64):
+@pytest.mark.parametrize(
+    "whole_image_weight, view", ((0.0, "weak"), (0.5, "strong"))
+)
+def test_both_losses_by_hand(whole_image_weight, view, float64):
     algorithm = tiny_algorithm(
-        "cc_gan", adversarial_weight=2.0, whole_image_weight=whole_image_weight
+        "cc_gan",
+        adversarial_weight=2.0,
+        whole_image_weight=whole_image_weight,
+        learned_view=view,
     )
     batch = tiny_batch()
     labeled, real = (
-        batch[group]["weak"].numpy().astype(np.float64)
-        for group in ("labeled", "unlabeled")
+        images.numpy().astype(np.float64)
+        for images in (batch["labeled"][view], batch["unlabeled"]["weak"])
     )
     draw = algorithm.draw(draws.uniform, [16, 2], "hole")
     hole = cc_gan.holes(draw, (6, 5), 0.5, tf.float64).numpy()
@@ -151,7 +156,8 @@ def test_generated_images_move_no_average_of_batch_norm(float64):
         for layer in algorithm.student.layers
         if "normalization" in layer.name
     )
-    images = tf.concat([batch[g]["weak"] for g in ("labeled", "unlabeled")], 0)
+    images = [batch["labeled"]["strong"], batch["unlabeled"]["weak"]]
+    images = tf.concat(images, axis=0)
     before = keras.Model(algorithm.student.input, norm.input)(images)
     mean = tf.reduce_mean(before, axis=(0, 1, 2))
     stepped(algorithm, batch)

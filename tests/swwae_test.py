@@ -74,15 +74,18 @@ def test_the_gradient_flows_to_the_values_alone(float64):
     np.testing.assert_allclose(to_values[0, ..., 0], expected)
 
 
-def test_the_loss_by_hand(float64):
+@pytest.mark.parametrize("view", ("weak", "strong"))
+def test_the_loss_by_hand(view, float64):
     algorithm = tiny_algorithm(
         "swwae",
         network=pooling_network,
+        learned_view=view,
         reconstruction_weight=2.0,
         intermediate_weight=3.0,
     )
     batch = tiny_batch()
-    images = tf.concat([batch[g]["weak"] for g in ("labeled", "unlabeled")], 0)
+    images = [batch["labeled"][view], batch["unlabeled"]["weak"]]
+    images = tf.concat(images, axis=0)
     maps, code, logits = algorithm.encoder(images, training=True)
     maps, code = maps[8:], code[8:]
     assert maps.shape == (16, 4, 3, 4) and code.shape == (16, 2, 1, 5)

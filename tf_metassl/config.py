@@ -136,6 +136,8 @@ BEFORE: Mapping[str, Any] = {"evaluate_networks": "all"}
 BEFORE_OF: Mapping[str, Mapping[str, Any]] = {
     "learning_to_reweight": {"learned_view": "weak"},
     "ensemble_self_training": {"learned_view": "weak"},
+    "swwae": {"learned_view": "weak"},
+    "cc_gan": {"learned_view": "weak"},
 }
 
 # Settings whose default is found when the images are known -> what they are
@@ -155,6 +157,8 @@ CHANGED_DEFAULTS: Mapping[str, Any] = {
     "learning_to_reweight.labeled_loss_weight": 3.0,
     "learning_to_reweight.learned_view": "strong",
     "ensemble_self_training.learned_view": "strong",
+    "swwae.learned_view": "strong",
+    "cc_gan.learned_view": "strong",
 }
 
 # The versions and the data of a run, see `tf_metassl.run.run_directory`.

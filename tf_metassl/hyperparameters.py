@@ -479,10 +479,27 @@ class Ict(Mixup):
 
 
 @dataclasses.dataclass(frozen=True)
-class Swwae(Hyperparameters):
-    """Stacked what-where autoencoder, arXiv 1506.02351."""
+class Generative(Hyperparameters):
+    """What methods share that make images of unlabeled ones."""
 
     changes_images = True
+
+    learned_view: str = setting(
+        "strong",
+        "The view of a labeled image whose label is learned. strong: that of "
+        "--strong_augmentation, which is not in the paper.",
+        choices=("weak", "strong"),
+    )
+
+    @property
+    def uses_strong_policy(self):
+        """See `Hyperparameters`."""
+        return self.learned_view == "strong"
+
+
+@dataclasses.dataclass(frozen=True)
+class Swwae(Generative):
+    """Stacked what-where autoencoder, arXiv 1506.02351."""
 
     reconstruction_weight: float = setting(
         1.0,
@@ -500,10 +517,8 @@ class Swwae(Hyperparameters):
 
 
 @dataclasses.dataclass(frozen=True)
-class CcGan(Hyperparameters):
+class CcGan(Generative):
     """Context-conditional GAN, arXiv 1611.06430 (reconstruction)."""
-
-    changes_images = True
 
     adversarial_weight: float = setting(
         0.1,

@@ -511,6 +511,7 @@ def _vgg_of_stl10(task):
         normalization="unit",
         weight_decay=1e-4,
         ema_decay=0.999,
+        learned_view="weak",
     )
 
 

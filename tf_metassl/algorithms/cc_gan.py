@@ -74,7 +74,8 @@ class CcGan(Algorithm):
     @property
     def views(self):
         """See `Algorithm.views`."""
-        return Views(unlabeled=("weak",))
+        learned_view = self.hyperparameters.learned_view
+        return Views(labeled=(learned_view,), unlabeled=("weak",))
 
     @property
     def evaluated_networks(self):
@@ -99,7 +100,9 @@ class CcGan(Algorithm):
         with tf.GradientTape(persistent=True) as tape:
             whole, in_painted = self.generated(real, hole)
             features, logits = self.forward(
-                self.student_and_features, float_images(labeled["weak"]), real
+                self.student_and_features,
+                float_images(labeled[hp.learned_view]),
+                real,
             )
             real_scores = self._scores(features[1])
             in_painted_scores, whole_scores = tf.split(

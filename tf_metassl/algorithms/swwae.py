@@ -44,7 +44,8 @@ class Swwae(Algorithm):
     @property
     def views(self):
         """See `Algorithm.views`."""
-        return Views(unlabeled=("weak",))
+        learned_view = self.hyperparameters.learned_view
+        return Views(labeled=(learned_view,), unlabeled=("weak",))
 
     @property
     def training_networks(self):
@@ -61,7 +62,9 @@ class Swwae(Algorithm):
         hp = self.hyperparameters
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
         images = unlabeled["weak"]
-        *maps, logits = self.forward(self.encoder, labeled["weak"], images)
+        *maps, logits = self.forward(
+            self.encoder, labeled[hp.learned_view], images
+        )
         label = self.one_hot(labeled["label"])
         losses = cross_entropy(label, logits[0])
         labeled_loss = replicas.share_of_mean(
