@@ -14,11 +14,13 @@ from tools import (
     benchmark,
     benchmark_batch_norm,
     benchmark_evaluation,
+    benchmark_fixed,
     benchmark_meta,
     benchmark_peer,
     benchmark_run_memory,
     benchmark_scaling,
     benchmark_startup,
+    benchmark_steps,
     benchmark_timing,
     startup_worker,
     step_worker,
@@ -245,3 +247,21 @@ def test_what_a_peer_gets():
     assert found["unlabeled_partner"].shape == (16,)
     chosen = benchmark_peer.selected(parts.algorithm, batch)
     assert chosen.shape == (16,) and set(chosen) <= {0, 1}
+
+
+def test_the_fixed_cost_is_that_of_the_further_steps(monkeypatch):
+    asked = []
+
+    def cpu_seconds(folder, num_steps, flags):
+        asked.append((folder, num_steps, flags))
+        # A start of 5 seconds, which belongs to no step.
+        return 5.0 + 0.01 * num_steps
+
+    monkeypatch.setattr(benchmark_fixed, "cpu_seconds", cpu_seconds)
+    assert benchmark_fixed.per_step("tree", ["--a"]) == pytest.approx(0.01)
+    assert asked == [("tree", n, ["--a"]) for n in benchmark_fixed.STEPS]
+
+
+def test_a_run_that_fails_is_not_timed():
+    with pytest.raises(RuntimeError, match="--no_such_flag"):
+        benchmark_fixed.cpu_seconds(benchmark_steps.ROOT, 1, ["--no_such_flag"])

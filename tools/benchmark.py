@@ -34,6 +34,11 @@ times the same forms over two replicas, with synchronized batch norm
 compares steps with the kernel of batch norm and with composed batch norm
 (batch_norm.md).
 
+    python tools/benchmark.py fixed --before=COMMIT --out=results
+
+gives what a step on two digits takes: all that does not grow with the images
+(fixed.md).
+
     python tools/benchmark.py evaluation --out=results
 
 compares an evaluation with the bare pass of one network (evaluation.md).
@@ -75,6 +80,7 @@ from tools import (
     benchmark_batch_norm,
     benchmark_data,
     benchmark_evaluation,
+    benchmark_fixed,
     benchmark_memory,
     benchmark_meta,
     benchmark_peer,
@@ -168,6 +174,14 @@ def parser():
         benchmark_batch_norm.run_batch_norm,
         "batch_norm.md",
         7,
+    )
+    command(
+        "fixed",
+        "fixed cost of a step",
+        benchmark_fixed.run_fixed,
+        "fixed.md",
+        7,
+        before=True,
     )
     evaluation = command(
         "evaluation",

@@ -52,12 +52,14 @@ def main():
     given = parser.parse_args()
     if not given.chromium:
         sys.exit("No Chromium is found: install it or give --chromium=PATH.")
+    # Before the work, which a folder that cannot be made would lose.
+    out = pathlib.Path(given.out)
+    out.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         place = given.keep or stack.enter_context(tempfile.TemporaryDirectory())
         place = pathlib.Path(place).resolve()
         make_runs(place)
         browser = Browser(given.chromium, place / "browser")
-        out = pathlib.Path(given.out)
         report = (place / "fixmatch" / "report.html").as_uri()
         browser.photograph(report, out / "report.png", 1500)
         audit = (place / "audit" / "audit.html").as_uri()

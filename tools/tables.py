@@ -640,6 +640,21 @@ _JUDGE_CONTRASTS = (
     ("strong views, raw", "strong views, raw, a third of the labels"),
 )
 
+# Photographs of ten classes, in the folder photos/ of the project, and a
+# network that has been trained on ImageNet.
+_OF_PHOTOS = (
+    "--labeled_dir=photos/train",
+    "--validation_dir=photos/validation",
+    "--test_dir=photos/test",
+    "--image_size=96",
+    "--model=efficientnet_lite0",
+    "--init_weights=imagenet",
+    "--batch_size=32",
+    "--evaluate_every=100",
+    "--learning_rate=0.05",
+)
+_LAST_LAYER = ("--num_steps=400", "--freeze=backbone", "--cache_features=4")
+
 # Six of ten classes are learned; the unlabeled pool has images of the others.
 POOLS = {
     f"digits 0 to 5, 30 labels, {share:.0%} foreign": Instrument(
@@ -671,6 +686,14 @@ POOLS |= {
         ("--strong_augmentation=affine_digits",),
     ),
 }
+POOLS |= {
+    f"photos, {share:.0%} foreign": Instrument(
+        f"clothing photos, last layer, 60 labels, {share:.0%} foreign",
+        (*_OF_PHOTOS, *_LAST_LAYER, "--num_labeled=60", "--known_classes=6"),
+        ("--unlabeled_batch_ratio=2", f"--foreign_share={share}"),
+    )
+    for share in (0.0, 1.0)
+}
 _POOL_ROWS = {
     "supervised": _GATE["supervised"],
     "supervised, MixUp": _GATE["supervised, MixUp"],
@@ -684,30 +707,17 @@ _POOL_ROWS = {
     ],
 }
 _POOL_CONTRASTS = (
+    ("supervised", "FixMatch"),
     ("supervised, MixUp", "FixMatch"),
     *((row, _SELECTED) for row in _POOL_ROWS if row != _SELECTED),
 )
 
 
-# Photographs of one's own, in the folder photos/ of the project: 10 labels of
-# each of ten classes, and a network that has been trained on ImageNet.
 _PHOTOS = Instrument(
     "clothing photos at 96 x 96, 100 labels",
-    (
-        "--labeled_dir=photos/train",
-        "--validation_dir=photos/validation",
-        "--test_dir=photos/test",
-        "--num_labeled=100",
-        "--image_size=96",
-        "--model=efficientnet_lite0",
-        "--init_weights=imagenet",
-        "--batch_size=32",
-        "--evaluate_every=100",
-        "--learning_rate=0.05",
-    ),
+    (*_OF_PHOTOS, "--num_labeled=100"),
     ("--unlabeled_batch_ratio=2",),
 )
-_LAST_LAYER = ("--num_steps=400", "--freeze=backbone", "--cache_features=4")
 # What is trained of the network -> flags.
 _PRETRAINED = {
     "supervised, last layer": ("--algo=supervised", *_LAST_LAYER),
