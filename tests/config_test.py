@@ -230,6 +230,17 @@ def test_what_is_given_is_not_a_share():
 
 
 @pytest.mark.parametrize(
+    "num_steps, decay",
+    ((6, 0.9), (600, 0.9), (1200, 0.95), (6000, 0.99), (100_000, 0.999)),
+)
+def test_an_average_is_as_long_as_the_run_allows(num_steps, decay):
+    given = {"algo": "moco_v2", "num_steps": num_steps}
+    assert config.resolve(given).hyperparameters.target_decay == decay
+    given["target_decay"] = 0.5
+    assert config.resolve(given).hyperparameters.target_decay == 0.5
+
+
+@pytest.mark.parametrize(
     "given, expected",
     [
         ({}, 30),  # Evaluated every 60 steps.

@@ -377,6 +377,22 @@ def test_a_longer_run_keeps_the_ramps_that_it_began_with(tmp_path):
         run_directory.check_settings(found, tmp_path)
 
 
+def test_a_run_keeps_the_decay_that_was_the_default_before(tmp_path, capsys):
+    given = {"algo": "moco_v2", "num_steps": 300}
+    begun = config.resolve({**given, "target_decay": 0.99})
+    run_directory.save_config(begun, tmp_path)
+    now = config.resolve(given)
+    assert now.hyperparameters.target_decay == 0.9
+    found = run_directory.with_recorded_defaults(now, tmp_path)
+    assert found.hyperparameters == begun.hyperparameters
+    assert "As the run began: --target_decay=0.99" in capsys.readouterr().out
+    # One that is given is compared.
+    other = config.resolve({**given, "target_decay": 0.95})
+    found = run_directory.with_recorded_defaults(other, tmp_path)
+    with pytest.raises(ConfigError, match="target_decay: 0.99 -> 0.95"):
+        run_directory.check_settings(found, tmp_path)
+
+
 def finished_run(run_dir, step=300):
     """A run of 300 steps of which `step` are finished."""
     given = {"algo": "mean_teacher", "num_steps": 300, "run_dir": str(run_dir)}

@@ -27,6 +27,8 @@ from tf_metassl.hyperparameters import (
     MetaSemiIct,
     Reweighting,
     StudentFeedback,
+    decay_over,
+    depends_on_length,
     setting,
 )
 
@@ -161,6 +163,10 @@ CHANGED_DEFAULTS: Mapping[str, Any] = {
     "cc_gan.learned_view": "strong",
 }
 
+# Hyperparameters whose default follows the length of the run, and what it was
+# before.
+FORMER_DEFAULTS: Mapping[str, Any] = {"moco_v2.target_decay": 0.99}
+
 # The versions and the data of a run, see `tf_metassl.run.run_directory`.
 PROVENANCE = (
     "tensorflow",
@@ -240,8 +246,8 @@ def resolve(given: Mapping[str, Any]) -> Config:
             defaults[name] = dropout
     settings = {**defaults, **given}
     for name in hp.keys() - given.keys():
-        if hp[name].metadata["share"]:
-            settings[name] = steps_of(hp[name], settings)
+        if depends_on_length(hp[name]):
+            settings[name] = default_of(hp[name], settings)
     config = Config(
         hyperparameters=own(**{k: v for k, v in settings.items() if k in hp}),
         **{k: v for k, v in settings.items() if k in fields},
@@ -260,14 +266,21 @@ def resolve(given: Mapping[str, Any]) -> Config:
     return config
 
 
-def steps_of(field: dataclasses.Field, settings: Mapping[str, Any]) -> int:
-    """The default of a number of steps that is a share of the run.
+def default_of(
+    field: dataclasses.Field, settings: Mapping[str, Any]
+) -> int | float:
+    """The default of a hyperparameter that depends on the run's length.
 
     Args:
-        field: whose metadata have a `share`.
+        field: for which `depends_on_length` is true.
         settings: name -> value; fields that are missing have their defaults.
+
+    Returns:
+        A number of steps, or the decay of an average.
     """
     common = {f.name: f.default for f in common_fields()} | dict(settings)
+    if spans := field.metadata["spans"]:
+        return decay_over(spans * common["num_steps"])
     steps = round(field.metadata["share"] * common["num_steps"])
     # 0 would mean something else, such as no stage.
     steps = max(steps, 1)
@@ -696,7 +709,7 @@ def _check_starts(config: Config) -> None:
         name, value = field.name, getattr(hp, field.name)
         if not name.endswith("_start") or value < last_step:
             continue
-        if value != steps_of(field, vars(config)):
+        if value != default_of(field, vars(config)):
             raise ConfigError(
                 f"--{name}={value} is never reached: the run has {last_step} "
                 "steps. Use a smaller one, or a larger --num_steps."

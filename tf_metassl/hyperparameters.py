@@ -22,6 +22,7 @@ def setting(
     maximum=None,
     read_by=None,
     share=None,
+    spans=None,
 ):
     """A dataclass field with its documentation and its allowed values.
 
@@ -35,9 +36,12 @@ def setting(
             one has an effect; None: it always has.
         share: of `--num_steps`, which a number of steps is by default; None
             if `default` is right for runs of any length.
+        spans: share of `--num_steps` over which an average extends, whose
+            decay this is by default; None as for `share`.
     """
     metadata = {
         "share": share,
+        "spans": spans,
         "read_by": read_by or {},
         "help": help,
         "choices": choices,
@@ -57,6 +61,20 @@ def steps_setting(share, help, *, minimum=0):
     """
     default = round(share * REFERENCE_STEPS)
     return setting(default, help, minimum=minimum, share=share)
+
+
+def decay_over(steps):
+    """The decay of an average that extends over a number of steps, a float.
+
+    It is 1 - 1 / steps and at least 0.9, so that short runs have an average,
+    and at most 0.999, as what is published for long ones.
+    """
+    return round(min(max(1.0 - 1.0 / max(steps, 1.0), 0.9), 0.999), 4)
+
+
+def depends_on_length(field):
+    """Whether the default of a field follows the length of the run."""
+    return bool(field.metadata["share"] or field.metadata["spans"])
 
 
 # Fields that several methods have with different defaults.
@@ -1364,7 +1382,7 @@ def _contrast_temperature(default, paper):
     )
 
 
-def _target_decay(default, paper):
+def _target_decay(default, paper, spans=None):
     """The field of the decay of a target network."""
     return setting(
         default,
@@ -1372,6 +1390,7 @@ def _target_decay(default, paper):
         f"{paper}).",
         minimum=0.0,
         maximum=1.0,
+        spans=spans,
     )
 
 
@@ -1401,7 +1420,11 @@ class MoCoV2(SelfSupervised):
     """MoCo v2, arXiv 2003.04297."""
 
     contrast_temperature: float = _contrast_temperature(0.2, "0.2")
-    target_decay: float = _target_decay(0.99, "0.999")
+    # Over a longer part of the run, the keys come from a network that has not
+    # yet learned anything.
+    target_decay: float = _target_decay(
+        decay_over(REFERENCE_STEPS / 60), "0.999", spans=1 / 60
+    )
     queue_size: int = setting(
         512,
         "Projections of earlier images that are the negatives (paper: 65,536).",
@@ -1457,6 +1480,7 @@ class Pirl(SelfSupervised):
 class Pcl(MoCoV2):
     """PCL, arXiv 2005.04966."""
 
+    target_decay: float = _target_decay(0.99, "0.999")
     num_prototypes: int = setting(
         25,
         "Prototypes of the coarsest clustering; each further one has twice as "

@@ -246,6 +246,8 @@ def _default(field):
     if share := field.metadata["share"]:
         part = fractions.Fraction(share).limit_denominator(1000)
         return "num_steps" if part == 1 else f"num_steps * {part}"
+    if spans := field.metadata["spans"]:
+        return f"1 - {1 / spans:g} / num_steps, 0.9 to 0.999"
     return _text(field.default)
 
 

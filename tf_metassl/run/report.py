@@ -11,7 +11,7 @@ import matplotlib.figure
 import numpy as np
 import tensorflow as tf
 
-from tf_metassl import files, models
+from tf_metassl import files, hyperparameters, models
 from tf_metassl.data import spelling, splits
 from tf_metassl.run import collapse, forecast, twin
 
@@ -98,12 +98,13 @@ def _trained_part(config):
 
 
 def _lengths(config):
-    """Lines about stages, ramps and cycles, which follow `num_steps`."""
+    """Lines about stages, ramps and averages, which follow `num_steps`."""
     hp = config.hyperparameters
     lengths = [
         f"{field.name} {getattr(hp, field.name)}"
         for field in dataclasses.fields(hp)
-        if field.metadata["share"] and field.name not in hp.without_effect
+        if hyperparameters.depends_on_length(field)
+        and field.name not in hp.without_effect
     ]
     lines = textwrap.wrap(", ".join(lengths), 100)
     # A finetuned network has been trained before.

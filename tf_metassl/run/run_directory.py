@@ -18,7 +18,7 @@ from absl import logging
 
 import tf_metassl
 from tf_metassl import config as config_lib
-from tf_metassl import files
+from tf_metassl import files, hyperparameters
 from tf_metassl.contract import DatasetInfo
 from tf_metassl.errors import ConfigError
 
@@ -292,12 +292,15 @@ def _with_recorded_hyperparameters(config, old):
         if key in changed and changed[key] == value
     }
     for field in dataclasses.fields(config.hyperparameters):
-        if not field.metadata["share"]:
+        if not hyperparameters.depends_on_length(field):
             continue
         now = getattr(config.hyperparameters, field.name)
         then = getattr(old.hyperparameters, field.name)
-        by_default = now == _steps(field, config)
-        if by_default and then in (_steps(field, old), field.default):
+        former = config_lib.FORMER_DEFAULTS.get(
+            f"{config.algo}.{field.name}", field.default
+        )
+        by_default = now == _default(field, config)
+        if by_default and then in (_default(field, old), former):
             kept[field.name] = then
     for name, value in kept.items():
         if value != getattr(config.hyperparameters, name):
@@ -305,8 +308,8 @@ def _with_recorded_hyperparameters(config, old):
     return dataclasses.replace(config.hyperparameters, **kept)
 
 
-def _steps(field, config):
-    return config_lib.steps_of(
+def _default(field, config):
+    return config_lib.default_of(
         field,
         {
             "num_steps": config.num_steps,
