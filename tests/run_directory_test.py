@@ -377,8 +377,11 @@ def test_a_longer_run_keeps_the_ramps_that_it_began_with(tmp_path):
         run_directory.check_settings(found, tmp_path)
 
 
-def test_a_run_keeps_the_decay_that_was_the_default_before(tmp_path, capsys):
-    given = {"algo": "moco_v2", "num_steps": 300}
+@pytest.mark.parametrize("algo", ("byol", "moco_v2"))
+def test_a_run_keeps_the_decay_that_was_the_default_before(
+    algo, tmp_path, capsys
+):
+    given = {"algo": algo, "num_steps": 300}
     begun = config.resolve({**given, "target_decay": 0.99})
     run_directory.save_config(begun, tmp_path)
     now = config.resolve(given)

@@ -165,7 +165,10 @@ CHANGED_DEFAULTS: Mapping[str, Any] = {
 
 # Hyperparameters whose default follows the length of the run, and what it was
 # before.
-FORMER_DEFAULTS: Mapping[str, Any] = {"moco_v2.target_decay": 0.99}
+FORMER_DEFAULTS: Mapping[str, Any] = {
+    "byol.target_decay": 0.99,
+    "moco_v2.target_decay": 0.99,
+}
 
 # The versions and the data of a run, see `tf_metassl.run.run_directory`.
 PROVENANCE = (

@@ -1382,10 +1382,18 @@ def _contrast_temperature(default, paper):
     )
 
 
-def _target_decay(default, paper, spans=None):
-    """The field of the decay of a target network."""
+def _target_decay(paper, default=None):
+    """The field of the decay of a target network.
+
+    Args:
+        paper: the published one, a string.
+        default: for runs of any length; None: the average is over a sixtieth
+            of the run. With a longer one, short runs are taught by a network
+            that has not learned anything yet.
+    """
+    spans = 1 / 60 if default is None else None
     return setting(
-        default,
+        default or decay_over(spans * REFERENCE_STEPS),
         "Decay of the averaged network that gives the targets (paper: "
         f"{paper}).",
         minimum=0.0,
@@ -1407,7 +1415,7 @@ class SimClr(SelfSupervised):
 class Byol(SelfSupervised):
     """BYOL, arXiv 2006.07733."""
 
-    target_decay: float = _target_decay(0.99, "0.996")
+    target_decay: float = _target_decay("0.996")
     target_decay_steps: int = steps_setting(
         1,
         "Steps over which that decay rises to 1 as a cosine (paper: the whole "
@@ -1420,11 +1428,7 @@ class MoCoV2(SelfSupervised):
     """MoCo v2, arXiv 2003.04297."""
 
     contrast_temperature: float = _contrast_temperature(0.2, "0.2")
-    # Over a longer part of the run, the keys come from a network that has not
-    # yet learned anything.
-    target_decay: float = _target_decay(
-        decay_over(REFERENCE_STEPS / 60), "0.999", spans=1 / 60
-    )
+    target_decay: float = _target_decay("0.999")
     queue_size: int = setting(
         512,
         "Projections of earlier images that are the negatives (paper: 65,536).",
@@ -1480,7 +1484,7 @@ class Pirl(SelfSupervised):
 class Pcl(MoCoV2):
     """PCL, arXiv 2005.04966."""
 
-    target_decay: float = _target_decay(0.99, "0.999")
+    target_decay: float = _target_decay("0.999", default=0.99)
     num_prototypes: int = setting(
         25,
         "Prototypes of the coarsest clustering; each further one has twice as "

@@ -780,7 +780,7 @@ _SIMCLR = ("--algo=simclr",)
 _SELF_SUPERVISED = {
     "supervised": _GATE["supervised"],
     "SimCLR, then finetuned": _SIMCLR,
-    "BYOL, then finetuned": ("--algo=byol",),
+    "BYOL, then finetuned": ("--algo=byol", "--target_decay=0.99"),
     "Meta-Semi": _META_SEMI,
     "SimCLR, then Meta-Semi": Then(_SIMCLR, _META_SEMI),
 }
