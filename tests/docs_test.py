@@ -64,7 +64,14 @@ SHORT = {
 # What `tf-metassl` runs.
 CONSOLE = "from tf_metassl.run.command_line import main; main()"
 # Programs of others that pages name.
-OTHERS = {"source", "tensorboard", "tensorflow_model_server", "mkdocs", "head"}
+OTHERS = {
+    "head",
+    "ln",
+    "mkdocs",
+    "source",
+    "tensorboard",
+    "tensorflow_model_server",
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,13 @@ import pytest
 
 from tf_metassl import config
 from tf_metassl.errors import ConfigError, UserError
-from tf_metassl.run import experiment, panels, serving
+from tf_metassl.run import (
+    experiment,
+    forecast,
+    panels,
+    run_directory,
+    serving,
+)
 from tf_metassl.run import stage as stage_lib
 
 pytestmark = pytest.mark.slow
@@ -92,3 +98,28 @@ def test_panels_that_fail_do_not_lose_the_report(train, tmp_path, monkeypatch):
     train()
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Predictions by class" in page and "<h2>Limits</h2>" in page
+
+
+def test_a_longer_run_has_several_steps_per_call(tmp_path, monkeypatch):
+    monkeypatch.setattr(serving, "export_saved_model", lambda *_, **__: None)
+    monkeypatch.setattr(forecast, "LOOP_STEPS", 11)
+    run_stage, calls = stage_lib.run_stage, []
+
+    def noted(run):
+        found = run_stage(run)
+        calls.append(run.algorithm.steps_per_execution)
+        return found
+
+    monkeypatch.setattr(stage_lib, "run_stage", noted)
+    settings = {"num_steps": 12, "round_steps": 6, "num_rounds": 1}
+    settings |= {"batch_size": 8, "confidence_threshold": 0.0, "verbose": 0}
+    settings |= {"algo": "noisy_student", "evaluate_every": 6}
+    rows = []
+    for expected, given in ((6, {}), (1, {"steps_per_execution": 1})):
+        given["run_dir"] = str(tmp_path / str(expected))
+        folder = experiment.train(config.resolve(settings | given))
+        recorded = run_directory.load_config(folder).steps_per_execution
+        assert [recorded, *calls] == [expected] * 3
+        calls.clear()
+        rows.append((folder / "metrics.jsonl").read_text())
+    assert rows[0] == rows[1]

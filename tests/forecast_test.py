@@ -41,6 +41,31 @@ def test_a_network_of_ones_own_is_not_known(experiment):
     assert forecast.line(own) == "" and forecast.warnings(own) == []
 
 
+@pytest.mark.parametrize(
+    "change, flops, expected",
+    [
+        # All of them are evaluated every 300 steps.
+        ({}, 1e8, 50),
+        ({}, 1.5e9, 6),
+        ({}, 1e12, 1),
+        ({"num_steps": 2000}, 1e8, 1),
+        # It cannot be counted.
+        ({"model": "module:function"}, 1e8, 1),
+    ],
+)
+def test_the_steps_of_a_call_are_over_soon(
+    experiment, monkeypatch, change, flops, expected
+):
+    change = {"num_steps": 3000, "evaluate_every": 300, **change}
+    longer = changed(experiment, steps_per_execution=0, **change)
+    steps = longer.config.num_steps
+    found = forecast.of(longer)
+    if found:
+        found = dataclasses.replace(found, total_flops=flops * steps)
+    monkeypatch.setattr(forecast, "of", lambda _: found)
+    assert forecast.steps_per_call(longer) == expected
+
+
 LARGE = forecast.Forecast(
     flops=21_010_000_000,
     image_bytes=320 * 2**20,

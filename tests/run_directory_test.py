@@ -359,9 +359,11 @@ def test_an_interval_that_nobody_has_set_is_not_asked_for(tmp_path, capsys):
         )
 
 
-def test_a_longer_run_keeps_the_ramps_that_it_began_with(tmp_path):
+@pytest.mark.parametrize("per_call", (1, 30))
+def test_a_longer_run_keeps_the_ramps_that_it_began_with(per_call, tmp_path):
     given = {"algo": "mean_teacher", "num_steps": 300}
     begun = config.resolve(given)
+    begun = dataclasses.replace(begun, steps_per_execution=per_call)
     assert begun.hyperparameters.unlabeled_ramp_steps == 100
     run_directory.save_config(begun, tmp_path)
     given = {**given, "num_steps": 900, "allow_changed": "num_steps"}
@@ -369,6 +371,7 @@ def test_a_longer_run_keeps_the_ramps_that_it_began_with(tmp_path):
     assert longer.hyperparameters.unlabeled_ramp_steps == 300
     found = run_directory.with_recorded_defaults(longer, tmp_path)
     assert found.hyperparameters == begun.hyperparameters
+    assert found.steps_per_execution == per_call
     run_directory.check_settings(found, tmp_path)
     # A length that is given is compared.
     other = config.resolve({**given, "unlabeled_ramp_steps": 7})
@@ -400,14 +403,15 @@ def finished_run(run_dir, step=300):
     """A run of 300 steps of which `step` are finished."""
     given = {"algo": "mean_teacher", "num_steps": 300, "run_dir": str(run_dir)}
     run_dir.mkdir(exist_ok=True)
-    run_directory.save_config(config.resolve(given), run_dir)
+    begun = dataclasses.replace(config.resolve(given), steps_per_execution=6)
+    run_directory.save_config(begun, run_dir)
     (run_dir / f"checkpoints/train/step-{step:08d}").mkdir(parents=True)
     return given
 
 
 def test_an_extension_keeps_everything_but_the_number_of_steps(tmp_path):
     given = finished_run(tmp_path)
-    begun = config.resolve(given)
+    begun = dataclasses.replace(config.resolve(given), steps_per_execution=6)
 
     def extend(steps, **change):
         resolved = config.resolve({**given, "extend_to": steps, **change})
@@ -418,8 +422,12 @@ def test_an_extension_keeps_everything_but_the_number_of_steps(tmp_path):
 
     longer = extend(900)
     assert longer == dataclasses.replace(begun, num_steps=900, extend_to=900)
+    # Evaluated every 30 steps.
+    assert extend(1000).steps_per_execution == 2
     with pytest.raises(ConfigError, match="learning_rate: 0.1 -> 0.2"):
         extend(900, learning_rate=0.2)
+    with pytest.raises(ConfigError, match="multiple of --steps_per_execution"):
+        extend(1000, steps_per_execution=6)
     with pytest.raises(ConfigError, match="was started with --num_steps=300"):
         extend(900, num_steps=400)
     assert run_directory.extensions(tmp_path) == []
@@ -556,6 +564,26 @@ def test_a_run_of_before_goes_on_with_weak_views(algo, tmp_path):
     (tmp_path / "run.flags").write_text("\n".join(kept))
     loaded = run_directory.load_config(tmp_path)
     assert loaded.hyperparameters.learned_view == "weak"
+
+
+def test_a_run_keeps_its_steps_per_call(tmp_path):
+    given = config.resolve({"algo": "supervised"})
+    assert given.steps_per_execution == 0
+    begun = dataclasses.replace(given, steps_per_execution=20)
+    run_directory.save_config(begun, tmp_path)
+    found = run_directory.with_recorded_defaults(given, tmp_path)
+    assert found == begun
+    run_directory.check_settings(found, tmp_path)
+    other = dataclasses.replace(given, steps_per_execution=1)
+    other = run_directory.with_recorded_defaults(other, tmp_path)
+    with pytest.raises(ConfigError, match="steps_per_execution: 20 -> 1"):
+        run_directory.check_settings(other, tmp_path)
+    # Before that was the default, it was 1.
+    recorded = json.loads((tmp_path / "config.json").read_text())
+    del recorded["steps_per_execution"]
+    (tmp_path / "config.json").write_text(json.dumps(recorded))
+    found = run_directory.with_recorded_defaults(given, tmp_path)
+    assert found.steps_per_execution == 1
 
 
 def test_a_run_of_before_goes_on_evaluating_all_networks(tmp_path):

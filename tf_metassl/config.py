@@ -133,7 +133,10 @@ class Config(
 
 # Settings that changed what a run does when they were added -> what a run that
 # was begun before does.
-BEFORE: Mapping[str, Any] = {"evaluate_networks": "all"}
+BEFORE: Mapping[str, Any] = {
+    "evaluate_networks": "all",
+    "steps_per_execution": 1,
+}
 # The same for settings of a method, by method.
 BEFORE_OF: Mapping[str, Mapping[str, Any]] = {
     "learning_to_reweight": {"learned_view": "weak"},
@@ -144,7 +147,11 @@ BEFORE_OF: Mapping[str, Mapping[str, Any]] = {
 
 # Settings whose default is found when the images are known -> what they are
 # before that.
-UNKNOWN: Mapping[str, Any] = {"model": "auto", "num_validation": -1}
+UNKNOWN: Mapping[str, Any] = {
+    "model": "auto",
+    "num_validation": -1,
+    "steps_per_execution": 0,
+}
 
 # Hyperparameters whose default depends on the images, or was another one in
 # version 0.1.0 -> the default. A run that is resumed keeps what it began with.
@@ -257,13 +264,9 @@ def resolve(given: Mapping[str, Any]) -> Config:
     )
     if not config.evaluate_every:
         every = default_evaluate_every(
-            config.num_steps, config.steps_per_execution or 1
+            config.num_steps, config.steps_per_execution
         )
         config = dataclasses.replace(config, evaluate_every=every)
-    if not config.steps_per_execution:
-        config = dataclasses.replace(
-            config, steps_per_execution=_steps_per_call(config)
-        )
     _check_read(config, given)
     _check_together(config)
     return config
@@ -291,7 +294,7 @@ def default_of(
     return -(-steps // every) * every
 
 
-def _numbers_of_steps(config: Config) -> dict[str, int]:
+def numbers_of_steps(config: Config) -> dict[str, int]:
     """Setting -> steps, of those that end at whole calls; 0 where it is off."""
     hp = config.hyperparameters
     return {
@@ -304,22 +307,21 @@ def _numbers_of_steps(config: Config) -> dict[str, int]:
     }
 
 
-def _steps_per_call(config: Config) -> int:
-    """The most steps per call that divide all numbers of steps of the run.
+def steps_per_call(config: Config, most: int) -> int:
+    """The most steps per call that divide all numbers of steps of a run.
 
-    But for an extension, which has to go on with those of the run.
+    Args:
+        config: a `Config`; its `steps_per_execution` is ignored.
+        most: upper bound, at least 1.
     """
-    numbers = _numbers_of_steps(dataclasses.replace(config, extend_to=0))
-    common = math.gcd(*numbers.values())
-    return max(
-        n for n in range(1, options.MOST_PER_CALL + 1) if common % n == 0
-    )
+    common = math.gcd(*numbers_of_steps(config).values())
+    return max(n for n in range(1, most + 1) if common % n == 0)
 
 
 def default_evaluate_every(num_steps: int, steps_per_execution: int) -> int:
     """`--evaluate_every` if it is not given: a tenth of the run."""
-    every = max(num_steps // 10, 1)
-    return -(-every // steps_per_execution) * steps_per_execution
+    every, per_call = max(num_steps // 10, 1), steps_per_execution or 1
+    return -(-every // per_call) * per_call
 
 
 def common_fields() -> list[dataclasses.Field]:
@@ -795,8 +797,8 @@ def _check_together(config: Config) -> None:
             "meta_semi_ict needs mixtures of unlabeled images. Use "
             "--mix_partners=own."
         )
-    for name, value in _numbers_of_steps(config).items():
-        if value % config.steps_per_execution:
+    for name, value in numbers_of_steps(config).items():
+        if value % (config.steps_per_execution or 1):
             raise ConfigError(
                 f"--{name}={value} must be a multiple of "
                 f"--steps_per_execution={config.steps_per_execution}."

@@ -24,8 +24,10 @@ REPLACE_WEAK = ("affine_digits",)
 # it would be a larger share.
 TWIN_STEPS = 2000
 TWIN_SHARE = 0.1
-# With --steps_per_execution=0; about a second of steps on an accelerator.
+# With --steps_per_execution=0: the most steps per call, and the longest run
+# that has one. A loop takes up to half a second more to trace.
 MOST_PER_CALL = 50
+LOOP_STEPS = 2000
 
 
 def _with_statistics():
@@ -363,11 +365,12 @@ class ExecutionOptions:
         "Compile the training step with XLA. On a CPU such a step is slower.",
     )
     steps_per_execution: int = setting(
-        1,
-        "Steps per call of the compiled function. More spare an accelerator "
-        "the time between calls; checkpoints and signals wait for the end of a "
-        f"call. 0 = as many as divide all numbers of steps of the run, at most "
-        f"{MOST_PER_CALL}.",
+        0,
+        "Steps per call of the compiled function. More spare the time between "
+        "calls; checkpoints and signals wait for the end of a call. 0 = as "
+        f"many as divide all numbers of steps of the run, at most "
+        f"{MOST_PER_CALL} and about half a second of them; 1 in runs of at "
+        f"most {LOOP_STEPS} steps.",
         minimum=0,
     )
 

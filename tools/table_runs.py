@@ -125,7 +125,7 @@ def protocol_flags(protocol, wanted, num_checkpoints):
             every = min(every, steps // 20)
     if wanted["time_budget_minutes"]:
         every = wanted["evaluate_every"]
-    every -= every % wanted["steps_per_execution"]
+    every -= every % (wanted["steps_per_execution"] or 1)
     if every < 1:
         raise ValueError(
             "--protocol=median_20 needs 20 checkpoints of every stage, at "

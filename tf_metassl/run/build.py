@@ -31,6 +31,7 @@ from tf_metassl.ops.sgd import Sgd
 from tf_metassl.run import (
     distribution,
     feature_cache,
+    forecast,
     real_labels,
     run_directory,
 )
@@ -298,7 +299,7 @@ def build_experiment(
             splits.judges(source.train.labels, rows.labeled, share)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    return Experiment(
+    experiment = Experiment(
         config,
         strategy,
         source,
@@ -308,6 +309,11 @@ def build_experiment(
         backbone,
         real_labels=sets,
     )
+    if config.steps_per_execution == UNKNOWN["steps_per_execution"]:
+        found = forecast.steps_per_call(experiment)
+        config = dataclasses.replace(config, steps_per_execution=found)
+        experiment = dataclasses.replace(experiment, config=config)
+    return experiment
 
 
 def load_data(config, run_dir=None, source=None):
@@ -460,7 +466,8 @@ def _with_defaults(config, source):
         source: the `Source`.
 
     Returns:
-        A `Config`, which `config.UNKNOWN` does not apply to any more.
+        A `Config`. Of `config.UNKNOWN`, the steps per call are left: they
+        depend on the networks.
     """
     found = {}
     if config.model == UNKNOWN["model"]:
@@ -622,7 +629,7 @@ def assemble(config, cls, build_network, build_optimizer, **arguments):
         gradient_clip_norm=config.gradient_clip_norm,
         backbone_scale=config.backbone_learning_rate_scale,
         jit_compile=config.jit_compile,
-        steps_per_execution=config.steps_per_execution,
+        steps_per_execution=config.steps_per_execution or 1,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         recompute=config.remat,
         dropblock_steps=config.num_steps,

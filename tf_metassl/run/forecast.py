@@ -10,10 +10,11 @@ import time
 
 import tensorflow as tf
 
+from tf_metassl import config as config_lib
 from tf_metassl import models
-from tf_metassl.config import UNKNOWN
 from tf_metassl.data.datasets import DATASETS
 from tf_metassl.models import costs, precision
+from tf_metassl.options import LOOP_STEPS, MOST_PER_CALL
 
 _GIGA, _GIB, _MIB = 1e9, 2**30, 2**20
 
@@ -24,6 +25,8 @@ _SHORT = 1e15
 _LONG_HOURS = 12
 # Of many GPUs.
 _GPU_BYTES = 24 * _GIB
+# Operations in half a second: of one core of a CPU, of a GPU or TPU.
+_CPU_CALL, _ACCELERATOR_CALL = 1e10, 1e13
 # A backward pass takes about twice the time of a forward pass.
 _PASSES = 3
 
@@ -71,6 +74,37 @@ def of(experiment):
     )
 
 
+def steps_per_call(experiment):
+    """The steps per call with `--steps_per_execution=0`.
+
+    All steps of a call end before a signal is obeyed and a checkpoint written,
+    so that there are no more than are over soon.
+
+    Args:
+        experiment: an `Experiment`.
+
+    Returns:
+        A divisor of all numbers of steps of the run.
+    """
+    config = experiment.config
+    if config.num_steps <= LOOP_STEPS:
+        return 1
+    if experiment.backbone is not None:
+        # Nothing but the last layer is run.
+        return config_lib.steps_per_call(config, MOST_PER_CALL)
+    found = of(experiment)
+    if found is None:
+        return 1
+    limit = _CPU_CALL
+    if config.strategy == "tpu" or tf.config.list_physical_devices("GPU"):
+        replicas = experiment.strategy.num_replicas_in_sync
+        limit = _ACCELERATOR_CALL * replicas
+    fitting = int(limit * config.num_steps / found.total_flops)
+    return config_lib.steps_per_call(
+        config, max(1, min(fitting, MOST_PER_CALL))
+    )
+
+
 def line(experiment):
     """A line for the plan about the network and its costs.
 
@@ -83,7 +117,8 @@ def line(experiment):
     """
     config, found = experiment.config, of(experiment)
     shape = experiment.source.info.image_shape
-    by_size = DATASETS[config.dataset].defaults["model"] == UNKNOWN["model"]
+    auto = config_lib.UNKNOWN["model"]
+    by_size = DATASETS[config.dataset].defaults["model"] == auto
     if found is None or not (by_size or found.flops >= _CHEAP):
         return ""
     text = (

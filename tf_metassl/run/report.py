@@ -51,6 +51,8 @@ def plan(experiment):
             + f" (--extend_to={config.extend_to})" * bool(config.extend_to)
             + f" or {budget:g} minutes" * bool(budget)
             + f" or --patience={config.patience}" * bool(config.patience)
+            + f", {config.steps_per_execution} per call"
+            * (config.steps_per_execution > 1)
             + f", evaluated every {config.evaluate_every}; "
             f"reported: {config.selection}",
         ),

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import pathlib
 import time
@@ -176,15 +177,22 @@ def with_recorded_defaults(config, run_dir):
     if not (pathlib.Path(run_dir) / _CONFIG).exists():
         return config
     old = load_config(run_dir)
-    return dataclasses.replace(
-        config,
-        hyperparameters=_with_recorded_hyperparameters(config, old),
-        **{
-            name: getattr(old, name)
-            for name, default in _REPLACED.items()
-            if getattr(config, name) == default
-        },
-    )
+    found = {
+        name: getattr(old, name)
+        for name, default in _REPLACED.items()
+        if getattr(config, name) == default
+    }
+    if "steps_per_execution" in found:
+        found["steps_per_execution"] = _steps_per_call(config, old)
+    hp = _with_recorded_hyperparameters(config, old)
+    return dataclasses.replace(config, hyperparameters=hp, **found)
+
+
+def _steps_per_call(config, old):
+    """Those of the run, or fewer if its numbers of steps have changed."""
+    per_call = old.steps_per_execution
+    numbers = config_lib.numbers_of_steps(config).values()
+    return math.gcd(per_call, *numbers) if per_call else per_call
 
 
 def extended(config, run_dir):
@@ -299,8 +307,8 @@ def _with_recorded_hyperparameters(config, old):
         former = config_lib.FORMER_DEFAULTS.get(
             f"{config.algo}.{field.name}", field.default
         )
-        by_default = now == _default(field, config)
-        if by_default and then in (_default(field, old), former):
+        by_default = now in _defaults(field, config)
+        if by_default and then in (*_defaults(field, old), former):
             kept[field.name] = then
     for name, value in kept.items():
         if value != getattr(config.hyperparameters, name):
@@ -308,14 +316,16 @@ def _with_recorded_hyperparameters(config, old):
     return dataclasses.replace(config.hyperparameters, **kept)
 
 
-def _default(field, config):
-    return config_lib.default_of(
-        field,
-        {
-            "num_steps": config.num_steps,
-            "steps_per_execution": config.steps_per_execution,
-        },
-    )
+def _defaults(field, config):
+    """The default with the steps per call, and before they were found."""
+    unknown = config_lib.UNKNOWN["steps_per_execution"]
+    return [
+        config_lib.default_of(
+            field,
+            {"num_steps": config.num_steps, "steps_per_execution": per_call},
+        )
+        for per_call in (config.steps_per_execution, unknown)
+    ]
 
 
 def save_config(config, run_dir):
@@ -410,6 +420,8 @@ def check_settings(config, run_dir):
     if _evaluates_by_default(old) and _evaluates_by_default(new):
         # It follows from the number of steps; nobody has set it.
         old["evaluate_every"] = new["evaluate_every"]
+    if new["steps_per_execution"] == _steps_per_call(config, recorded):
+        old["steps_per_execution"] = new["steps_per_execution"]
     if config.extend_to:
         old["num_steps"] = new["num_steps"]
     elif new["num_steps"] in _lengths(run_dir) - {old["num_steps"]}:

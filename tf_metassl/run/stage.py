@@ -313,6 +313,8 @@ def _train_from(run: StageRun, state: resume.ResumeState) -> resume.ResumeState:
     if state.has_ended(run.config.patience):
         return state
     config, algorithm, stage = run.config, run.algorithm, run.stage
+    # By default, it was not known when the algorithm was compiled.
+    algorithm.steps_per_execution = config.steps_per_execution
     evaluate = functools.partial(
         evaluation.evaluate,
         run.experiment,
