@@ -668,7 +668,7 @@ POOLS |= {
     "long-tailed": Instrument(
         "digits, 30 labels, long-tailed", ("--label_split=long_tailed",)
     ),
-    # The file is made by tools/mixed_corpora.py; the rest is as in digits.
+    # The rest is as in digits.
     "corpora": Instrument(
         "digits, 30 labels, 50% Fashion-MNIST",
         (
@@ -685,6 +685,41 @@ POOLS |= {
         ("--foreign_share=0.5",),
         ("--strong_augmentation=affine_digits",),
     ),
+}
+_AT_16_PIXELS = (
+    "--model=strided_cnn",
+    "--batch_size=64",
+    "--num_steps=2000",
+    "--evaluate_every=500",
+)
+# The files are made by tools/make_pools.py.
+POOLS |= {
+    f"animals, {share:.0%} foreign": Instrument(
+        f"CIFAR-10's animals at 16 x 16, 240 labels, {share:.0%} foreign",
+        (
+            "--array_file=pools/animals_first.npz",
+            "--known_classes=6",
+            "--num_labeled=240",
+            "--num_validation=1200",
+            *_AT_16_PIXELS,
+        ),
+        ("--unlabeled_batch_ratio=3", f"--foreign_share={share}"),
+        num_steps=2000,
+    )
+    for share in (0.0, 1.0)
+}
+POOLS |= {
+    "labels of people": Instrument(
+        "CIFAR-10 at 16 x 16, 400 labels, 40% wrong",
+        (
+            "--array_file=pools/human_labels.npz",
+            "--num_labeled=400",
+            "--num_validation=2000",
+            *_AT_16_PIXELS,
+        ),
+        ("--unlabeled_batch_ratio=3",),
+        num_steps=2000,
+    )
 }
 POOLS |= {
     f"photos, {share:.0%} foreign": Instrument(
@@ -768,12 +803,9 @@ _CIFAR_10 = Instrument(
     (
         "--dataset=cifar10",
         "--image_size=16",
-        "--model=strided_cnn",
         "--num_labeled=400",
         "--num_validation=2000",
-        "--batch_size=64",
-        "--num_steps=2000",
-        "--evaluate_every=500",
+        *_AT_16_PIXELS,
     ),
 )
 _SIMCLR = ("--algo=simclr",)
