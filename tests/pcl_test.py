@@ -161,7 +161,7 @@ def test_before_the_first_clustering_it_is_moco():
     results = []
     for name, hp in (("moco_v2", {}), ("pcl", {"cluster_start": 2})):
         keras.utils.set_random_seed(1)
-        algorithm = tiny_algorithm(name, target_decay=0.9, **hp)
+        algorithm = tiny_algorithm(name, **hp)
         if name == "pcl":
             algorithm.begin_round(Predict())
         metrics = run(algorithm, tiny_batch(seed=0), tiny_batch(seed=1))

@@ -380,7 +380,7 @@ def test_a_longer_run_keeps_the_ramps_that_it_began_with(per_call, tmp_path):
         run_directory.check_settings(found, tmp_path)
 
 
-@pytest.mark.parametrize("algo", ("byol", "moco_v2"))
+@pytest.mark.parametrize("algo", ("byol", "moco_v2", "pcl"))
 def test_a_run_keeps_the_decay_that_was_the_default_before(
     algo, tmp_path, capsys
 ):
@@ -489,6 +489,7 @@ def test_a_run_of_the_first_version_keeps_its_ramps(tmp_path):
         ("meta_semi", "meta_labeled_batch", "raw"),
         ("learning_to_reweight", "meta_gradient", "nested_tape"),
         ("ict", "unlabeled_loss_weight", 10.0),
+        ("moco_v2", "contrast_temperature", 0.2),
     ),
 )
 def test_a_run_of_the_first_version_keeps_its_defaults(

@@ -168,6 +168,8 @@ CHANGED_DEFAULTS: Mapping[str, Any] = {
     "ensemble_self_training.learned_view": "strong",
     "swwae.learned_view": "strong",
     "cc_gan.learned_view": "strong",
+    "moco_v2.contrast_temperature": 0.5,
+    "pcl.contrast_temperature": 0.5,
 }
 
 # Hyperparameters whose default follows the length of the run, and what it was
@@ -175,6 +177,7 @@ CHANGED_DEFAULTS: Mapping[str, Any] = {
 FORMER_DEFAULTS: Mapping[str, Any] = {
     "byol.target_decay": 0.99,
     "moco_v2.target_decay": 0.99,
+    "pcl.target_decay": 0.99,
 }
 
 # The versions and the data of a run, see `tf_metassl.run.run_directory`.

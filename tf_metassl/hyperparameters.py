@@ -1382,18 +1382,15 @@ def _contrast_temperature(default, paper):
     )
 
 
-def _target_decay(paper, default=None):
-    """The field of the decay of a target network.
+def _target_decay(paper):
+    """The field of the decay of a target network, with the published one.
 
-    Args:
-        paper: the published one, a string.
-        default: for runs of any length; None: the average is over a sixtieth
-            of the run. With a longer one, short runs are taught by a network
-            that has not learned anything yet.
+    The average is over a sixtieth of the run. With a longer one, short runs are
+    taught by a network that has not learned anything yet.
     """
-    spans = 1 / 60 if default is None else None
+    spans = 1 / 60
     return setting(
-        default or decay_over(spans * REFERENCE_STEPS),
+        decay_over(spans * REFERENCE_STEPS),
         "Decay of the averaged network that gives the targets (paper: "
         f"{paper}).",
         minimum=0.0,
@@ -1427,7 +1424,7 @@ class Byol(SelfSupervised):
 class MoCoV2(SelfSupervised):
     """MoCo v2, arXiv 2003.04297."""
 
-    contrast_temperature: float = _contrast_temperature(0.2, "0.2")
+    contrast_temperature: float = _contrast_temperature(0.5, "0.2")
     target_decay: float = _target_decay("0.999")
     queue_size: int = setting(
         512,
@@ -1484,7 +1481,6 @@ class Pirl(SelfSupervised):
 class Pcl(MoCoV2):
     """PCL, arXiv 2005.04966."""
 
-    target_decay: float = _target_decay("0.999", default=0.99)
     num_prototypes: int = setting(
         25,
         "Prototypes of the coarsest clustering; each further one has twice as "
