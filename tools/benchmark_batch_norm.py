@@ -6,7 +6,6 @@ import unittest.mock
 from tools import benchmark_timing, step_worker
 
 NETWORK = {"model": "wrn_16_1", "image_shape": (32, 32, 3), "batch_size": 64}
-PRECISIONS = ("float32", "mixed_bfloat16")
 # Name -> method, settings.
 STEPS = {
     "supervised": ("supervised", {}),
@@ -26,6 +25,17 @@ def composed():
 
     with unittest.mock.patch.object(
         batch_norm, "is_available", lambda x: False
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def without_bfloat16():
+    """Networks that are built in the block are those of other processors."""
+    from tf_metassl.models import precision
+
+    with unittest.mock.patch.object(
+        precision, "emulates_bfloat16", lambda: True
     ):
         yield
 
@@ -77,7 +87,14 @@ def traced(algo, settings, precision="float32", network=None):
 
 def precisions(repeats):
     """The lines that compare a step of each precision, kernels as they are."""
-    steps = {p: traced("supervised", {}, p) for p in PRECISIONS}
+    steps = {
+        "float32": traced("supervised", {}),
+        "mixed_bfloat16": traced("supervised", {}, "mixed_bfloat16"),
+    }
+    with without_bfloat16():
+        steps["mixed_bfloat16, without instructions for it"] = traced(
+            "supervised", {}, "mixed_bfloat16"
+        )
     found = benchmark_timing.alternate(steps, repeats)
     float32 = found["float32"]
     rows = [
