@@ -338,7 +338,7 @@ def test_hyperparameters_and_configuration_make_the_round_trip(name):
     )
 
 
-@every_algorithm
+@mostly_exhaustively
 def test_it_memorises_32_images(name):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (32, *IMAGE_SHAPE), np.uint8)

@@ -294,6 +294,7 @@ def test_time_that_is_left_over_is_mentioned(tmp_path):
     assert rows_of(tmp_path / "run")[-2]["learning_rate"] < 1e-6
 
 
+@pytest.mark.exhaustive
 def test_meta_pseudo_labels_runs_both_stages_on_two_replicas(tmp_path):
     run_dir = tmp_path / "run"
     flags = [

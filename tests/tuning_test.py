@@ -120,6 +120,7 @@ def test_a_killed_search_runs_its_last_trial_again(tmp_path):
     assert search(tmp_path, objective, num_trials=5)["num_trials"] == 5
 
 
+@pytest.mark.exhaustive
 def test_trials_far_below_the_others_are_pruned(tmp_path):
     def objective(resolved, termination):
         bad = resolved.learning_rate > 0.2

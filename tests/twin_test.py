@@ -11,7 +11,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 import tf_metassl
-from tests.helpers import values
+from tests.helpers import mostly_exhaustive, values
 from tests.real_data import real_data
 from tf_metassl import config
 from tf_metassl.errors import ConfigError, TrainingDivergedError
@@ -259,7 +259,9 @@ def computed(run_dir):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_export")
-@pytest.mark.parametrize("selection", ("last", "best_validation"))
+@pytest.mark.parametrize(
+    "selection", mostly_exhaustive(("last", "best_validation"), ["last"])
+)
 def test_a_twin_changes_nothing_and_can_be_killed(
     tmp_path, monkeypatch, selection
 ):
@@ -397,7 +399,9 @@ def stripes():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_export")
-@pytest.mark.parametrize("foreign", (fashion, stripes))
+@pytest.mark.parametrize(
+    "foreign", mostly_exhaustive((fashion, stripes), [stripes])
+)
 def test_foreign_images_raise_the_alarm(tmp_path, foreign):
     digits = load_digits()
     images = (digits.images * 255 / 16).astype(np.uint8)[..., None]
