@@ -124,7 +124,6 @@ class Hyperparameters:
     # What the steps of a method read. These are no fields, hence no flags.
     uses_unlabeled = True
     uses_weak_policy = True
-    uses_strong_policy = False
     uses_contrastive_policy = False
     # Whether a step moves, makes or reconstructs pixels, as features cannot
     # be.
@@ -176,6 +175,11 @@ class Hyperparameters:
     def scheduled_stage_steps(self):
         """Field -> steps, of later stages with a warm-up and a schedule."""
         return {}
+
+    @property
+    def uses_strong_policy(self):
+        """Whether there are strong views: here, with --learned_view=strong."""
+        return getattr(self, "learned_view", "weak") == "strong"
 
     @property
     def later_stage_steps(self):
@@ -509,11 +513,6 @@ class Generative(Hyperparameters):
         choices=("weak", "strong"),
     )
 
-    @property
-    def uses_strong_policy(self):
-        """See `Hyperparameters`."""
-        return self.learned_view == "strong"
-
 
 @dataclasses.dataclass(frozen=True)
 class Swwae(Generative):
@@ -620,11 +619,6 @@ class Reweighting(Hyperparameters):
     )
     labeled_loss_weight: float = _labeled_loss_weight(1.0)
     learned_view: str = _learned_view("weak")
-
-    @property
-    def uses_strong_policy(self):
-        """See `Hyperparameters`."""
-        return self.learned_view == "strong"
 
     @property
     def has_labeled_loss(self):
@@ -1658,11 +1652,6 @@ class EnsembleSelfTraining(Hyperparameters):
         "The view of every image that members and student learn.",
         choices=("weak", "strong"),
     )
-
-    @property
-    def uses_strong_policy(self):
-        """See `Hyperparameters`."""
-        return self.learned_view == "strong"
 
     @property
     def uses_weak_policy(self):
