@@ -86,6 +86,17 @@ def test_one_worker_alone_needs_nobody():
     distribution.wait_for_all(strategy)
 
 
+def test_sums_of_any_length_are_traced_twice(two_replicas):
+    """TensorFlow warns of functions that are traced more often."""
+    distribution._summing.cache_clear()
+    function = distribution._summing(two_replicas)
+    for length in range(1, 8):
+        sums = function(tf.range(length, dtype=tf.float32))
+        sums = two_replicas.experimental_local_results(sums)[0]
+        np.testing.assert_array_equal(sums, 2 * np.arange(length))
+    assert function.experimental_get_tracing_count() == 2
+
+
 def test_errors_that_are_not_about_workers_stay_what_they_are():
     strategy = tf.distribute.get_strategy()
     with pytest.raises(tf.errors.UnavailableError):

@@ -250,8 +250,11 @@ def _summing(strategy):
         values = tf.identity(values)
         return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
 
+    # The facts, metrics and counts that are summed have several lengths.
     return tf.function(
-        lambda values: strategy.run(total, args=(values,)), autograph=False
+        lambda values: strategy.run(total, args=(values,)),
+        autograph=False,
+        reduce_retracing=True,
     )
 
 
