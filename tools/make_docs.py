@@ -248,6 +248,8 @@ def digits_picture():
     left, top, bar, gap, width = 232, 62, 24, 12, 430
     low, high = 70.0, 100.0
     height = top + len(PICTURED) * (bar + gap) + 34
+    counts = sorted({int(rows[name]["n"]) for name, *_ in PICTURED})
+    seeds = " to ".join(map(str, sorted({counts[0], counts[-1]})))
 
     def x(percent):
         return left + width * (percent - low) / (high - low)
@@ -260,9 +262,9 @@ def digits_picture():
         f'<rect width="760" height="{height}" rx="8" fill="#ffffff"/>',
         '<text x="20" y="30" font-size="17" font-weight="bold" '
         'fill="#1c2430">Test accuracy with 30 labeled digits</text>',
-        '<text x="20" y="49" font-size="12" fill="#5b6575">mean over 2 to 5 '
-        "seeds, whiskers: one standard deviation; the axis starts at 70 %"
-        "</text>",
+        '<text x="20" y="49" font-size="12" fill="#5b6575">mean over '
+        f"{seeds} seeds, whiskers: one standard deviation; the axis starts at "
+        "70 %</text>",
     ]
     for tick in range(70, 101, 10):
         parts.append(
