@@ -259,6 +259,9 @@ def test_steps_per_call_divide_all_numbers_of_steps(given, expected):
     assert resolved.steps_per_execution == 0
     assert config.steps_per_call(resolved, 50) == expected
     assert config.steps_per_call(resolved, 1) == 1
+    # It is what is recorded, and what a resumed run reads.
+    found = dataclasses.replace(resolved, steps_per_execution=expected)
+    assert config.Config.from_json(found.to_json()) == found
 
 
 def test_the_defaults_of_the_dataclasses_are_those_of_the_digits():

@@ -48,12 +48,15 @@ def test_a_slice_of_the_draw_belongs_to_a_slice_of_the_images(name, shape):
     order = np.random.default_rng(0).permutation(30)
     for rows in (order, list(range(4, 12)), []):
         part = policy.apply(images[rows], rows_of(drawn, np.int32(rows)))
+        if name != "strong affine_digits":
+            np.testing.assert_array_equal(part, whole.numpy()[rows])
+            continue
         # On some processors, the values at the end of an array are computed by
         # other instructions than those before, so that a coordinate's last bit
         # differs.
         difference = np.abs(part.numpy() - np.float32(whole.numpy()[rows]))
         assert np.max(difference, initial=0) <= 1
-        assert np.count_nonzero(difference) <= 0.001 * difference.size
+        assert np.count_nonzero(difference) <= 0.0001 * difference.size
 
 
 @pytest.mark.slow
