@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import signal
 import subprocess
 import sys
 
@@ -346,6 +347,60 @@ def test_naming_the_code_of_a_run_trusts_it(tmp_path):
         )
         assert done.returncode == 1
         assert answer in done.stderr
+
+
+# An object that can only be freed while the interpreter is taken apart, when it
+# ends the process as a crash does.
+PROGRAM = """
+import atexit, os, sys
+from tf_metassl.run import command_line
+
+class Bomb:
+    def __del__(self):
+        os.abort()
+
+def command():
+    bomb = Bomb()
+    bomb.itself = bomb
+    sys.modules["held"] = bomb
+    atexit.register(print, "tidied")
+    print("done")
+    {end}
+
+command_line.as_program(command)
+"""
+
+
+@pytest.mark.parametrize(
+    "end, code, words",
+    [
+        ("pass", 0, ""),
+        ("sys.exit()", 0, ""),
+        ("sys.exit(130)", 130, ""),
+        ("sys.exit('No such run.')", 1, "No such run."),
+        ("raise ValueError('broken')", 1, "ValueError: broken"),
+        ("raise KeyboardInterrupt", 130, "KeyboardInterrupt"),
+    ],
+)
+def test_a_program_ends_without_being_taken_apart(end, code, words):
+    script = PROGRAM.format(end=end)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True
+    )
+    assert done.returncode == code
+    assert done.stdout == "done\ntidied\n"
+    assert words in done.stderr
+
+
+def test_a_worker_is_taken_apart():
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(end="pass")],
+        env={**os.environ, "SLURM_STEP_NODELIST": "node[1-2]"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == -signal.SIGABRT
+    assert done.stdout == "done\ntidied\n"
 
 
 def test_output_that_cannot_show_a_name_does_not_end_a_run():

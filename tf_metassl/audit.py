@@ -53,4 +53,4 @@ def run_command(argv=None):
 
 
 if __name__ == "__main__":
-    run_command()
+    command_line.as_program(run_command)

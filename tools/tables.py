@@ -706,7 +706,7 @@ POOLS |= {
         ("--unlabeled_batch_ratio=3", f"--foreign_share={share}"),
         num_steps=2000,
     )
-    for share in (0.0, 1.0)
+    for share in (0.0, 0.5, 1.0)
 }
 POOLS |= {
     "labels of people": Instrument(

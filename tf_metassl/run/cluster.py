@@ -27,6 +27,15 @@ class Cluster:
         return self.index == 0
 
 
+def is_described(environ=os.environ):
+    """Whether `TF_CONFIG` or SLURM's variables are set.
+
+    Args:
+        environ: name -> text.
+    """
+    return bool(environ.get("TF_CONFIG")) or "SLURM_STEP_NODELIST" in environ
+
+
 def from_environment(environ=os.environ):
     """The cluster that `TF_CONFIG` or SLURM's variables describe.
 
@@ -42,11 +51,11 @@ def from_environment(environ=os.environ):
     Raises:
         ValueError: if their values do not describe a cluster.
     """
+    if not is_described(environ):
+        return None
     if environ.get("TF_CONFIG"):
         return _from_tf_config(environ["TF_CONFIG"])
-    if "SLURM_STEP_NODELIST" in environ:
-        return _from_slurm(environ)
-    return None
+    return _from_slurm(environ)
 
 
 def for_strategy(name, environ=os.environ):

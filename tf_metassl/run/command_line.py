@@ -4,6 +4,7 @@ The only module that defines and reads the flags of the settings. It imports no
 TensorFlow, so that `--help` and a wrong value answer at once.
 """
 
+import atexit
 import contextlib
 import difflib
 import importlib
@@ -18,7 +19,7 @@ import tf_metassl
 from tf_metassl import config as config_lib
 from tf_metassl.algorithms import ALGORITHMS, ALIASES
 from tf_metassl.errors import UserError
-from tf_metassl.run import help_text, presets, run_directory
+from tf_metassl.run import cluster, help_text, presets, run_directory
 from tf_metassl.run.help_text import sections
 from tf_metassl.run.termination import Terminated
 
@@ -42,6 +43,42 @@ _DEFINE = {
 }
 
 
+def as_program(command):
+    """Calls a command that is the whole program, and lets it end at once.
+
+    At the end of the process the functions of `atexit` are called, but the
+    interpreter is not taken apart: to free TensorFlow's graphs takes seconds,
+    and an input pipeline whose threads still run may crash
+    meanwhile. Workers of a cluster end as usual, because TensorFlow signs
+    them off while it is freed.
+
+    Args:
+        command: function without arguments. What it raises, `SystemExit`
+            included, sets the exit code as usual.
+    """
+    code = 0
+
+    def end():
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(BrokenPipeError):
+                stream.flush()
+        if not cluster.is_described():
+            os._exit(code)
+
+    # The first one that is registered is called last.
+    atexit.register(end)
+    try:
+        command()
+    except SystemExit as leaving:
+        code = leaving.code
+        if not isinstance(code, int):
+            code = 0 if code is None else 1
+        raise
+    except BaseException as error:
+        code = 130 if isinstance(error, KeyboardInterrupt) else 1
+        raise
+
+
 def main(argv=None):
     """The command `tf-metassl <command>`: as `python -m tf_metassl.<command>`.
 
@@ -49,6 +86,10 @@ def main(argv=None):
         argv: program, command and flags; `sys.argv` if None.
     """
     argv = list(sys.argv if argv is None else argv)
+    as_program(lambda: _dispatch(argv))
+
+
+def _dispatch(argv):
     program, name = pathlib.Path(argv[0]).name, "".join(argv[1:2])
     if name == "presets":
         with _readers_may_end():
