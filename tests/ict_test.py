@@ -1,6 +1,8 @@
 """ICT: the loss by hand, with mixtures of logits."""
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 from tests.helpers import (
     loss_and_gradient,
@@ -49,6 +51,31 @@ def test_the_loss_by_hand(float64):
     assert abs(expected - of_probabilities) > 1e-3 * expected
     loss, _ = loss_and_gradient(algorithm, batch)
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+def test_the_average_has_the_statistics_of_images_that_are_not_mixed(float64):
+    algorithm = tiny_algorithm("ict")
+    batch = tiny_batch()
+    pixels = tf.cast(batch["unlabeled"]["weak"], "float64")
+    average = algorithm.ema
+    (norm,) = [v for v in average.layers if hasattr(v, "moving_mean")]
+    maps = keras.Model(average.inputs, norm.input)
+
+    def moments():
+        seen = maps(pixels).numpy()
+        return seen.mean((0, 1, 2)), seen.var((0, 1, 2))
+
+    # The momentum of update t is t / (t + 9).
+    first = moments()
+    algorithm.train_step(batch)
+    second = moments()
+    algorithm.train_step(batch)
+    for value, one, two in zip(
+        (norm.moving_mean, norm.moving_variance), first, second, strict=True
+    ):
+        np.testing.assert_allclose(value, 0.1 * one + 0.9 * two, rtol=1e-6)
+        assert np.abs(two - one).max() > 1e-6
+    assert norm.num_updates.numpy() == 2
 
 
 def test_views_follow_the_hyperparameters():

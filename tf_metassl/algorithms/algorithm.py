@@ -94,6 +94,9 @@ class Algorithm(Trainer):
     # Whether the method needs `student_and_features`, see
     # `tf_metassl.models.features`.
     reads_features = False
+    # Whether the moving statistics of the averaged student's batch norm are
+    # averages of the student's; else the method moves them itself.
+    averages_statistics = True
 
     def __init__(
         self,
@@ -590,7 +593,12 @@ class Algorithm(Trainer):
             self.hyperparameters.ema_decay,
             self._optimizers["student"].iterations.value - 1,
         )
-        averaging.update(self.ema, self.student, decay)
+        averaging.update(
+            self.ema,
+            self.student,
+            decay,
+            statistics=self.averages_statistics,
+        )
 
     def _split(self, batch):
         """Yields the micro-batches of this replica's batch, in order."""

@@ -5,7 +5,8 @@ import tensorflow as tf
 from tf_metassl.algorithms.algorithm import float_images
 from tf_metassl.algorithms.consistency import Consistency
 from tf_metassl.contract import Views
-from tf_metassl.ops import replicas
+from tf_metassl.meta import functional
+from tf_metassl.ops import averaging, replicas
 from tf_metassl.ops.losses import cross_entropy, squared_error
 from tf_metassl.ops.mixing import mixup
 
@@ -14,7 +15,10 @@ class Ict(Consistency):
     """The prediction of a mixture is trained to be the mixture of predictions.
 
     The averaged student makes these predictions, as in Mean Teacher. The
-    labeled loss is that of MixUp of labeled pairs.
+    labeled loss is that of MixUp of labeled pairs. The student sees mixtures
+    alone; the moving statistics of the averaged student's batch norm are, as in
+    the released code, those of the images that it predicts for, which are not
+    mixed.
 
     Differences from the paper and its code: every image has its own mix weight,
     the paper draws one per batch; the decay of the average is
@@ -22,6 +26,8 @@ class Ict(Consistency):
     min(decay, 1 - 1 / (t + 1)); the momentum of --optimizer=sgd is Nesterov's,
     the code's is not.
     """
+
+    averages_statistics = False
 
     @property
     def views(self):
@@ -55,3 +61,21 @@ class Ict(Consistency):
             replicas.share_of_mean(self.class_weighted(labeled_losses, label)),
             replicas.share_of_mean(losses),
         )
+
+    def teacher_logits(self, images):
+        """See `Consistency.teacher_logits`; moves the average's statistics."""
+        if self.ema is None:
+            return super().teacher_logits(images)
+        twins = averaging.twins(self.ema, self.student)
+        # The seeds of dropout have no twins.
+        held = self.student.non_trainable_variables
+        logits, new_state = functional.call(
+            self.student,
+            averaging.parameters(self.ema, self.student),
+            [tf.convert_to_tensor(twins.get(id(v), v).value) for v in held],
+            images,
+        )
+        for variable, value in zip(held, new_state, strict=True):
+            if id(variable) in twins:
+                twins[id(variable)].assign(value)
+        return tf.stop_gradient(logits)

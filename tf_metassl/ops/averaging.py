@@ -75,12 +75,26 @@ def parameters(average: keras.Model, network: keras.Model) -> list[tf.Tensor]:
     Returns:
         List of tensors in the order of `network.trainable_variables`.
     """
-    twins = zip(average.weights, network.weights, strict=True)
-    by_id = {id(variable): averaged for averaged, variable in twins}
+    found = twins(average, network)
     return [
-        tf.convert_to_tensor(by_id[id(v)].value)
+        tf.convert_to_tensor(found[id(v)].value)
         for v in network.trainable_variables
     ]
+
+
+def twins(average: keras.Model, network: keras.Model) -> dict:
+    """The id of a variable of the network -> the average's variable for it.
+
+    Args:
+        average: a `copy_of` the network.
+        network: the network.
+    """
+    return {
+        id(variable): averaged
+        for averaged, variable in zip(
+            average.weights, network.weights, strict=True
+        )
+    }
 
 
 def move(
@@ -99,7 +113,11 @@ def move(
 
 
 def update(
-    ema_network: keras.Model, network: keras.Model, decay: tf.Tensor | float
+    ema_network: keras.Model,
+    network: keras.Model,
+    decay: tf.Tensor | float,
+    *,
+    statistics: bool = True,
 ) -> None:
     """ema <- decay * ema + (1 - decay) * network, for all float weights.
 
@@ -111,6 +129,8 @@ def update(
         ema_network: a `copy_of` the network.
         network: the network.
         decay: scalar in [0, 1].
+        statistics: whether batch norm's moving averages are averaged; False for
+            an averaged network that has its own, of what it sees itself.
     """
     frozen = {
         id(variable)
@@ -118,6 +138,8 @@ def update(
         if not layer.trainable
         for variable in layer.weights
     }
+    if not statistics:
+        frozen |= {id(v) for v in network.non_trainable_variables}
     for average, variable in zip(
         ema_network.weights, network.weights, strict=True
     ):
