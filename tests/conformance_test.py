@@ -123,13 +123,24 @@ def test_the_averaged_network_is_the_average(name, eager):
     algorithm = tiny_algorithm(name, ema_decay=0.5)
     old = values(algorithm.ema)
     run(algorithm, tiny_batch())
+    # Some have batch-norm statistics of their own, which their tests look at.
+    own = (
+        ()
+        if algorithm.averages_statistics
+        else algorithm.student.non_trainable_variables
+    )
     # The first decay is min(0.5, 1 / 10).
-    for average, start, now in zip(
-        values(algorithm.ema), old, values(algorithm.student), strict=True
+    for average, start, variable, now in zip(
+        values(algorithm.ema),
+        old,
+        algorithm.student.weights,
+        values(algorithm.student),
+        strict=True,
     ):
-        np.testing.assert_allclose(
-            average, 0.1 * start + 0.9 * now, rtol=1e-5, atol=1e-6
-        )
+        if not any(variable is one for one in own):
+            np.testing.assert_allclose(
+                average, 0.1 * start + 0.9 * now, rtol=1e-5, atol=1e-6
+            )
 
 
 @mostly_exhaustively

@@ -213,12 +213,14 @@ class Algorithm(Trainer):
         """The variables that `compute_losses` may change, a list.
 
         Batch-norm averages, dropout's random states and what the method
-        remembers; not the averaged student, which is updated after the step.
-        Empty without `sam_rho`, which alone needs it.
+        remembers; not the averaged student, which is updated after the step,
+        unless its batch norm has statistics of its own. Empty without
+        `sam_rho`, which alone needs it.
         """
         if not self._sam_rho:
             return []
-        averaged = {id(v) for v in self.ema.variables} if self.ema else set()
+        is_fixed = self.ema is not None and self.averages_statistics
+        averaged = {id(v) for v in self.ema.variables} if is_fixed else set()
         return [
             v for v in self.non_trainable_variables if id(v) not in averaged
         ]
