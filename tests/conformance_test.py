@@ -18,6 +18,7 @@ from tests.helpers import (
     all_values,
     assert_same,
     mostly_exhaustive,
+    pooling_network,
     run,
     tiny_algorithm,
     tiny_batch,
@@ -409,3 +410,63 @@ def test_wrong_networks_and_optimizers_are_refused(name):
         )
     with pytest.raises(ValueError, match="needs an optimizer for each"):
         tiny_algorithm(name).compile(optimizers={})
+
+
+# What every step is compared with, so that what is chosen can matter.
+IN_USE = {
+    "confidence_threshold": 0.3,
+    "unlabeled_ramp_steps": 0,
+    "example_weights": "relu_norm",
+}
+# Settings and choices, of all methods or of one, that change no first steps.
+EQUAL = {
+    "meta_gradient": "two of the forms are exact",
+    "meta_pseudo_labels pseudo_label=sampled": "what auto is",
+    "softmatch uniform_alignment=False": "all images have the full weight",
+    "noisy_student pseudo_label": "no student learns yet",
+    "reduced_meta_pseudo_labels feedback": "no student learns yet",
+    "reduced_meta_pseudo_labels feedback_sign": "no student learns yet",
+    "reduced_meta_pseudo_labels pseudo_label": "no student learns yet",
+}
+
+
+def other_choices(name):
+    """The settings of a method that are no numbers, with each other value."""
+    for field in dataclasses.fields(hyperparameters_class(name)):
+        choices = field.metadata["choices"] or ()
+        if isinstance(field.default, bool):
+            choices = (False, True)
+        base = IN_USE.get(field.name, field.default)
+        yield from ((field.name, c) for c in choices if c != base)
+
+
+@mostly_exhaustively
+def test_a_choice_changes_the_steps_or_is_said_to_have_no_effect(name, eager):
+    cls = hyperparameters_class(name)
+    has = {field.name for field in dataclasses.fields(cls)}
+    base = {k: v for k, v in IN_USE.items() if k in has}
+    network = pooling_network if name == "swwae" else tiny_network
+
+    def trained(hp):
+        keras.utils.set_random_seed(1)
+        algorithm = tiny_algorithm(name, network=network, **hp)
+        run(algorithm, *(tiny_batch(seed=seed) for seed in range(2)))
+        return {"views": repr(algorithm.views), **all_values(algorithm)}
+
+    reference = trained(base)
+    silent = []
+    for setting, value in other_choices(name):
+        hp = base | {setting: value}
+        words = f"{name} {setting}={value}"
+        known = setting, f"{name} {setting}", words
+        if setting in cls(**hp).without_effect or EQUAL.keys() & set(known):
+            continue
+        if is_same(trained(hp), reference):
+            silent.append(words)
+    assert not silent
+
+
+def is_same(one, other):
+    """Whether two nests of arrays and texts are equal."""
+    flat = tf.nest.flatten(one), tf.nest.flatten(other)
+    return all(map(np.array_equal, *flat))

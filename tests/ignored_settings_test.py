@@ -281,6 +281,8 @@ def test_validation_images_of_ones_own_make_their_number_needless():
                 "mix_partners",
             },
         ),
+        (MetaSemi(example_weights="relu_norm"), {"weight_normalizer"}),
+        (MetaSemi(example_weights="plus_minus_one"), {"weight_normalizer"}),
         (
             MetaSemi(mixup_on="none"),
             {

@@ -776,6 +776,11 @@ class MetaSemi(Reweighting, Mixup):
                 "lookahead_steps",
             )
             found |= dict.fromkeys(names, "--example_weights=constant")
+        if self.example_weights != "indicator":
+            # relu_norm has a divisor of its own; the other weights are 1 or
+            # -1, whose absolute values add up to the batch size.
+            rule = f"--example_weights={self.example_weights}"
+            found["weight_normalizer"] = rule
         return found
 
 
