@@ -281,11 +281,24 @@ def test_validation_images_of_ones_own_make_their_number_needless():
                 "mix_partners",
             },
         ),
+        (MetaSemi(ema_decay=0.0), {"labeler"}),
+        (MetaSemi(mixup_on="unlabeled"), {"labeled_loss_batch"}),
+        (
+            MetaSemi(example_weights="constant"),
+            {
+                "meta_gradient",
+                "selection_margin",
+                "meta_labeled_batch",
+                "lookahead_steps",
+                "weight_normalizer",
+            },
+        ),
         (MetaSemi(example_weights="relu_norm"), {"weight_normalizer"}),
         (MetaSemi(example_weights="plus_minus_one"), {"weight_normalizer"}),
         (
             MetaSemi(mixup_on="none"),
             {
+                "labeled_loss_batch",
                 "mixup_alpha",
                 "mix_weight_rule",
                 "mix_weight_per",

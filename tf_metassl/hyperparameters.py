@@ -759,18 +759,23 @@ class MetaSemi(Reweighting, Mixup):
                 found |= dict.fromkeys(
                     ("labeled_loss_batch", "judge_share"), where
                 )
+        off = (
+            "--mixup_alpha=0"
+            if self.mixup_alpha == 0
+            else f"--mixup_on={self.mixup_on}"
+        )
         if self.mixup_on == "none" or not self.mixup_alpha:
             names = ("mix_weight_rule", "mix_weight_per", "mix_partners")
-            off = (
-                "--mixup_alpha=0"
-                if self.mixup_alpha == 0
-                else "--mixup_on=none"
-            )
             found |= dict.fromkeys(names, off)
             if self.mixup_alpha:
                 found["mixup_alpha"] = off
+        if self.mixup_on in ("none", "unlabeled") or not self.mixup_alpha:
+            found["labeled_loss_batch"] = off
+        if not self.ema_decay:
+            found["labeler"] = "--ema_decay=0"
         if self.example_weights == "constant":
             names = (
+                "meta_gradient",
                 "selection_margin",
                 "meta_labeled_batch",
                 "lookahead_steps",
