@@ -13,7 +13,12 @@ from tf_metassl.contract import view_kind
 from tf_metassl.data import policies
 from tf_metassl.data.rand_augment import RandAugmentPolicy
 from tf_metassl.errors import ConfigError
-from tf_metassl.hyperparameters import MetaSemi, Sntg, StudentFeedback
+from tf_metassl.hyperparameters import (
+    MetaPseudoLabels,
+    MetaSemi,
+    Sntg,
+    StudentFeedback,
+)
 from tf_metassl.run import report
 
 
@@ -270,6 +275,16 @@ def test_validation_images_of_ones_own_make_their_number_needless():
         ),
         (Sntg(sntg_base="vat"), {"ensemble_momentum"}),
         (StudentFeedback(feedback="taylor"), set()),
+        (
+            MetaPseudoLabels(feedback="dot", mpl_unlabeled="labeled"),
+            {
+                "uda_weight",
+                "uda_ramp_steps",
+                "uda_temperature",
+                "confidence_threshold",
+                "pseudo_label_view",
+            },
+        ),
         (
             MetaSemi(labels_in_update="none", mixup_alpha=0.0),
             {

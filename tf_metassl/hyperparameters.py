@@ -964,7 +964,9 @@ class MetaPseudoLabels(StudentFeedback):
         found = super().without_effect
         off = "--uda_weight=0" if not self.uda_weight else ""
         if self.mpl_unlabeled == "labeled":
-            found["uda_weight"] = off = "--mpl_unlabeled=labeled"
+            off = "--mpl_unlabeled=labeled"
+            # The labeled images have one view.
+            found |= dict.fromkeys(("uda_weight", "pseudo_label_view"), off)
         if off:
             names = (
                 "uda_ramp_steps",
