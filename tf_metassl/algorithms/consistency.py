@@ -106,9 +106,9 @@ class Consistency(Algorithm):
 
         As in the code of ICT, and of Mean Teacher in that of MixMatch, the
         teacher uses batch statistics and its own dropout masks. It updates no
-        moving average. Its batch statistics are those of `images`, whereas the
-        student's pass includes the labeled images. Without an averaged student
-        (`ema_decay` 0) the teacher is the student.
+        moving average, but for that of ICT. Its batch statistics are those of
+        `images`, whereas the student's pass includes the labeled images.
+        Without an averaged student (`ema_decay` 0) the teacher is the student.
 
         Call it after the student's pass: that advances the random state of
         dropout, so that the masks differ.
