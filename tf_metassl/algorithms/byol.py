@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tf_metassl.algorithms.self_supervised import WithTarget
 from tf_metassl.meta import functional
-from tf_metassl.ops import averaging, projections
+from tf_metassl.ops import projections
 
 
 class Byol(WithTarget):
@@ -56,13 +56,8 @@ class Byol(WithTarget):
         """The target's projections of groups of images, as one batch."""
         outputs = tf.concat(groups, axis=0)
         for network, average in self.averaged:
-            # The average itself is not trainable, and so has no batch
-            # statistics.
-            outputs, _ = functional.call(
-                network,
-                averaging.parameters(average, network),
-                functional.state(network),
-                outputs,
+            outputs, _ = functional.call_average(
+                average, network, functional.state(network), outputs
             )
             if isinstance(outputs, list | tuple):
                 outputs = outputs[0]

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tf_metassl.algorithms.algorithm import TWO_LOSSES, Algorithm
 from tf_metassl.meta import functional
-from tf_metassl.ops import averaging, replicas
+from tf_metassl.ops import replicas
 from tf_metassl.ops.losses import cross_entropy
 from tf_metassl.ops.schedules import sigmoid_ramp
 
@@ -120,10 +120,7 @@ class Consistency(Algorithm):
             Logits `[N, C]` without gradient.
         """
         average = self.student if self.ema is None else self.ema
-        logits, _ = functional.call(
-            self.student,
-            averaging.parameters(average, self.student),
-            functional.state(self.student),
-            images,
+        logits, _ = functional.call_average(
+            average, self.student, functional.state(self.student), images
         )
         return tf.stop_gradient(logits)

@@ -86,9 +86,9 @@ class FastSwa(MeanTeacher):
                 state, self.student.non_trainable_variables, strict=True
             )
         ]
-        _, new_state = functional.call(
+        _, new_state = functional.call_average(
+            self.swa,
             self.student,
-            averaging.parameters(self.swa, self.student),
             state,
             tf.concat(
                 [batch["labeled"]["weak"], batch["unlabeled"]["weak_1"]], axis=0
@@ -108,8 +108,7 @@ class FastSwa(MeanTeacher):
         """
         variables = self.student.non_trainable_variables
         place = {id(v): i for i, v in enumerate(variables)}
-        twins = zip(self.student.weights, self.swa.weights, strict=True)
-        twin = {id(v): averaged for v, averaged in twins}
+        twin = averaging.twins(self.swa, self.student)
         return [
             (place[id(variable)], twin[id(variable)])
             for layer in self.student._flatten_layers()

@@ -67,15 +67,20 @@ class Ict(Consistency):
         if self.ema is None:
             return super().teacher_logits(images)
         twins = averaging.twins(self.ema, self.student)
-        # The seeds of dropout have no twins.
-        held = self.student.non_trainable_variables
-        logits, new_state = functional.call(
-            self.student,
-            averaging.parameters(self.ema, self.student),
-            [tf.convert_to_tensor(twins.get(id(v), v).value) for v in held],
-            images,
+        # The seeds of dropout have no twins and are the student's.
+        own = {
+            place: twins[id(variable)]
+            for place, variable in enumerate(
+                self.student.non_trainable_variables
+            )
+            if id(variable) in twins
+        }
+        state = functional.state(self.student)
+        for place, variable in own.items():
+            state[place] = tf.convert_to_tensor(variable.value)
+        logits, new_state = functional.call_average(
+            self.ema, self.student, state, images
         )
-        for variable, value in zip(held, new_state, strict=True):
-            if id(variable) in twins:
-                twins[id(variable)].assign(value)
+        for place, variable in own.items():
+            variable.assign(new_state[place])
         return tf.stop_gradient(logits)

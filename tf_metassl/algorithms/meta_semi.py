@@ -12,7 +12,7 @@ from tf_metassl.algorithms.algorithm import Algorithm, float_images
 from tf_metassl.contract import Views
 from tf_metassl.meta import example_weights, functional
 from tf_metassl.models import layers
-from tf_metassl.ops import averaging, draws, mixing, pseudo_labels, replicas
+from tf_metassl.ops import draws, mixing, pseudo_labels, replicas
 from tf_metassl.ops.losses import cross_entropy
 from tf_metassl.ops.mixing import mixup
 
@@ -274,13 +274,8 @@ class MetaSemi(Algorithm):
         labeler = self.deployable_model if averaged else self.student
         if self.hyperparameters.labeler_mode == "inference":
             return labeler(images, training=False)
-        # The student itself, because the average is not trained: its batch norm
-        # is in inference mode, whatever it is called with.
-        logits, _ = functional.call(
-            self.student,
-            averaging.parameters(labeler, self.student),
-            functional.state(self.student),
-            images,
+        logits, _ = functional.call_average(
+            labeler, self.student, functional.state(self.student), images
         )
         return tf.stop_gradient(logits)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from tf_metassl.ops import remat
+from tf_metassl.ops import averaging, remat
 
 
 def parameters(network: keras.Model) -> list[tf.Tensor]:
@@ -51,6 +51,32 @@ def call(
         return remat.call(network, params, network_state, images)
     return network.stateless_call(
         params, network_state, images, training=training
+    )
+
+
+def call_average(
+    average: keras.Model,
+    network: keras.Model,
+    network_state: Sequence[tf.Tensor],
+    images: tf.Tensor,
+) -> tuple[tf.Tensor | Sequence[tf.Tensor], list[tf.Tensor]]:
+    """Runs the average of a network in training mode.
+
+    It is `network` that runs, with the average's parameters: the average itself
+    is not trainable, so that its batch norm would be in inference mode,
+    whatever it is called with.
+
+    Args:
+        average: an `averaging.copy_of` the network, or the network itself.
+        network: the network.
+        network_state: see `call`.
+        images: `[N, H, W, C]`.
+
+    Returns:
+        See `call`.
+    """
+    return call(
+        network, averaging.parameters(average, network), network_state, images
     )
 
 

@@ -64,9 +64,7 @@ def leaves(network: keras.Model) -> list[keras.Layer]:
 def parameters(average: keras.Model, network: keras.Model) -> list[tf.Tensor]:
     """The average's values of the network's trainable variables.
 
-    To run the average in training mode, call the network itself with them
-    (`functional.call`). The average is not trainable, so that its own batch
-    norm would not use batch statistics.
+    `functional.call_average` runs the average with them in training mode.
 
     Args:
         average: a `copy_of` the network.

@@ -48,9 +48,9 @@ def as_program(command):
 
     At the end of the process the functions of `atexit` are called, but the
     interpreter is not taken apart: to free TensorFlow's graphs takes seconds,
-    and an input pipeline whose threads still run may crash
-    meanwhile. Workers of a cluster end as usual, because TensorFlow signs
-    them off while it is freed.
+    and an input pipeline whose threads still run may crash meanwhile. Workers
+    of a cluster end as usual, because TensorFlow signs them off while it is
+    freed.
 
     Args:
         command: function without arguments. What it raises, `SystemExit`
